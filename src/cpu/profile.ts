@@ -1,0 +1,43 @@
+/** Hardware profiles: what the machine underneath can do, as data chosen when a machine is made. */
+
+export type CpuVendor = 'amd' | 'intel';
+
+export interface HardwareProfile {
+  readonly name: string;
+  readonly vendor: CpuVendor;
+  /** Physical address width of the processor, in bits. */
+  readonly maxPhyAddr: number;
+  /** VMCB.nRIP is written at exits of intercepted instructions (@apm 15.7.1). */
+  readonly nrips: boolean;
+  /** The instruction bytes are stored in the VMCB at #NPF and intercepted #PF (@apm 15.8.4). */
+  readonly decodeAssists: boolean;
+  readonly flushByAsid: boolean;
+  readonly vgif: boolean;
+  /** Number of address space identifiers, CPUID 8000000A EBX. */
+  readonly asids: number;
+  /** The whole guest TLB is lost at every VMRUN and #VMEXIT. */
+  readonly tlbFlushedAtEntry: boolean;
+  /** A reserved-bit fault is reported without P in its error code. */
+  readonly rsvdWithoutP: boolean;
+  /** CLFLUSH and PREFETCH translate their address and can fault in nested paging. */
+  readonly cacheHintsFault: boolean;
+  readonly gbPages: boolean;
+  readonly la57: boolean;
+  readonly smep: boolean;
+  readonly smap: boolean;
+  readonly umip: boolean;
+  readonly pku: boolean;
+  readonly fsgsbase: boolean;
+  readonly pcid: boolean;
+  readonly cpuid: readonly CpuidEntry[];
+}
+
+/** One CPUID leaf, all registers as unsigned 32-bit numbers. */
+export interface CpuidEntry {
+  readonly leaf: number;
+  readonly index: number;
+  readonly eax: number;
+  readonly ebx: number;
+  readonly ecx: number;
+  readonly edx: number;
+}

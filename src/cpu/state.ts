@@ -1,0 +1,159 @@
+/**
+ * The one layout of the processor's state in linear memory. TypeScript views, generated code and captures all take their offsets
+ * from here. Byte addresses; 64-bit fields are low half first.
+ */
+
+export const STATE_BASE = 0x1000;
+
+/** Sixteen general registers, 8 bytes each, in encoding order. */
+export const GPR = STATE_BASE + 0x000;
+export const RIP_AT = STATE_BASE + 0x080;
+/**
+ * RFLAGS without CF PF AF ZF SF OF, which live in the lazy-flags fields below. Read and written whole through the interpreter's
+ * `readRflags` and `writeRflags`.
+ */
+export const RFLAGS_AT = STATE_BASE + 0x088;
+/** Lazy flags: what the last flag-setting instruction was (its meaning belongs to src/cpu/semantics), and its operands. */
+export const FLAGS_OP = STATE_BASE + 0x090; // u32
+export const FLAGS_SIZE = STATE_BASE + 0x094; // u32, bytes
+export const FLAGS_RES = STATE_BASE + 0x098; // u64
+export const FLAGS_DST = STATE_BASE + 0x0a0; // u64
+export const FLAGS_SRC = STATE_BASE + 0x0a8; // u64
+
+/** Eight segment registers ES CS SS DS FS GS TR LDTR, 32 bytes each. */
+export const SEG = STATE_BASE + 0x100;
+export const SEG_SIZE = 32;
+export const SEG_BASE = 0; // u64
+export const SEG_LIMIT = 8; // u32, in bytes, granularity applied
+export const SEG_ATTR = 12; // u32, VMCB attribute format
+export const SEG_SELECTOR = 16; // u32
+export const GDTR_BASE = STATE_BASE + 0x200; // u64
+export const GDTR_LIMIT = STATE_BASE + 0x208; // u32
+export const IDTR_BASE = STATE_BASE + 0x210;
+export const IDTR_LIMIT = STATE_BASE + 0x218;
+
+export const CR0_AT = STATE_BASE + 0x220; // u64 each
+export const CR2_AT = STATE_BASE + 0x228;
+export const CR3_AT = STATE_BASE + 0x230;
+export const CR4_AT = STATE_BASE + 0x238;
+export const EFER_AT = STATE_BASE + 0x240;
+export const CR8_AT = STATE_BASE + 0x248;
+export const XCR0_AT = STATE_BASE + 0x250;
+export const PKRU_AT = STATE_BASE + 0x258; // u32
+export const CPL_AT = STATE_BASE + 0x25c; // u32
+/** Default operation of CS for the decoder: 0 = 16-bit, 1 = 32-bit, 2 = 64-bit. Kept by whoever loads CS or EFER. */
+export const CODE_MODE_AT = STATE_BASE + 0x260; // u32
+/** 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC exempting it from SMAP: which TLB data accesses use. */
+export const MMU_INDEX_AT = STATE_BASE + 0x264; // u32
+/** Non-zero for one instruction after STI or a load of SS. */
+export const INT_SHADOW_AT = STATE_BASE + 0x268; // u32
+export const DR_AT = STATE_BASE + 0x280; // DR0..DR7, u64 each
+/** PDPTEs of PAE paging, loaded with CR3: four u64. */
+export const PDPTE_AT = STATE_BASE + 0x2c0;
+export const STAR_AT = STATE_BASE + 0x2e0;
+export const LSTAR_AT = STATE_BASE + 0x2e8;
+export const CSTAR_AT = STATE_BASE + 0x2f0;
+export const SFMASK_AT = STATE_BASE + 0x2f8;
+export const KERNEL_GS_BASE_AT = STATE_BASE + 0x300;
+export const SYSENTER_CS_AT = STATE_BASE + 0x308;
+export const SYSENTER_ESP_AT = STATE_BASE + 0x310;
+export const SYSENTER_EIP_AT = STATE_BASE + 0x318;
+export const PAT_AT = STATE_BASE + 0x320;
+export const DBGCTL_AT = STATE_BASE + 0x328;
+export const TSC_OFFSET_AT = STATE_BASE + 0x330;
+export const TSC_AUX_AT = STATE_BASE + 0x338;
+
+/** Retired instructions since the machine started, u64: virtual time. */
+export const INSNS_AT = STATE_BASE + 0x360;
+/** Instructions the interpreter may still retire before it returns STATUS_BUDGET, i32. */
+export const BUDGET_AT = STATE_BASE + 0x368;
+
+/** What stopped an instruction: filled before STATUS_EXCEPTION is returned. */
+export const FAULT_VECTOR = STATE_BASE + 0x380; // u32
+export const FAULT_HAS_ERROR = STATE_BASE + 0x384; // u32
+export const FAULT_ERROR = STATE_BASE + 0x388; // u32
+export const FAULT_ADDRESS = STATE_BASE + 0x390; // u64, what CR2 gets when the exception is delivered
+/** The pending #VMEXIT: filled before STATUS_EXIT is returned. */
+export const EXIT_CODE_AT = STATE_BASE + 0x3a0; // u32 (low half; -1 fills both)
+export const EXIT_INFO1_AT = STATE_BASE + 0x3a8; // u64
+export const EXIT_INFO2_AT = STATE_BASE + 0x3b0; // u64
+/** Length in bytes of the instruction being executed; RIP still points at it until it retires. */
+export const INSN_LENGTH_AT = STATE_BASE + 0x3b8; // u32
+
+/** Scratch that page-crossing accesses and call-outs pass 64-bit values through: two u64. */
+export const SCRATCH = STATE_BASE + 0x3c0;
+
+/** FPU and vector state: x87 and MMX registers (8 x 16), then XMM/YMM (16 x 32). */
+export const FPU_CW_AT = STATE_BASE + 0x400; // u32 each
+export const FPU_SW_AT = STATE_BASE + 0x404;
+export const FPU_TAG_AT = STATE_BASE + 0x408;
+export const MXCSR_AT = STATE_BASE + 0x40c;
+export const FPU_REGS = STATE_BASE + 0x420;
+export const XMM = STATE_BASE + 0x500;
+export const XMM_SIZE = 32;
+export const STATE_END = STATE_BASE + 0x800;
+
+/**
+ * The TLB that generated code looks into: three MMU contexts (see MMU_INDEX_AT) of 1024 direct-mapped entries, indexed by bits
+ * 21:12 of the linear address. A tag is the linear address of the page (low 12 bits 0) and never matches when it is TLB_NO_TAG.
+ * The page is usable at once: all permissions are resolved, accessed and dirty bits set. A write tag is withheld for a page that
+ * is not yet dirty or that holds translated code.
+ */
+export const TLB_BASE = 0x4000;
+export const TLB_CONTEXTS = 3;
+export const TLB_ENTRIES = 1024;
+export const TLB_ENTRY_SIZE = 32;
+export const TLB_READ_TAG = 0; // u64
+export const TLB_WRITE_TAG = 8; // u64
+export const TLB_CODE_TAG = 16; // u64
+export const TLB_PAGE = 24; // u32, host physical address of the page
+export const TLB_FLAGS = 28; // u32, bit 0: global
+export const TLB_NO_TAG = 1;
+export const TLB_END = TLB_BASE + TLB_CONTEXTS * TLB_ENTRIES * TLB_ENTRY_SIZE;
+
+/** Predecoded instruction records and their index; the layout inside belongs to src/cpu/decode. */
+export const CODE_BASE = 0x40000;
+export const CODE_END = 0x3000000;
+
+/** What a handler, and `run`, return. */
+export const STATUS_OK = 0;
+/** A guest exception: FAULT_*; the instruction left no trace. */
+export const STATUS_EXCEPTION = 1;
+/** A #VMEXIT: EXIT_*; RIP is where the architecture says. */
+export const STATUS_EXIT = 2;
+/** BUDGET_AT ran out between instructions. */
+export const STATUS_BUDGET = 3;
+/** Ended a block: mode, CS or translation changed; look things up again. Only inside the interpreter. */
+export const STATUS_RELOAD = 4;
+
+/** Accesses, as the processor's memory port takes them. */
+export const ACCESS_READ = 0;
+export const ACCESS_WRITE = 1;
+export const ACCESS_FETCH = 2;
+/** Read-modify-write: reads that need write permission first. */
+export const ACCESS_RMW = 3;
+
+/**
+ * What the interpreter and generated code call for everything that is not a TLB hit or plain computation. Implemented by
+ * src/cpu/system.
+ */
+export interface SystemPort {
+  /**
+   * Translates for `access` at the current privilege, fills the TLB, and answers with the host physical address of the byte, or -1
+   * after filling FAULT_* (return STATUS_EXCEPTION) or EXIT_* (return STATUS_EXIT); `lastStatus()` says which.
+   * Write accesses to a watched frame drop its code before they answer.
+   */
+  translate(vaLo: number, vaHi: number, access: number): number;
+  /** Reads `size` (2..16) bytes that cross a page into SCRATCH; a STATUS. */
+  readCross(vaLo: number, vaHi: number, size: number, access: number): number;
+  /** Writes `size` bytes from SCRATCH across a page: both pages are translated before a byte is written; a STATUS. */
+  writeCross(vaLo: number, vaHi: number, size: number): number;
+  /** The status that goes with a -1 of `translate`. */
+  lastStatus(): number;
+  /**
+   * Executes an instruction that the emitters leave to TypeScript (descriptor tables, control and debug registers, MSRs, far
+   * transfers, ports, CPUID, ...). `op` is its SYS_ number from src/cpu/system-ops.ts, `record` the address of its decoded record.
+   * A STATUS; on OK the interpreter advances RIP unless the port moved it (then STATUS_RELOAD).
+   */
+  system(op: number, record: number): number;
+}

@@ -1,0 +1,51 @@
+/**
+ * The machine's physical memory: one WebAssembly.Memory, in which a host physical address is the byte offset. Generated code, the
+ * page walkers and the host software all see the same bytes. The lowest frames belong to the processor model (register state,
+ * TLB, decoded instructions) and are never handed out, as firmware keeps memory for itself on a real machine.
+ */
+
+export const PAGE_SHIFT = 12;
+export const PAGE_SIZE = 4096;
+
+/** Frames at the bottom that the processor model owns: 48 MiB. The page allocator starts above them. */
+export const PROCESSOR_FRAMES = 0x3000;
+
+/** Called before a write to a frame that holds translated code becomes visible. */
+export type WatchedWrite = (pfn: number) => void;
+
+export class PhysicalMemory {
+  readonly memory: WebAssembly.Memory;
+  readonly u8: Uint8Array;
+  /** The view of hot code: entry n of the 8-byte words in frame f is at `(f << 10) | (n << 1)`, low half first. */
+  readonly i32: Int32Array;
+  readonly u64: BigUint64Array;
+  /** Number of 4 KiB frames, the processor's own included. */
+  readonly frames: number;
+  /** One byte a frame; non-zero while the processor holds translations of code in it. Writers call `noteWrite` first. */
+  readonly watch: Uint8Array;
+  private onWatchedWrite: WatchedWrite = () => {};
+
+  /** @param bytes size in bytes, a multiple of 64 KiB, at most 4 GiB - 64 KiB; what is never touched costs no real memory. */
+  constructor(bytes: number) {
+    const pages = bytes / 65536;
+    if (!Number.isInteger(pages) || pages <= (PROCESSOR_FRAMES * PAGE_SIZE) / 65536 || pages > 65535) {
+      throw new RangeError(`physical memory of ${bytes} bytes: expected a multiple of 64 KiB above 48 MiB and below 4 GiB`);
+    }
+    this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
+    this.u8 = new Uint8Array(this.memory.buffer);
+    this.i32 = new Int32Array(this.memory.buffer);
+    this.u64 = new BigUint64Array(this.memory.buffer);
+    this.frames = bytes / PAGE_SIZE;
+    this.watch = new Uint8Array(this.frames);
+  }
+
+  /** Installs the processor's handler for writes to frames with translated code. */
+  setWatchedWrite(handler: WatchedWrite): void {
+    this.onWatchedWrite = handler;
+  }
+
+  /** Every writer that is not the processor itself calls this before it changes frame `pfn`. HOT */
+  noteWrite(pfn: number): void {
+    if (this.watch[pfn] !== 0) this.onWatchedWrite(pfn);
+  }
+}
