@@ -19,6 +19,10 @@ export const FLAGS_SIZE = STATE_BASE + 0x094; // u32, bytes
 export const FLAGS_RES = STATE_BASE + 0x098; // u64
 export const FLAGS_DST = STATE_BASE + 0x0a0; // u64
 export const FLAGS_SRC = STATE_BASE + 0x0a8; // u64
+/** A word that is always zero: the base or index register of an address that has none. */
+export const ZERO_AT = STATE_BASE + 0x0b0; // u64
+/** Segment (ES 0 CS 1 SS 2 DS 3 FS 4 GS 5) of the access that `translate`, `readCross` or `writeCross` is asked about: #SS or #GP. */
+export const ACCESS_SEG_AT = STATE_BASE + 0x0b8; // u32
 
 /** Eight segment registers ES CS SS DS FS GS TR LDTR, 32 bytes each. */
 export const SEG = STATE_BASE + 0x100;
