@@ -1,0 +1,50 @@
+/** A VM's state that is x86's own (@kvm kvm_host.h struct kvm_arch): capabilities that were enabled, interrupt chips, clock. */
+import type { IoApic } from './ioapic.ts';
+import type { Pic } from './pic.ts';
+
+/** Bits of `disabledQuirks` (@kvm uapi kvm.h KVM_X86_QUIRK_*). */
+export const KVM_X86_QUIRK_LINT0_REENABLED = 1 << 0;
+export const KVM_X86_QUIRK_CD_NW_CLEARED = 1 << 1;
+export const KVM_X86_QUIRK_LAPIC_MMIO_HOLE = 1 << 2;
+export const KVM_X86_QUIRK_OUT_7E_INC_RIP = 1 << 3;
+export const KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT = 1 << 4;
+export const KVM_X86_QUIRK_FIX_HYPERCALL_INSN = 1 << 5;
+export const KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS = 1 << 6;
+export const KVM_X86_QUIRK_SLOT_ZAP_ALL = 1 << 7;
+export const KVM_X86_VALID_QUIRKS = 0xff;
+
+export class VmX86 {
+  /** KVM_X86_QUIRK_* that userspace switched off. */
+  disabledQuirks = 0;
+  exitOnEmulationError = false;
+  /** Bit n: hypercall n goes to userspace. */
+  hypercallExitEnabled = 0;
+  /** KVM_CAP_EXCEPTION_PAYLOAD is enabled. */
+  exceptionPayloadEnabled = false;
+  tripleFaultEvent = false;
+  /** KVM_X86_DISABLE_EXITS_*: MWAIT 1, HLT 2, PAUSE 4, CSTATE 8. */
+  disabledExits = 0;
+  apicAccessMemslotEnabled = false;
+  apicAccessMemslotInhibited = false;
+  /** KVM_CREATE_IRQCHIP was done. */
+  irqchipKernel = false;
+  irqchipSplit = false;
+  ioapic: IoApic | null = null;
+  pic: Pic | null = null;
+  tssAddr = 0;
+  identityMapAddr = 0;
+  /** KVM_CAP_MAX_VCPU_ID, 0 when it was not set. */
+  maxVcpuIds = 0;
+  /** KVM_CAP_X86_USER_SPACE_MSR: KVM_MSR_EXIT_REASON_* that go to userspace. */
+  userSpaceMsrMask = 0;
+  busLockDetectionEnabled = false;
+  guestCanReadMsrPlatformInfo = true;
+  /** Master clock: host nanoseconds that are zero of the guest's kvmclock. */
+  kvmclockOffset = 0;
+  wallClockMsr = 0;
+}
+
+/** @kvm kvm_check_has_quirk */
+export function hasQuirk(vmX86: VmX86, quirk: number): boolean {
+  return (vmX86.disabledQuirks & quirk) === 0;
+}
