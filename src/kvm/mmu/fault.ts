@@ -1,0 +1,83 @@
+/** One page fault on its way through the stages (@kvm mmu_internal.h struct kvm_page_fault). One object a vCPU, filled anew each time. */
+import {
+  PFERR_FETCH,
+  PFERR_PRESENT,
+  PFERR_PRIVATE_ACCESS_HI,
+  PFERR_RSVD,
+  PFERR_USER,
+  PFERR_WRITE,
+} from '../../arch/error-code.ts';
+import { PG_LEVEL_1G, PG_LEVEL_4K } from '../../arch/paging.ts';
+import type { Memslot } from '../memslots/memslots.ts';
+import { KVM_PFN_ERR_FAULT } from './pfn.ts';
+
+/** Value of `hva` when there is none (@kvm KVM_HVA_ERR_BAD). Zero is a good address. */
+const HVA_ERR_BAD = -1;
+
+export class PageFault {
+  /** Faulting address in halves: a gpa in a direct MMU. */
+  addrLo = 0;
+  addrHi = 0;
+  errorLo = 0;
+  errorHi = 0;
+  /** Made by KVM itself, ahead of an access. */
+  prefetch = false;
+
+  // Decoded once from the error code.
+  exec = false;
+  write = false;
+  present = false;
+  rsvd = false;
+  user = false;
+  isPrivate = false;
+
+  /** The MMU is a TDP MMU (or the direct one of a guest without paging). */
+  isTdp = false;
+  nxHugePageWorkaroundEnabled = false;
+  hugePageDisallowed = false;
+
+  /** Largest level that the mapping may have. */
+  maxLevel = PG_LEVEL_1G;
+  /** Level that host mapping and slot allow. */
+  reqLevel = PG_LEVEL_4K;
+  /** Level that will be mapped. */
+  goalLevel = PG_LEVEL_4K;
+
+  gfn = 0;
+  slot: Memslot | null = null;
+  /** mmu_invalidate_seq when it was snapshot. */
+  mmuSeq = 0;
+  /** Frame, or a negative KVM_PFN_*. */
+  pfn = KVM_PFN_ERR_FAULT;
+  hva = HVA_ERR_BAD;
+  mapWritable = false;
+  writeFaultToShadowPgtable = false;
+
+  /** Fills every field for a new fault. HOT */
+  reset(addrLo: number, addrHi: number, errorLo: number, errorHi: number, prefetch: boolean): void {
+    this.addrLo = addrLo;
+    this.addrHi = addrHi;
+    this.errorLo = errorLo;
+    this.errorHi = errorHi;
+    this.prefetch = prefetch;
+    this.exec = (errorLo & PFERR_FETCH) !== 0;
+    this.write = (errorLo & PFERR_WRITE) !== 0;
+    this.present = (errorLo & PFERR_PRESENT) !== 0;
+    this.rsvd = (errorLo & PFERR_RSVD) !== 0;
+    this.user = (errorLo & PFERR_USER) !== 0;
+    this.isPrivate = (errorHi & PFERR_PRIVATE_ACCESS_HI) !== 0;
+    this.isTdp = false;
+    this.nxHugePageWorkaroundEnabled = false;
+    this.hugePageDisallowed = false;
+    this.maxLevel = PG_LEVEL_1G;
+    this.reqLevel = PG_LEVEL_4K;
+    this.goalLevel = PG_LEVEL_4K;
+    this.gfn = (addrHi >>> 0) * 0x100000 + (addrLo >>> 12);
+    this.slot = null;
+    this.mmuSeq = 0;
+    this.pfn = KVM_PFN_ERR_FAULT;
+    this.hva = HVA_ERR_BAD;
+    this.mapWritable = false;
+    this.writeFaultToShadowPgtable = false;
+  }
+}

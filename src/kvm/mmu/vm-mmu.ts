@@ -1,0 +1,75 @@
+/** The MMU's part of a VM (@kvm kvm_host.h struct kvm_arch: tdp_mmu_roots, mmu_valid_gen, n_used_mmu_pages, ...). */
+import type { HostMachine } from '../../host/machine.ts';
+import type { PhysicalMemory } from '../../host/physical-memory.ts';
+import type { KvmParams } from '../params.ts';
+import type { FaultRecorder } from './recorder.ts';
+import { ShadowPage } from './shadow-page.ts';
+import { type SpteMasks, SpteWord } from './spte.ts';
+import type { TdpIter } from './tdp-iter.ts';
+
+export class VmMmu {
+  /** When it is null the fault path records nothing. */
+  recorder: FaultRecorder | null = null;
+
+  /** Masks of the entries this VM's tables are made of; set by initVm. */
+  masks!: SpteMasks;
+  memory!: PhysicalMemory;
+  host!: HostMachine;
+  /** The iterator of the fault path and the one of everything else. */
+  faultIter!: TdpIter;
+  iter!: TdpIter;
+  /** Shadow page of a frame: index into `pages` plus one, 0 for none. */
+  pageOfPfn!: Int32Array;
+
+  /** Roots of the TDP MMU, newest first, invalid ones included until they are freed. */
+  readonly tdpMmuRoots: ShadowPage[] = [];
+  /** Number of page tables below the roots. */
+  tdpMmuPages = 0;
+  /** Toggles between 0 and 1 at every fast zap. */
+  mmuValidGen = 0;
+  /** Shadow pages of the legacy MMU in use. */
+  nUsedMmuPages = 0;
+  /** Limit of them, KVM_SET_NR_MMU_PAGES. */
+  nMaxMmuPages = 0;
+  nRequestedMmuPages = 0;
+  /** The NX huge page workaround is on for this VM. */
+  nxHugePages = false;
+  /** @kvm enable_mmio_caching: parameter and hardware both allow MMIO SPTEs. */
+  enableMmioCaching = false;
+  /** A vCPU keeps a vCPU of its MMU in a mixed state while attributes change; a count. */
+  possibleNxHugePages = 0;
+
+  /** Result of the entry makers in spte.ts. */
+  readonly newSpte = new SpteWord();
+  /** Whether dirty-log arming splits huge pages at once (kvm.eager_page_split). */
+  readonly eagerPageSplit: boolean;
+  readonly pages: ShadowPage[] = [];
+  /** Indices of `pages` that are free. */
+  readonly freePages: number[] = [];
+
+  constructor(params: KvmParams) {
+    this.nxHugePages = params.nxHugePages;
+    this.eagerPageSplit = params.eagerPageSplit;
+  }
+
+  /** The shadow page in frame `pfn` (@kvm spte.h to_shadow_page). HOT */
+  shadowPage(pfn: number): ShadowPage {
+    return this.pages[this.pageOfPfn[pfn]! - 1]!;
+  }
+
+  /** Takes a frame full of non-present entries and the object that describes it. HOT */
+  takePage(pfn: number): ShadowPage {
+    const index = this.freePages.length > 0 ? this.freePages.pop()! : this.pages.push(new ShadowPage()) - 1;
+    const sp = this.pages[index]!;
+    sp.pfn = pfn;
+    this.pageOfPfn[pfn] = index + 1;
+    return sp;
+  }
+
+  /** Gives the object back; the caller frees the frame. */
+  dropPage(sp: ShadowPage): void {
+    this.freePages.push(this.pageOfPfn[sp.pfn]! - 1);
+    this.pageOfPfn[sp.pfn] = 0;
+    sp.pfn = -1;
+  }
+}
