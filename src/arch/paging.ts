@@ -118,7 +118,8 @@ export function rsvdLargeLo(level: number): number {
 export const PAE_PDPTE_RSVD_LO = 0x1e6;
 /** Reserved high bits of a PAE page-directory-pointer entry besides the physical ones. */
 export const PAE_PDPTE_RSVD_HI = 0xfff00000 | 0;
-/** Bits 62:52 are reserved in PAE's own directory and table entries on Intel and in QEMU, available on AMD (@apm 5.2.3). */
+/** Bits 62:52 are reserved in PAE's directory and table entries, where long mode leaves them to software (@apm 5.2.3). */
+export const PAE_RSVD_HI = PT64_AVAILABLE_HI;
 
 /** Reserved bit of a 4 MiB leaf of 32-bit paging, where PSE-36 has eight more frame bits. */
 export const PSE36_RSVD_LO = 1 << 21;

@@ -19,6 +19,12 @@ export interface HardwareProfile {
   readonly tlbFlushedAtEntry: boolean;
   /** A reserved-bit fault is reported without P in its error code. */
   readonly rsvdWithoutP: boolean;
+  /** The low reserved bits of PAE's page-directory pointers are checked. */
+  readonly paePdpteRsvd: boolean;
+  /** Error codes of faults on the interrupt table as QEMU computes them: no EXT bit, and 16 times the vector in long mode. */
+  readonly idtErrorAsQemu: boolean;
+  /** EXITINFO1 of an IOIO exit tells the address size of a string instruction. */
+  readonly ioAddressSize: boolean;
   /** CLFLUSH and PREFETCH translate their address and can fault in nested paging. */
   readonly cacheHintsFault: boolean;
   readonly gbPages: boolean;

@@ -1,0 +1,327 @@
+/**
+ * The walk of the guest's own page tables, in every paging mode, with or without nested paging beneath (@sdm 4.3 to 4.7; @apm 5.3,
+ * 15.25). Nothing is allocated; results are fields. Table accesses of a nested guest are user writes to the nested tables
+ * (@apm 15.25.6), and its PAE directory pointers are read during the walk, not with CR3 (@apm 15.25.10); without nested paging they are
+ * read then too, which a guest cannot tell from loading them at VMRUN.
+ */
+import {
+  PFERR_FETCH,
+  PFERR_GUEST_FINAL_HI,
+  PFERR_GUEST_PAGE_HI,
+  PFERR_PK,
+  PFERR_PRESENT,
+  PFERR_RSVD,
+  PFERR_USER,
+  PFERR_WRITE,
+} from '../../arch/error-code.ts';
+import {
+  PAE_PDPTE_RSVD_HI,
+  PAE_PDPTE_RSVD_LO,
+  PAE_RSVD_HI,
+  PAGING_4LEVEL,
+  PAGING_5LEVEL,
+  PAGING_32BIT,
+  PAGING_NONE,
+  PAGING_PAE,
+  PSE36_RSVD_LO,
+  PT_ACCESSED_MASK,
+  PT_DIRTY_MASK,
+  PT_GLOBAL_MASK,
+  PT_PAGE_SIZE_MASK,
+  PT_PRESENT_MASK,
+  PT_USER_MASK,
+  PT_WRITABLE_MASK,
+  PT64_FRAME_HI,
+  PT64_NX_HI,
+  PT64_PKEY_HI_SHIFT,
+  pse36Pfn,
+  rsvdPhysHi,
+} from '../../arch/paging.ts';
+import {
+  CR0_PG,
+  CR0_WP,
+  CR4_LA57,
+  CR4_PAE,
+  CR4_PGE,
+  CR4_PKE,
+  CR4_PSE,
+  CR4_SMAP,
+  CR4_SMEP,
+  EFER_LMA,
+  EFER_NX,
+} from '../../arch/registers.ts';
+import type { PhysicalMemory } from '../../host/physical-memory.ts';
+import type { HardwareProfile } from '../profile.ts';
+import { ACCESS_FETCH, ACCESS_READ } from '../state.ts';
+import { NestedWalker } from './nested-walker.ts';
+import { TLB_GLOBAL, TLB_LARGE } from './tlb.ts';
+
+/** What a walk answers. */
+export const WALK_OK = 0;
+/** #PF: `error`. */
+export const WALK_PAGE_FAULT = 1;
+/** #NPF: `error`, `errorHi`, `gfn` and `gpaOffset`. */
+export const WALK_NESTED_FAULT = 2;
+
+const NO_MEMORY = -2;
+
+export class GuestWalker {
+  readonly nestedWalker: NestedWalker;
+  private readonly memory: PhysicalMemory;
+  private readonly i32: Int32Array;
+  private readonly profile: HardwareProfile;
+  private readonly physHi: number;
+
+  /** PAGING_*: what the guest's control registers select. */
+  mode = PAGING_NONE;
+  /** Guest-physical addresses go through nested tables. */
+  nested = false;
+  private wp = false;
+  private smep = false;
+  private smap = false;
+  private pke = false;
+  private pse = false;
+  private pge = false;
+  private nxe = false;
+  private pkru = 0;
+  /** Reserved bits of the high half of every entry. */
+  private rsvdHi = 0;
+  private cr3Lo = 0;
+  private cr3Hi = 0;
+
+  /** Host frame of the 4 KiB page, after WALK_OK. */
+  pfn = 0;
+  /** Guest frame of the final access, or of the table that could not be accessed. */
+  gfn = 0;
+  /** Offset of the access in `gfn`, in bytes. */
+  gpaOffset = 0;
+  readable = false;
+  /** A store needs no further walk: allowed, and dirty at both levels. */
+  writable = false;
+  executable = false;
+  /** TLB_GLOBAL, TLB_LARGE. */
+  flags = 0;
+  /** Error code of the fault, low and high half. */
+  error = 0;
+  errorHi = 0;
+
+  constructor(memory: PhysicalMemory, profile: HardwareProfile) {
+    this.memory = memory;
+    this.i32 = memory.i32;
+    this.profile = profile;
+    this.physHi = rsvdPhysHi(profile.maxPhyAddr);
+    this.nestedWalker = new NestedWalker(memory, profile);
+  }
+
+  /** Takes over the registers that select and modify paging. HOT */
+  configure(cr0: number, cr3Lo: number, cr3Hi: number, cr4: number, efer: number, pkru: number): void {
+    this.cr3Lo = cr3Lo;
+    this.cr3Hi = cr3Hi;
+    this.wp = (cr0 & CR0_WP) !== 0;
+    this.smep = (cr4 & CR4_SMEP) !== 0;
+    this.smap = (cr4 & CR4_SMAP) !== 0;
+    this.pse = (cr4 & CR4_PSE) !== 0;
+    this.pge = (cr4 & CR4_PGE) !== 0;
+    this.pkru = pkru;
+    const pae = (cr4 & CR4_PAE) !== 0;
+    const long = (efer & EFER_LMA) !== 0;
+    this.nxe = pae && (efer & EFER_NX) !== 0;
+    this.pke = long && (cr4 & CR4_PKE) !== 0;
+    this.rsvdHi = this.physHi | (this.nxe ? 0 : PT64_NX_HI) | (long ? 0 : PAE_RSVD_HI);
+    if ((cr0 & CR0_PG) === 0) this.mode = PAGING_NONE;
+    else if (long) this.mode = (cr4 & CR4_LA57) !== 0 ? PAGING_5LEVEL : PAGING_4LEVEL;
+    else this.mode = pae ? PAGING_PAE : PAGING_32BIT;
+  }
+
+  /**
+   * Translates linear address `va` for `access` (ACCESS_*) in MMU context `index` (MMU_INDEX_AT: 0 supervisor, 1 user, 2 supervisor
+   * exempt from SMAP): WALK_*. HOT
+   */
+  walk(vaLo: number, vaHi: number, access: number, index: number): number {
+    this.flags = 0;
+    switch (this.mode) {
+      case PAGING_NONE:
+        this.readable = true;
+        this.writable = true;
+        this.executable = true;
+        return this.final(vaLo >>> 12, vaLo & 0xfff, access);
+      case PAGING_32BIT:
+        return this.walk32(vaLo, access, index);
+      case PAGING_PAE:
+        return this.walkPae(vaLo, access, index);
+      case PAGING_4LEVEL:
+        return this.walk64(4, (this.cr3Hi & PT64_FRAME_HI) * 0x100000 + (this.cr3Lo >>> 12), vaLo, vaHi, access, index);
+      default:
+        return this.walk64(5, (this.cr3Hi & PT64_FRAME_HI) * 0x100000 + (this.cr3Lo >>> 12), vaLo, vaHi, access, index);
+    }
+  }
+
+  /** Long mode from its top, or PAE from its directory (level 2). HOT */
+  private walk64(top: number, root: number, vaLo: number, vaHi: number, access: number, index: number): number {
+    const i32 = this.i32;
+    let level = top;
+    let table = root;
+    let allowed = PT_USER_MASK | PT_WRITABLE_MASK;
+    let noExecute = 0;
+    for (;;) {
+      let at: number;
+      if (level === 1) at = (vaLo >>> 12) & 511;
+      else if (level === 2) at = (vaLo >>> 21) & 511;
+      else if (level === 3) at = ((vaLo >>> 30) | (vaHi << 2)) & 511;
+      else if (level === 4) at = (vaHi >>> 7) & 511;
+      else at = (vaHi >>> 16) & 511;
+      const word = this.entryWord(table, at << 3);
+      if (word < 0) return word === NO_MEMORY ? this.reserved(access, index) : WALK_NESTED_FAULT;
+      const lo = i32[word]!;
+      const hi = i32[word + 1]!;
+      if ((lo & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
+      if ((hi & this.rsvdHi) !== 0) return this.reserved(access, index);
+      allowed &= lo;
+      noExecute |= hi;
+      const low = lo >>> 12;
+      const page = vaLo >>> 12;
+      const high = (hi & PT64_FRAME_HI) * 0x100000;
+      if (level === 1) return this.leaf(word, lo, hi, high + low, vaLo, allowed, noExecute, access, index);
+      if ((lo & PT_PAGE_SIZE_MASK) !== 0) {
+        this.flags = TLB_LARGE;
+        if (level === 2) {
+          if ((lo & 0x001fe000) !== 0) return this.reserved(access, index);
+          const gfn = high + ((low & ~0x1ff) | (page & 0x1ff));
+          return this.leaf(word, lo, hi, gfn, vaLo, allowed, noExecute, access, index);
+        }
+        if (level > 3 || !this.profile.gbPages || (lo & 0x3fffe000) !== 0) return this.reserved(access, index);
+        const gfn = high + ((low & ~0x3ffff) | (page & 0x3ffff));
+        return this.leaf(word, lo, hi, gfn, vaLo, allowed, noExecute, access, index);
+      }
+      if ((lo & PT_ACCESSED_MASK) === 0) this.mark(word, lo | PT_ACCESSED_MASK);
+      table = high + low;
+      level--;
+    }
+  }
+
+  private walkPae(vaLo: number, access: number, index: number): number {
+    const word = this.entryWord(this.cr3Lo >>> 12, (this.cr3Lo & 0xfe0) + ((vaLo >>> 30) << 3));
+    if (word < 0) return word === NO_MEMORY ? this.reserved(access, index) : WALK_NESTED_FAULT;
+    const lo = this.i32[word]!;
+    const hi = this.i32[word + 1]!;
+    if ((lo & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
+    const rsvdLo = this.profile.paePdpteRsvd ? PAE_PDPTE_RSVD_LO : 0;
+    if ((hi & (this.physHi | PAE_PDPTE_RSVD_HI)) !== 0 || (lo & rsvdLo) !== 0) return this.reserved(access, index);
+    return this.walk64(2, (hi & PT64_FRAME_HI) * 0x100000 + (lo >>> 12), vaLo, 0, access, index);
+  }
+
+  private walk32(vaLo: number, access: number, index: number): number {
+    const pdeWord = this.entryWord(this.cr3Lo >>> 12, (vaLo >>> 22) << 2);
+    if (pdeWord < 0) return pdeWord === NO_MEMORY ? this.reserved(access, index) : WALK_NESTED_FAULT;
+    const pde = this.i32[pdeWord]!;
+    if ((pde & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
+    if (this.pse && (pde & PT_PAGE_SIZE_MASK) !== 0) {
+      if ((pde & PSE36_RSVD_LO) !== 0) return this.reserved(access, index);
+      this.flags = TLB_LARGE;
+      const gfn = pse36Pfn(pde) + ((vaLo >>> 12) & 0x3ff);
+      return this.leaf(pdeWord, pde, 0, gfn, vaLo, pde, 0, access, index);
+    }
+    if ((pde & PT_ACCESSED_MASK) === 0) this.mark(pdeWord, pde | PT_ACCESSED_MASK);
+    const word = this.entryWord(pde >>> 12, ((vaLo >>> 12) & 0x3ff) << 2);
+    if (word < 0) return word === NO_MEMORY ? this.reserved(access, index) : WALK_NESTED_FAULT;
+    const pte = this.i32[word]!;
+    if ((pte & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
+    return this.leaf(word, pte, 0, pte >>> 12, vaLo, pde & pte, 0, access, index);
+  }
+
+  /** Permissions, accessed and dirty bits of the leaf at `word`, then the final access. HOT */
+  private leaf(
+    word: number,
+    lo: number,
+    hi: number,
+    gfn: number,
+    vaLo: number,
+    allowed: number,
+    noExecute: number,
+    access: number,
+    index: number,
+  ): number {
+    const user = index === 1;
+    const userPage = (allowed & PT_USER_MASK) !== 0;
+    if (user && !userPage) return this.fault(PFERR_PRESENT, access, index);
+    let readable = !(index === 0 && this.smap && userPage);
+    let writable = readable && ((allowed & PT_WRITABLE_MASK) !== 0 || (!user && !this.wp));
+    const executable = noExecute >= 0 && (user || !this.smep || !userPage);
+    if (this.pke && userPage) {
+      const rights = this.pkru >>> (((hi >>> PT64_PKEY_HI_SHIFT) & 15) << 1);
+      const noAccess = (rights & 1) !== 0;
+      const noWrite = noAccess || ((rights & 2) !== 0 && (user || this.wp));
+      if (access !== ACCESS_FETCH && (access === ACCESS_READ ? noAccess : noWrite)) {
+        return this.fault(PFERR_PRESENT | PFERR_PK, access, index);
+      }
+      if (noAccess) readable = false;
+      if (noWrite) writable = false;
+    }
+    const ok = access === ACCESS_READ ? readable : access === ACCESS_FETCH ? executable : writable;
+    if (!ok) return this.fault(PFERR_PRESENT, access, index);
+    const store = access !== ACCESS_READ && access !== ACCESS_FETCH;
+    const marked = lo | (store ? PT_ACCESSED_MASK | PT_DIRTY_MASK : PT_ACCESSED_MASK);
+    if (marked !== lo) this.mark(word, marked);
+    if (this.pge && (lo & PT_GLOBAL_MASK) !== 0) this.flags |= TLB_GLOBAL;
+    this.readable = readable;
+    this.writable = writable && (marked & PT_DIRTY_MASK) !== 0;
+    this.executable = executable;
+    return this.final(gfn, vaLo & 0xfff, access);
+  }
+
+  /** The access itself, after the guest's tables have spoken. HOT */
+  private final(gfn: number, offset: number, access: number): number {
+    this.gfn = gfn;
+    if (!this.nested) {
+      if (gfn >= this.memory.frames) throw new Error(`a page table maps frame ${gfn}, beyond memory`);
+      this.pfn = gfn;
+      return WALK_OK;
+    }
+    const npt = this.nestedWalker;
+    const fetch = access === ACCESS_FETCH;
+    const store = access !== ACCESS_READ && !fetch;
+    if (!npt.walk(gfn, store, fetch)) {
+      this.error = npt.error | PFERR_USER | (store ? PFERR_WRITE : 0) | (fetch ? PFERR_FETCH : 0);
+      this.errorHi = PFERR_GUEST_FINAL_HI;
+      this.gpaOffset = offset;
+      return WALK_NESTED_FAULT;
+    }
+    this.pfn = npt.pfn;
+    if (!npt.writable) this.writable = false;
+    if (!npt.executable) this.executable = false;
+    return WALK_OK;
+  }
+
+  /** Index in 32-bit words of the entry at `offset` of the table in guest frame `gfn`; -1 for #NPF, NO_MEMORY. HOT */
+  private entryWord(gfn: number, offset: number): number {
+    if (!this.nested) return gfn < this.memory.frames ? (gfn << 10) | (offset >>> 2) : NO_MEMORY;
+    const npt = this.nestedWalker;
+    if (npt.walk(gfn, true, false)) return (npt.pfn << 10) | (offset >>> 2);
+    this.error = npt.error | PFERR_USER | PFERR_WRITE;
+    this.errorHi = PFERR_GUEST_PAGE_HI;
+    this.gfn = gfn;
+    this.gpaOffset = offset;
+    return -1;
+  }
+
+  /** Stores the low half of an entry with its accessed or dirty bit. */
+  private mark(word: number, lo: number): void {
+    this.memory.noteWrite(word >>> 10);
+    this.i32[word] = lo;
+  }
+
+  private reserved(access: number, index: number): number {
+    return this.fault(this.profile.rsvdWithoutP ? PFERR_RSVD : PFERR_RSVD | PFERR_PRESENT, access, index);
+  }
+
+  private fault(error: number, access: number, index: number): number {
+    let code = error;
+    if (index === 1) code |= PFERR_USER;
+    if (access === ACCESS_FETCH) {
+      if (this.nxe || this.smep) code |= PFERR_FETCH;
+    } else if (access !== ACCESS_READ) code |= PFERR_WRITE;
+    this.error = code;
+    this.errorHi = 0;
+    return WALK_PAGE_FAULT;
+  }
+}

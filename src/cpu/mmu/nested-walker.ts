@@ -1,0 +1,123 @@
+/**
+ * The walk of nested page tables: guest-physical frame to host frame through four levels in the long-mode format. Every access is a
+ * user access there (@apm 15.25.5); accessed and dirty bits are set as any walk sets them (@apm 15.25.6).
+ */
+
+import { PFERR_PRESENT, PFERR_RSVD } from '../../arch/error-code.ts';
+import {
+  PT_ACCESSED_MASK,
+  PT_DIRTY_MASK,
+  PT_PAGE_SIZE_MASK,
+  PT_PRESENT_MASK,
+  PT_USER_MASK,
+  PT_WRITABLE_MASK,
+  PT64_FRAME_HI,
+  rsvdPhysHi,
+} from '../../arch/paging.ts';
+import type { PhysicalMemory } from '../../host/physical-memory.ts';
+import type { HardwareProfile } from '../profile.ts';
+
+/** Index of `gfn` in the table at `level`. */
+function indexAt(gfn: number, level: number): number {
+  if (level === 1) return gfn & 511;
+  if (level === 2) return (gfn >>> 9) & 511;
+  if (level === 3) return (gfn >>> 18) & 511;
+  return gfn < 0x80000000 ? gfn >>> 27 : Math.floor(gfn / 0x8000000) & 511;
+}
+
+export class NestedWalker {
+  private readonly i32: Int32Array;
+  private readonly frames: number;
+  private readonly rsvdHi: number;
+  private readonly rsvdError: number;
+  private readonly gbPages: boolean;
+  /** Frame of the root table, from the control block's nested CR3. */
+  rootPfn = 0;
+
+  /** After a walk that succeeded: host frame of the 4 KiB page. */
+  pfn = 0;
+  /** A store needs no further walk: writable at every level, and dirty. */
+  writable = false;
+  executable = false;
+  /** After a walk that failed: P and RSVD of the error code. */
+  error = 0;
+
+  constructor(memory: PhysicalMemory, profile: HardwareProfile) {
+    this.i32 = memory.i32;
+    this.frames = memory.frames;
+    this.rsvdHi = rsvdPhysHi(profile.maxPhyAddr);
+    this.rsvdError = profile.rsvdWithoutP ? PFERR_RSVD : PFERR_RSVD | PFERR_PRESENT;
+    this.gbPages = profile.gbPages;
+  }
+
+  /** Translates `gfn` for a read, or a write, or a fetch; false after filling `error`. HOT */
+  walk(gfn: number, write: boolean, fetch: boolean): boolean {
+    const i32 = this.i32;
+    let table = this.rootPfn;
+    let level = 4;
+    let allowed = PT_USER_MASK | PT_WRITABLE_MASK;
+    let noExecute = 0;
+    for (;;) {
+      if (table >= this.frames) {
+        // Nothing answers at that address: all ones.
+        this.error = this.rsvdError;
+        return false;
+      }
+      const word = (table << 10) | (indexAt(gfn, level) << 1);
+      const lo = i32[word]!;
+      const hi = i32[word + 1]!;
+      if ((lo & PT_PRESENT_MASK) === 0) {
+        this.error = 0;
+        return false;
+      }
+      if ((hi & this.rsvdHi) !== 0) {
+        this.error = this.rsvdError;
+        return false;
+      }
+      allowed &= lo;
+      noExecute |= hi;
+      if (level > 1 && (lo & PT_PAGE_SIZE_MASK) === 0) {
+        if ((lo & PT_ACCESSED_MASK) === 0) i32[word] = lo | PT_ACCESSED_MASK;
+        table = (hi & PT64_FRAME_HI) * 0x100000 + (lo >>> 12);
+        level--;
+        continue;
+      }
+      return this.leaf(gfn, level, word, lo, hi, allowed, noExecute, write, fetch);
+    }
+  }
+
+  /** Checks the leaf at `word` and fills the result. HOT */
+  private leaf(
+    gfn: number,
+    level: number,
+    word: number,
+    lo: number,
+    hi: number,
+    allowed: number,
+    noExecute: number,
+    write: boolean,
+    fetch: boolean,
+  ): boolean {
+    let low = lo >>> 12;
+    if (level > 1) {
+      if (level > 3 || (level === 3 && !this.gbPages) || (lo & (level === 2 ? 0x001fe000 : 0x3fffe000)) !== 0) {
+        this.error = this.rsvdError;
+        return false;
+      }
+      const inside = level === 2 ? 0x1ff : 0x3ffff;
+      low = (low & ~inside) | (gfn & inside);
+    }
+    const writable = (allowed & PT_WRITABLE_MASK) !== 0;
+    if ((allowed & PT_USER_MASK) === 0 || (write && !writable) || (fetch && noExecute < 0)) {
+      this.error = PFERR_PRESENT;
+      return false;
+    }
+    const marked = lo | (write ? PT_ACCESSED_MASK | PT_DIRTY_MASK : PT_ACCESSED_MASK);
+    if (marked !== lo) this.i32[word] = marked;
+    this.pfn = (hi & PT64_FRAME_HI) * 0x100000 + low;
+    this.writable = writable && (marked & PT_DIRTY_MASK) !== 0;
+    this.executable = noExecute >= 0;
+    if (this.pfn >= this.frames) throw new Error(`nested page table maps gfn ${gfn} to frame ${this.pfn}, beyond memory`);
+    return true;
+  }
+}

@@ -1,0 +1,215 @@
+/**
+ * Operations on the TLB in linear memory that generated code looks into (layout: state.ts). It holds translations of the current
+ * address space identifier and paging context only; like silicon's it knows nothing of page-table changes until it is told.
+ *
+ * A frame is never both writable and executable here: inserting a write tag drops the frame's code tags and the other way round, so
+ * that a store to translated code always comes to `SystemPort.translate`.
+ */
+import type { PhysicalMemory } from '../../host/physical-memory.ts';
+import {
+  TLB_BASE,
+  TLB_CODE_TAG,
+  TLB_CONTEXTS,
+  TLB_END,
+  TLB_ENTRIES,
+  TLB_ENTRY_SIZE,
+  TLB_FLAGS,
+  TLB_NO_TAG,
+  TLB_PAGE,
+  TLB_READ_TAG,
+  TLB_WRITE_TAG,
+} from '../state.ts';
+
+const BASE_WORD = TLB_BASE >> 2;
+const ENTRY_WORDS = TLB_ENTRY_SIZE >> 2;
+const CONTEXT_WORDS = TLB_ENTRIES * ENTRY_WORDS;
+const READ = TLB_READ_TAG >> 2;
+const WRITE = TLB_WRITE_TAG >> 2;
+const CODE = TLB_CODE_TAG >> 2;
+const PAGE = TLB_PAGE >> 2;
+const FLAGS = TLB_FLAGS >> 2;
+const SLOTS = TLB_CONTEXTS * TLB_ENTRIES;
+
+/** TLB_FLAGS: the guest's entry was global; the translation is a piece of a large page. */
+export const TLB_GLOBAL = 1;
+export const TLB_LARGE = 2;
+
+/** Which tags an insertion sets. */
+export const TAG_READ = 1;
+export const TAG_WRITE = 2;
+export const TAG_CODE = 4;
+
+export class Tlb {
+  private readonly memory: PhysicalMemory;
+  private readonly i32: Int32Array;
+  /** First words of the slots filled since the last flush; a slot is listed at most once. */
+  private readonly used = new Int32Array(SLOTS);
+  private usedCount = 0;
+  private readonly listed = new Uint8Array(SLOTS);
+  /** Frames that may have a code tag, or a write tag. */
+  private readonly codeFrames: Uint8Array;
+  private readonly writeFrames: Uint8Array;
+  private hasLarge = false;
+  /** Counts flushes: whoever remembers a translation outside compares it. */
+  generation = 0;
+
+  constructor(memory: PhysicalMemory) {
+    this.memory = memory;
+    this.i32 = memory.i32;
+    this.codeFrames = new Uint8Array(memory.frames);
+    this.writeFrames = new Uint8Array(memory.frames);
+    this.wipe();
+  }
+
+  /** Empties every slot, whatever memory held before: at reset and after a restore. */
+  wipe(): void {
+    for (let word = BASE_WORD; word < TLB_END >> 2; word += ENTRY_WORDS) this.clear(word);
+    this.listed.fill(0);
+    this.usedCount = 0;
+    this.hasLarge = false;
+    this.generation++;
+  }
+
+  /** Takes over slots that a restore wrote: they count as used. */
+  adopt(): void {
+    this.listed.fill(1);
+    this.usedCount = SLOTS;
+    for (let i = 0; i < SLOTS; i++) this.used[i] = BASE_WORD + i * ENTRY_WORDS;
+    this.codeFrames.fill(1);
+    this.writeFrames.fill(1);
+    this.hasLarge = true;
+    this.generation++;
+  }
+
+  /** Word of the entry that `va` falls on in `context`. */
+  private slot(context: number, vaLo: number): number {
+    return BASE_WORD + context * CONTEXT_WORDS + ((vaLo >>> 12) & (TLB_ENTRIES - 1)) * ENTRY_WORDS;
+  }
+
+  private clear(word: number): void {
+    const i32 = this.i32;
+    i32[word + READ] = TLB_NO_TAG;
+    i32[word + WRITE] = TLB_NO_TAG;
+    i32[word + CODE] = TLB_NO_TAG;
+  }
+
+  /** Host physical address of the byte at `va` when `context` holds it for `tag` (TAG_*), else -1. HOT */
+  lookup(context: number, vaLo: number, vaHi: number, tag: number): number {
+    const word = this.slot(context, vaLo);
+    const at = word + (tag === TAG_READ ? READ : tag === TAG_WRITE ? WRITE : CODE);
+    if (this.i32[at] !== (vaLo & ~0xfff) || this.i32[at + 1] !== vaHi) return -1;
+    return (this.i32[word + PAGE]! >>> 0) + (vaLo & 0xfff);
+  }
+
+  /** Enters the page of `va` in `context`, mapped to host frame `pfn`, with `tags` (TAG_*) and `flags` (TLB_*). HOT */
+  insert(context: number, vaLo: number, vaHi: number, pfn: number, tags: number, flags: number): void {
+    const i32 = this.i32;
+    const word = this.slot(context, vaLo);
+    const page = vaLo & ~0xfff;
+    if (tags & TAG_CODE) {
+      if (this.writeFrames[pfn] !== 0) this.dropWrites(pfn);
+      this.codeFrames[pfn] = 1;
+    }
+    if (tags & TAG_WRITE) {
+      if (this.codeFrames[pfn] !== 0) this.dropCode(pfn);
+      this.writeFrames[pfn] = 1;
+    }
+    const base = i32[word + PAGE] === pfn << 12;
+    // What the slot already says of the same page stays: a fetch after a load keeps the read tag.
+    if (tags & TAG_READ) {
+      i32[word + READ] = page;
+      i32[word + READ + 1] = vaHi;
+    } else if (!base || i32[word + READ] !== page || i32[word + READ + 1] !== vaHi) i32[word + READ] = TLB_NO_TAG;
+    if (tags & TAG_WRITE) {
+      i32[word + WRITE] = page;
+      i32[word + WRITE + 1] = vaHi;
+    } else if (!base || i32[word + WRITE] !== page || i32[word + WRITE + 1] !== vaHi) i32[word + WRITE] = TLB_NO_TAG;
+    if (tags & TAG_CODE) {
+      i32[word + CODE] = page;
+      i32[word + CODE + 1] = vaHi;
+    } else if (!base || i32[word + CODE] !== page || i32[word + CODE + 1] !== vaHi) i32[word + CODE] = TLB_NO_TAG;
+    i32[word + PAGE] = pfn << 12;
+    i32[word + FLAGS] = flags;
+    if (flags & TLB_LARGE) this.hasLarge = true;
+    const index = (word - BASE_WORD) >> 3;
+    if (this.listed[index] === 0) {
+      this.listed[index] = 1;
+      this.used[this.usedCount++] = word;
+    }
+  }
+
+  /** True when a code tag may exist for frame `pfn`: a load then leaves its write tag out. */
+  mayHaveCode(pfn: number): boolean {
+    return this.codeFrames[pfn] !== 0 || this.memory.watch[pfn] !== 0;
+  }
+
+  /** Takes the write tags of frame `pfn` away: the next store to it asks the port. */
+  dropWrites(pfn: number): void {
+    const base = pfn << 12;
+    for (let i = 0; i < this.usedCount; i++) {
+      const word = this.used[i]!;
+      if (this.i32[word + PAGE] === base) this.i32[word + WRITE] = TLB_NO_TAG;
+    }
+    this.writeFrames[pfn] = 0;
+  }
+
+  /** Takes the code tags of frame `pfn` away: the next fetch from it asks the port. */
+  dropCode(pfn: number): void {
+    const base = pfn << 12;
+    for (let i = 0; i < this.usedCount; i++) {
+      const word = this.used[i]!;
+      if (this.i32[word + PAGE] === base) this.i32[word + CODE] = TLB_NO_TAG;
+    }
+    this.codeFrames[pfn] = 0;
+  }
+
+  /** Drops everything. Costs what was inserted since the last flush. HOT */
+  flushAll(): void {
+    const count = this.usedCount;
+    for (let i = 0; i < count; i++) {
+      const word = this.used[i]!;
+      this.clear(word);
+      this.listed[(word - BASE_WORD) >> 3] = 0;
+    }
+    this.usedCount = 0;
+    this.hasLarge = false;
+    this.generation++;
+  }
+
+  /** Drops all but global translations: a load of CR3 (@apm 5.5.2). */
+  flushNonGlobal(): void {
+    let kept = 0;
+    for (let i = 0; i < this.usedCount; i++) {
+      const word = this.used[i]!;
+      if (this.i32[word + FLAGS]! & TLB_GLOBAL) {
+        this.used[kept++] = word;
+      } else {
+        this.clear(word);
+        this.listed[(word - BASE_WORD) >> 3] = 0;
+      }
+    }
+    this.usedCount = kept;
+    this.generation++;
+  }
+
+  /** Drops the page of `va` in all contexts, global or not, and all pieces of large pages (any of them may be part of its page). */
+  invlpg(vaLo: number, vaHi: number): void {
+    const page = vaLo & ~0xfff;
+    for (let context = 0; context < TLB_CONTEXTS; context++) {
+      const word = this.slot(context, vaLo);
+      const i32 = this.i32;
+      const hit =
+        (i32[word + READ] === page && i32[word + READ + 1] === vaHi) ||
+        (i32[word + WRITE] === page && i32[word + WRITE + 1] === vaHi) ||
+        (i32[word + CODE] === page && i32[word + CODE + 1] === vaHi);
+      if (hit) this.clear(word);
+    }
+    if (this.hasLarge) {
+      for (let i = 0; i < this.usedCount; i++) {
+        const word = this.used[i]!;
+        if (this.i32[word + FLAGS]! & TLB_LARGE) this.clear(word);
+      }
+    }
+    this.generation++;
+  }
+}

@@ -1,0 +1,314 @@
+/**
+ * What the parts of the processor share: the state in linear memory, the TLB and walkers, the intercepts of the control block in force,
+ * and the ways in which an instruction can end. Statuses are STATUS_* of state.ts.
+ */
+import { GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { CR4_SMAP, EFER_LMA, RFLAGS_AC } from '../../arch/registers.ts';
+import { SVM_EXIT_NPF, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
+import type { PhysicalMemory } from '../../host/physical-memory.ts';
+import { GuestWalker, WALK_NESTED_FAULT, WALK_OK } from '../mmu/guest-walker.ts';
+import { TAG_CODE, TAG_READ, TAG_WRITE, Tlb } from '../mmu/tlb.ts';
+import type { HardwareProfile } from '../profile.ts';
+import {
+  ACCESS_FETCH,
+  ACCESS_READ,
+  CODE_MODE_AT,
+  CPL_AT,
+  CR0_AT,
+  CR3_AT,
+  CR4_AT,
+  EFER_AT,
+  EXIT_CODE_AT,
+  EXIT_INFO1_AT,
+  EXIT_INFO2_AT,
+  FAULT_ADDRESS,
+  FAULT_ERROR,
+  FAULT_HAS_ERROR,
+  FAULT_VECTOR,
+  GPR,
+  MMU_INDEX_AT,
+  PKRU_AT,
+  RFLAGS_AT,
+  RIP_AT,
+  SEG,
+  SEG_ATTR,
+  SEG_SIZE,
+  STATUS_EXCEPTION,
+  STATUS_EXIT,
+  STATUS_OK,
+} from '../state.ts';
+
+/** The part of the interpreter that the system side calls. */
+export interface CodeCache {
+  /** Translated code of frame `pfn` is about to change. */
+  invalidateCode(pfn: number): void;
+  readRflags(): number;
+  writeRflags(value: number): void;
+}
+
+/** Word indexes into `i32` of what is used all the time. */
+export const W_GPR = GPR >> 2;
+export const W_RIP = RIP_AT >> 2;
+export const W_RFLAGS = RFLAGS_AT >> 2;
+export const W_SEG = SEG >> 2;
+export const SEG_WORDS = SEG_SIZE >> 2;
+export const W_CR0 = CR0_AT >> 2;
+export const W_CR3 = CR3_AT >> 2;
+export const W_CR4 = CR4_AT >> 2;
+export const W_EFER = EFER_AT >> 2;
+export const W_CPL = CPL_AT >> 2;
+export const W_CODE_MODE = CODE_MODE_AT >> 2;
+export const W_MMU_INDEX = MMU_INDEX_AT >> 2;
+const W_PKRU = PKRU_AT >> 2;
+
+/** Bits that decide what a page may be used for, beside the page tables: a change empties the TLB. */
+const CR0_PAGING = 0x80010001 | 0;
+const CR4_PAGING = 0x007010b0;
+
+export class Core {
+  readonly memory: PhysicalMemory;
+  readonly i32: Int32Array;
+  readonly u8: Uint8Array;
+  readonly profile: HardwareProfile;
+  readonly tlb: Tlb;
+  readonly walker: GuestWalker;
+  code: CodeCache = { invalidateCode() {}, readRflags: () => 2, writeRflags() {} };
+
+  // The intercepts of the control block in force.
+  interceptCr = 0;
+  interceptDr = 0;
+  interceptExceptions = 0;
+  intercept3 = 0;
+  intercept4 = 0;
+  /** Physical addresses of the permission maps, in bytes. */
+  iopmBase = 0;
+  msrpmBase = 0;
+  /** The event whose delivery has begun and not ended, in EVENTINJ form, and its error code: EXITINTINFO of an exit meanwhile. */
+  event = 0;
+  eventError = 0;
+  /** NMIs are blocked until IRET. */
+  nmiBlocked = false;
+  /** The next instruction boundary must be looked at by the run loop (trap flag, pending virtual interrupt, interrupt window). */
+  attention = false;
+  /** HLT ran without being intercepted. */
+  halted = false;
+  /** Address of the decoded record of the instruction in `system`, 0 outside: its length gives the next RIP of an exit. */
+  record = 0;
+
+  /** Status that goes with a failed translation or access. */
+  status = STATUS_OK;
+  /** What the last `read` read. */
+  lo = 0;
+  hi = 0;
+
+  private role0 = 0;
+  private role4 = 0;
+  private roleNx = 0;
+  private rolePkru = 0;
+
+  constructor(memory: PhysicalMemory, profile: HardwareProfile) {
+    this.memory = memory;
+    this.i32 = memory.i32;
+    this.u8 = memory.u8;
+    this.profile = profile;
+    this.tlb = new Tlb(memory);
+    this.walker = new GuestWalker(memory, profile);
+  }
+
+  // Endings.
+
+  /** Raises `vector` without an error code. */
+  raise(vector: number): number {
+    const i32 = this.i32;
+    i32[FAULT_VECTOR >> 2] = vector;
+    i32[FAULT_HAS_ERROR >> 2] = 0;
+    i32[FAULT_ERROR >> 2] = 0;
+    return STATUS_EXCEPTION;
+  }
+
+  /** Raises `vector` with `error`. */
+  raiseError(vector: number, error: number): number {
+    const i32 = this.i32;
+    i32[FAULT_VECTOR >> 2] = vector;
+    i32[FAULT_HAS_ERROR >> 2] = 1;
+    i32[FAULT_ERROR >> 2] = error;
+    return STATUS_EXCEPTION;
+  }
+
+  gp(error = 0): number {
+    return this.raiseError(GP_VECTOR, error);
+  }
+
+  ud(): number {
+    return this.raise(UD_VECTOR);
+  }
+
+  nm(): number {
+    return this.raise(NM_VECTOR);
+  }
+
+  ss(error = 0): number {
+    return this.raiseError(SS_VECTOR, error);
+  }
+
+  /** Leaves the guest with `code` (a #VMEXIT); RIP stays where it is. */
+  exit(code: number, info1 = 0, info1Hi = 0, info2 = 0, info2Hi = 0): number {
+    const i32 = this.i32;
+    i32[EXIT_CODE_AT >> 2] = code;
+    i32[EXIT_INFO1_AT >> 2] = info1;
+    i32[(EXIT_INFO1_AT >> 2) + 1] = info1Hi;
+    i32[EXIT_INFO2_AT >> 2] = info2;
+    i32[(EXIT_INFO2_AT >> 2) + 1] = info2Hi;
+    return STATUS_EXIT;
+  }
+
+  // Mode.
+
+  cpl(): number {
+    return this.i32[W_CPL]!;
+  }
+
+  longMode(): boolean {
+    return (this.i32[W_EFER]! & EFER_LMA) !== 0;
+  }
+
+  /** 64-bit code is running. */
+  mode64(): boolean {
+    return this.i32[W_CODE_MODE] === 2;
+  }
+
+  protectedMode(): boolean {
+    return (this.i32[W_CR0]! & 1) !== 0;
+  }
+
+  /** Keeps CODE_MODE and MMU_INDEX in step with CS, EFER, CPL, CR4 and RFLAGS.AC. HOT */
+  updateMode(): void {
+    const i32 = this.i32;
+    const attributes = i32[W_SEG + SEG_WORDS + (SEG_ATTR >> 2)]!;
+    const long = (i32[W_EFER]! & EFER_LMA) !== 0;
+    i32[W_CODE_MODE] = long && (attributes & VMCB_ATTR_L) !== 0 ? 2 : (attributes & VMCB_ATTR_DB) !== 0 ? 1 : 0;
+    this.updateMmuIndex();
+  }
+
+  /** After CPL, RFLAGS.AC or CR4.SMAP changed. HOT */
+  updateMmuIndex(): void {
+    const i32 = this.i32;
+    i32[W_MMU_INDEX] =
+      i32[W_CPL] === 3 ? 1 : (i32[W_RFLAGS]! & RFLAGS_AC) !== 0 && (i32[W_CR4]! & CR4_SMAP) !== 0 ? 2 : 0;
+  }
+
+  /**
+   * After CR0, CR3, CR4, EFER.NX or PKRU may have changed: the walker takes them over. Entries of the TLB have their permissions
+   * resolved, so a change of what resolves them empties it. HOT
+   */
+  updatePaging(): void {
+    const i32 = this.i32;
+    const cr0 = i32[W_CR0]!;
+    const cr4 = i32[W_CR4]!;
+    const efer = i32[W_EFER]!;
+    const pkru = i32[W_PKRU]!;
+    this.walker.configure(cr0, i32[W_CR3]!, i32[W_CR3 + 1]!, cr4, efer, pkru);
+    const role0 = cr0 & CR0_PAGING;
+    const role4 = cr4 & CR4_PAGING;
+    const nx = efer & 0xc00;
+    if (role0 !== this.role0 || role4 !== this.role4 || nx !== this.roleNx || pkru !== this.rolePkru) {
+      this.role0 = role0;
+      this.role4 = role4;
+      this.roleNx = nx;
+      this.rolePkru = pkru;
+      this.tlb.flushAll();
+    }
+  }
+
+  /** True when `va` is canonical for the guest's paging depth. HOT */
+  canonical(hi: number): boolean {
+    const sign = hi >> (this.walker.mode === 4 ? 24 : 15);
+    return sign === 0 || sign === -1;
+  }
+
+  // Translation.
+
+  /**
+   * Host physical address of the byte at linear address `va`, for `access` in MMU context `index`; -1 with `status` set and FAULT_* or
+   * EXIT_* filled. Fills the TLB. HOT
+   */
+  translate(vaLo: number, vaHi: number, access: number, index: number): number {
+    const tlb = this.tlb;
+    const tag = access === ACCESS_READ ? TAG_READ : access === ACCESS_FETCH ? TAG_CODE : TAG_WRITE;
+    const hit = tlb.lookup(index, vaLo, vaHi, tag);
+    if (hit !== -1) return hit;
+    if (!this.canonical(vaHi)) {
+      this.status = this.gp(0);
+      return -1;
+    }
+    const walker = this.walker;
+    const result = walker.walk(vaLo, vaHi, access, index);
+    if (result !== WALK_OK) {
+      this.failed(result, vaLo, vaHi);
+      return -1;
+    }
+    const pfn = walker.pfn;
+    let tags = walker.readable ? TAG_READ : 0;
+    if (access === ACCESS_FETCH) {
+      tags |= TAG_CODE;
+    } else if (access === ACCESS_READ) {
+      if (walker.writable && !tlb.mayHaveCode(pfn)) tags |= TAG_WRITE;
+    } else if (this.memory.watch[pfn] !== 0) {
+      this.code.invalidateCode(pfn);
+    } else if (walker.writable) {
+      tags |= TAG_WRITE;
+    }
+    tlb.insert(index, vaLo, vaHi, pfn, tags, walker.flags);
+    return pfn * 4096 + (vaLo & 0xfff);
+  }
+
+  /** Turns a walk's failure into FAULT_* or EXIT_*. HOT */
+  private failed(result: number, vaLo: number, vaHi: number): void {
+    const walker = this.walker;
+    if (result === WALK_NESTED_FAULT) {
+      const gfn = walker.gfn;
+      this.status = this.exit(
+        SVM_EXIT_NPF,
+        walker.error,
+        walker.errorHi,
+        (gfn << 12) | walker.gpaOffset,
+        gfn < 0x100000 ? 0 : Math.floor(gfn / 0x100000),
+      );
+      return;
+    }
+    const i32 = this.i32;
+    i32[FAULT_ADDRESS >> 2] = vaLo;
+    i32[(FAULT_ADDRESS >> 2) + 1] = vaHi;
+    this.status = this.raiseError(PF_VECTOR, walker.error);
+  }
+
+  // Segments and registers.
+
+  /** Word index of segment `n` (ES CS SS DS FS GS TR LDTR). */
+  segment(n: number): number {
+    return W_SEG + n * SEG_WORDS;
+  }
+
+  selector(n: number): number {
+    return this.i32[W_SEG + n * SEG_WORDS + 4]!;
+  }
+
+  attributes(n: number): number {
+    return this.i32[W_SEG + n * SEG_WORDS + 3]!;
+  }
+
+  setSegment(n: number, selector: number, baseLo: number, baseHi: number, limit: number, attributes: number): void {
+    const word = W_SEG + n * SEG_WORDS;
+    const i32 = this.i32;
+    i32[word] = baseLo;
+    i32[word + 1] = baseHi;
+    i32[word + 2] = limit;
+    i32[word + 3] = attributes;
+    i32[word + 4] = selector & 0xffff;
+  }
+
+  setRip(lo: number, hi: number): void {
+    this.i32[W_RIP] = lo;
+    this.i32[W_RIP + 1] = hi;
+  }
+}
