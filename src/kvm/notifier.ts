@@ -1,0 +1,258 @@
+/**
+ * MMU notifiers (@kvm kvm_main.c kvm_mmu_notifier_*): the host's memory management tells KVM that host mappings change, KVM removes or
+ * ages its own. Also the begin/end protocol that every invalidation follows, whoever starts it: a fault that took its snapshot of
+ * `mmuInvalidateSeq` before sees the change and retries.
+ */
+import type { MmuNotifier } from '../host/mmu-notifier.ts';
+import { LOCK_MMU_WRITE } from './locks.ts';
+import { KVM_MEMSLOT_INVALID, type Memslot } from './memslots/memslot.ts';
+import { ageGfn, testAgeGfn, unmapGfnRange } from './mmu/notifier-handlers.ts';
+import { archFlushShadowAll } from './mmu/slot-hooks.ts';
+import { flushRemoteTlbs } from './mmu/tlb-flush.ts';
+import type { VmState } from './vm-state.ts';
+
+/** Which mappings of a range are meant. @kvm enum kvm_gfn_range_filter */
+export const KVM_FILTER_SHARED = 1 << 0;
+export const KVM_FILTER_PRIVATE = 1 << 1;
+
+/** A part of one slot that a handler works on. @kvm struct kvm_gfn_range */
+export interface GfnRange {
+  slot: Memslot;
+  /** First frame, and one past the last. */
+  start: number;
+  end: number;
+  /** The attributes being set, for the attribute hooks. */
+  attributes: number;
+  /** KVM_FILTER_* bits; 0 means both. */
+  attrFilter: number;
+  mayBlock: boolean;
+}
+
+export type GfnHandler = (vm: VmState, range: GfnRange) => boolean;
+export type OnLock = (vm: VmState) => void;
+
+/** Caller holds mmu_lock for write. @kvm kvm_mmu_invalidate_begin */
+export function mmuInvalidateBegin(vm: VmState): void {
+  vm.locks.assertHeld(LOCK_MMU_WRITE);
+  vm.mmuInvalidateInProgress++;
+  if (vm.mmuInvalidateInProgress === 1) {
+    vm.mmuInvalidateRangeStart = -1;
+    vm.mmuInvalidateRangeEnd = -1;
+  }
+}
+
+/** Ranges invalidated together are kept as the one range that covers them. @kvm kvm_mmu_invalidate_range_add */
+export function mmuInvalidateRangeAdd(vm: VmState, start: number, end: number): void {
+  vm.locks.assertHeld(LOCK_MMU_WRITE);
+  vm.log.warnOnOnce(vm.mmuInvalidateInProgress === 0, 'kvm_mmu_invalidate_range_add', 'no invalidation in progress');
+  if (vm.mmuInvalidateRangeStart === -1) {
+    vm.mmuInvalidateRangeStart = start;
+    vm.mmuInvalidateRangeEnd = end;
+  } else {
+    vm.mmuInvalidateRangeStart = Math.min(vm.mmuInvalidateRangeStart, start);
+    vm.mmuInvalidateRangeEnd = Math.max(vm.mmuInvalidateRangeEnd, end);
+  }
+}
+
+/** Caller holds mmu_lock for write. @kvm kvm_mmu_invalidate_end */
+export function mmuInvalidateEnd(vm: VmState): void {
+  vm.locks.assertHeld(LOCK_MMU_WRITE);
+  vm.mmuInvalidateSeq++;
+  vm.mmuInvalidateInProgress--;
+  vm.log.kvmBugOn(vm.mmuInvalidateInProgress < 0, 'kvm_mmu_invalidate_end', 'more ends than begins');
+  vm.log.warnOnOnce(vm.mmuInvalidateRangeStart === -1, 'kvm_mmu_invalidate_end', 'no range was added');
+}
+
+/**
+ * A mapping of `gfn` prepared since the snapshot `seq` must not be installed. Caller holds mmu_lock.
+ * @kvm kvm_host.h mmu_invalidate_retry_gfn. HOT
+ */
+export function mmuInvalidateRetryGfn(vm: VmState, seq: number, gfn: number): boolean {
+  if (vm.mmuInvalidateInProgress !== 0) {
+    if (vm.mmuInvalidateRangeStart === -1) {
+      vm.log.warnOnOnce(true, 'mmu_invalidate_retry_gfn', 'invalidation in progress without a range');
+      return true;
+    }
+    if (gfn >= vm.mmuInvalidateRangeStart && gfn < vm.mmuInvalidateRangeEnd) return true;
+  }
+  return vm.mmuInvalidateSeq !== seq;
+}
+
+/**
+ * The same test without mmu_lock: a false alarm costs a retry, a miss is caught later under the lock.
+ * @kvm kvm_host.h mmu_invalidate_retry_gfn_unsafe. HOT
+ */
+export function mmuInvalidateRetryGfnUnsafe(vm: VmState, seq: number, gfn: number): boolean {
+  if (vm.mmuInvalidateInProgress !== 0 && gfn >= vm.mmuInvalidateRangeStart && gfn < vm.mmuInvalidateRangeEnd)
+    return true;
+  return vm.mmuInvalidateSeq !== seq;
+}
+
+/** Adds the range to the invalidation, then unmaps it. @kvm kvm_mmu_unmap_gfn_range */
+export function mmuUnmapGfnRange(vm: VmState, range: GfnRange): boolean {
+  mmuInvalidateRangeAdd(vm, range.start, range.end);
+  return unmapGfnRange(vm, range);
+}
+
+/**
+ * Runs `handler` on the part of each slot that [start, end) (gfns) covers, in every address space, under one hold of mmu_lock;
+ * nothing at all happens where there is no slot. @kvm kvm_handle_gfn_range
+ */
+export function handleGfnRange(
+  vm: VmState,
+  start: number,
+  end: number,
+  attributes: number,
+  handler: GfnHandler,
+  onLock: OnLock,
+  flushOnRet: boolean,
+): void {
+  let found = false;
+  let flush = false;
+  for (let asId = 0; asId < vm.slots.count; asId++) {
+    vm.slots.forEachInGfnRange(asId, start, end, (slot) => {
+      if (!found) {
+        found = true;
+        vm.locks.acquire(LOCK_MMU_WRITE);
+        onLock(vm);
+      }
+      const range = {
+        slot,
+        start: Math.max(start, slot.baseGfn),
+        end: Math.min(end, slot.baseGfn + slot.npages),
+        attributes,
+        attrFilter: 0,
+        mayBlock: true,
+      };
+      if (handler(vm, range)) flush = true;
+    });
+  }
+  if (flushOnRet && flush) flushRemoteTlbs(vm);
+  if (found) vm.locks.release(LOCK_MMU_WRITE);
+}
+
+interface HvaRange {
+  /** Host virtual addresses, end exclusive. */
+  start: number;
+  end: number;
+  handler: GfnHandler | null;
+  onLock: OnLock | null;
+  flushOnRet: boolean;
+  mayBlock: boolean;
+}
+
+/** @kvm __kvm_handle_hva_range */
+function handleHvaRange(vm: VmState, range: HvaRange): { ret: boolean; foundMemslot: boolean } {
+  const result = { ret: false, foundMemslot: false };
+  if (range.end <= range.start) return result;
+  vm.locks.srcuReadLock();
+  for (let asId = 0; asId < vm.slots.count; asId++) {
+    for (const slot of slotsByHva(vm.slots.all(asId), range.start, range.end)) {
+      if (!result.foundMemslot) {
+        result.foundMemslot = true;
+        vm.locks.acquire(LOCK_MMU_WRITE);
+        if (range.onLock !== null) range.onLock(vm);
+      }
+      if (range.handler === null) break;
+      const hvaStart = Math.max(range.start, slot.userspaceAddr);
+      const hvaEnd = Math.min(range.end, slot.userspaceAddr + slot.npages * 4096);
+      const gfns = {
+        slot,
+        start: slot.baseGfn + Math.floor((hvaStart - slot.userspaceAddr) / 4096),
+        end: slot.baseGfn + Math.floor((hvaEnd + 4095 - slot.userspaceAddr) / 4096),
+        attributes: 0,
+        attrFilter: KVM_FILTER_SHARED,
+        mayBlock: range.mayBlock,
+      };
+      if (range.handler(vm, gfns)) result.ret = true;
+    }
+    if (result.foundMemslot && range.handler === null) break;
+  }
+  if (range.flushOnRet && result.ret) flushRemoteTlbs(vm);
+  if (result.foundMemslot) vm.locks.release(LOCK_MMU_WRITE);
+  vm.locks.srcuReadUnlock();
+  return result;
+}
+
+/** The slots whose host memory meets [start, end), by host address. INVALID ones are in the tree too. */
+function slotsByHva(slots: readonly Memslot[], start: number, end: number): Memslot[] {
+  const hit = slots.filter((s) => s.userspaceAddr < end && s.userspaceAddr + s.npages * 4096 > start);
+  return hit.length < 2 ? hit : hit.sort((a, b) => a.userspaceAddr - b.userspaceAddr);
+}
+
+/** A slot that KVM is deleting or moving. */
+export function memslotIsInvalid(slot: Memslot): boolean {
+  return (slot.flags & KVM_MEMSLOT_INVALID) !== 0;
+}
+
+/** What the VM registers on its process's address space (@kvm kvm_mmu_notifier_ops). */
+export class KvmMmuNotifier implements MmuNotifier {
+  /** Invalidations started and not ended. @kvm kvm->mn_active_invalidate_count */
+  activeInvalidateCount = 0;
+  private readonly vm: VmState;
+
+  constructor(vm: VmState) {
+    this.vm = vm;
+  }
+
+  /** @kvm kvm_mmu_notifier_invalidate_range_start */
+  invalidateRangeStart(start: number, end: number): void {
+    const vm = this.vm;
+    vm.trace.emit('kvm_unmap_hva_range', { start, end });
+    this.activeInvalidateCount++;
+    handleHvaRange(vm, {
+      start,
+      end,
+      handler: mmuUnmapGfnRange,
+      onLock: mmuInvalidateBegin,
+      flushOnRet: true,
+      mayBlock: true,
+    });
+  }
+
+  /** @kvm kvm_mmu_notifier_invalidate_range_end */
+  invalidateRangeEnd(start: number, end: number): void {
+    handleHvaRange(this.vm, {
+      start,
+      end,
+      handler: null,
+      onLock: mmuInvalidateEnd,
+      flushOnRet: false,
+      mayBlock: true,
+    });
+    this.activeInvalidateCount--;
+  }
+
+  /** @returns whether a mapping was young. @kvm kvm_mmu_notifier_clear_flush_young */
+  clearFlushYoung(start: number, end: number): boolean {
+    this.vm.trace.emit('kvm_age_hva', { start, end });
+    return handleHvaRange(this.vm, { start, end, handler: ageGfn, onLock: null, flushOnRet: true, mayBlock: false })
+      .ret;
+  }
+
+  /** @kvm kvm_mmu_notifier_clear_young */
+  clearYoung(start: number, end: number): boolean {
+    this.vm.trace.emit('kvm_age_hva', { start, end });
+    return handleHvaRange(this.vm, { start, end, handler: ageGfn, onLock: null, flushOnRet: false, mayBlock: false })
+      .ret;
+  }
+
+  /** @kvm kvm_mmu_notifier_test_young */
+  testYoung(address: number): boolean {
+    this.vm.trace.emit('kvm_test_age_hva', { start: address, end: address });
+    const range = {
+      start: address,
+      end: address + 1,
+      handler: testAgeGfn,
+      onLock: null,
+      flushOnRet: false,
+      mayBlock: false,
+    };
+    return handleHvaRange(this.vm, range).ret;
+  }
+
+  /** The process is gone. @kvm kvm_mmu_notifier_release */
+  release(): void {
+    archFlushShadowAll(this.vm);
+  }
+}
