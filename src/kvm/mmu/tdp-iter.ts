@@ -65,7 +65,7 @@ export class TdpIter {
 
   /** @kvm tdp_iter.c tdp_iter_next. HOT */
   next(): void {
-    if (this.tryStepDown()) return;
+    if (this.stepDown()) return;
     do {
       if (this.tryStepSide()) return;
     } while (this.tryStepUp());
@@ -83,7 +83,8 @@ export class TdpIter {
     this.refresh();
   }
 
-  private tryStepDown(): boolean {
+  /** Goes to the table below the current entry, where there is one. HOT */
+  stepDown(): boolean {
     if (this.level === this.minLevel) return false;
     this.refresh();
     if (!isShadowPresent(this.oldLo) || isLargePte(this.oldLo)) return false;

@@ -1,0 +1,90 @@
+/** Installing the entry that a fault needs, with the page tables above it (@kvm tdp_mmu.c kvm_tdp_mmu_map). */
+import { ENOMEM } from '../../../host/errno.ts';
+import type { VcpuState } from '../../vcpu-state.ts';
+import type { PageFault } from '../fault.ts';
+import { disallowedHugepageAdjust, hugepageAdjust } from '../hugepage-adjust.ts';
+import { makeSpte } from '../make-spte.ts';
+import { mmioGeneration } from '../mmio-spte.ts';
+import { traceMarkMmioSpte, traceSetSpte, traceSpteRequested } from '../mmutrace.ts';
+import { RET_PF_EMULATE, RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED } from '../ret-pf.ts';
+import { ACC_ALL } from '../role.ts';
+import { isFrozenSpte, isLargePte, isLastSpte, isMmioSpte, isShadowPresent, makeMmioSpte } from '../spte.ts';
+import type { TdpIter } from '../tdp-iter.ts';
+import { flushRemoteTlbsGfn } from '../tlb-flush.ts';
+import { setSpteAtomic } from './changed-spte.ts';
+import { linkSp } from './link.ts';
+import { allocSp, freeSp, initChildSp, trackPossibleNxHugePage } from './pages.ts';
+import { splitHugePage } from './split.ts';
+
+/** @kvm tdp_mmu.c tdp_mmu_map_handle_target_level. HOT */
+function mapTargetLevel(vcpu: VcpuState, fault: PageFault, iter: TdpIter): number {
+  const vm = vcpu.vm;
+  const mmu = vm.mmu;
+  const spte = mmu.newSpte;
+  let wrprot = false;
+  if (fault.slot === null) {
+    makeMmioSpte(mmu.masks, spte, mmioGeneration(vcpu), iter.gfn, ACC_ALL);
+  } else {
+    const role = mmu.shadowPage(iter.sptep >>> 10).role;
+    wrprot = makeSpte(
+      vcpu,
+      role,
+      fault.slot,
+      ACC_ALL,
+      iter.gfn,
+      fault.pfn,
+      iter.oldLo,
+      fault.prefetch,
+      fault.mapWritable,
+    );
+  }
+  const lo = spte.lo;
+  const hi = spte.hi;
+  let ret = RET_PF_FIXED;
+  if (lo === iter.oldLo && hi === iter.oldHi) ret = RET_PF_SPURIOUS;
+  else if (setSpteAtomic(vm, iter, lo, hi) !== 0) return RET_PF_RETRY;
+  else if (isShadowPresent(iter.oldLo) && !isLastSpte(iter.oldLo, iter.level)) {
+    flushRemoteTlbsGfn(vm, iter.gfn, iter.level);
+  }
+  if (wrprot && fault.write) ret = RET_PF_WRITE_PROTECTED;
+  if (mmu.enableMmioCaching && isMmioSpte(mmu.masks, lo, hi)) {
+    vcpu.stats.pf_mmio_spte_created++;
+    if (vm.trace.enabled) traceMarkMmioSpte(vm, iter.gfn, lo, hi);
+    return RET_PF_EMULATE;
+  }
+  if (vm.trace.enabled) traceSetSpte(vm, iter.level, iter.gfn, lo, hi);
+  return ret;
+}
+
+/**
+ * Maps the fault's gfn in the vCPU's root. mmu_lock is held for read.
+ * @returns RET_PF_FIXED, SPURIOUS, RETRY, EMULATE (an MMIO entry was made), or -ENOMEM.
+ * HOT
+ */
+export function tdpMmuMap(vcpu: VcpuState, fault: PageFault): number {
+  const vm = vcpu.vm;
+  hugepageAdjust(vcpu, fault);
+  if (vm.trace.enabled) traceSpteRequested(vm, fault);
+  const iter = vm.mmu.faultIter;
+  const end = fault.gfn + 1;
+  for (iter.start(vm.mmu.shadowPage(vcpu.mmu.mmu.root.pfn), 1, fault.gfn); iter.valid && iter.gfn < end; iter.next()) {
+    if (fault.nxHugePageWorkaroundEnabled) disallowedHugepageAdjust(vm, fault, iter.oldLo, iter.oldHi, iter.level);
+    if (isFrozenSpte(iter.oldLo, iter.oldHi)) return RET_PF_RETRY;
+    if (iter.level === fault.goalLevel) return mapTargetLevel(vcpu, fault, iter);
+    if (isShadowPresent(iter.oldLo) && !isLargePte(iter.oldLo)) continue;
+    const sp = allocSp(vm);
+    if (sp === null) return -ENOMEM;
+    initChildSp(vm, sp, iter);
+    sp.nxHugePageDisallowed = fault.hugePageDisallowed;
+    const level = iter.level;
+    const r = isShadowPresent(iter.oldLo) ? splitHugePage(vm, iter, sp, true) : linkSp(vm, iter, sp, true);
+    if (r !== 0) {
+      freeSp(vm, sp);
+      return RET_PF_RETRY;
+    }
+    if (fault.hugePageDisallowed && fault.reqLevel >= level) trackPossibleNxHugePage(vm, sp);
+  }
+  vm.log.warnOnOnce(iter.level === fault.goalLevel, 'kvm_tdp_mmu_map', 'the walk ended at its goal');
+  return RET_PF_RETRY;
+}
+
