@@ -29,7 +29,9 @@ export class PhysicalMemory {
   constructor(bytes: number) {
     const pages = bytes / 65536;
     if (!Number.isInteger(pages) || pages <= (PROCESSOR_FRAMES * PAGE_SIZE) / 65536 || pages > 65535) {
-      throw new RangeError(`physical memory of ${bytes} bytes: expected a multiple of 64 KiB above 48 MiB and below 4 GiB`);
+      throw new RangeError(
+        `physical memory of ${bytes} bytes: expected a multiple of 64 KiB above 48 MiB and below 4 GiB`,
+      );
     }
     this.memory = new WebAssembly.Memory({ initial: pages, maximum: pages });
     this.u8 = new Uint8Array(this.memory.buffer);
