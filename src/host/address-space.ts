@@ -251,9 +251,14 @@ export class AddressSpace extends Mm {
       if (pfn < 0) return pfn;
       const address = pfn * PAGE_SIZE + inPage;
       if (write) this.memory.noteWrite(pfn);
-      for (let i = 0; i < count; i++) {
-        if (write) u8[address + i] = buf[off + done + i]!;
-        else buf[off + done + i] = u8[address + i]!;
+      const from = off + done;
+      if (count > 32) {
+        if (write) u8.set(buf.subarray(from, from + count), address);
+        else buf.set(u8.subarray(address, address + count), from);
+      } else if (write) {
+        for (let i = 0; i < count; i++) u8[address + i] = buf[from + i]!;
+      } else {
+        for (let i = 0; i < count; i++) buf[from + i] = u8[address + i]!;
       }
       done += count;
     }
