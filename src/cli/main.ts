@@ -1,0 +1,48 @@
+/** The command line: finds the command, runs it, and turns what it throws into one line and an exit status. */
+import { readFileSync } from 'node:fs';
+import { Command, CommanderError } from 'commander';
+import { InputError, UnsupportedError } from '../tools/input-error.ts';
+import { addBench } from './bench.ts';
+import { addConform } from './conform.ts';
+import { addDecode } from './decode.ts';
+import { addDemo } from './demo.ts';
+import { addExplain } from './explain.ts';
+import { EXIT_USAGE } from './exit-status.ts';
+import { addLater } from './later.ts';
+import { addRun } from './run.ts';
+
+/** Runs the command that `args` (without the program's name) ask for and sets the process's exit status. */
+export async function runCommandLine(args: readonly string[]): Promise<void> {
+  const program = commandLine();
+  try {
+    await program.parseAsync(args, { from: 'user' });
+  } catch (error) {
+    process.exitCode = statusOf(error);
+  }
+}
+
+function commandLine(): Command {
+  const program = new Command('softkvm')
+    .description("KVM's x86 MMU as running TypeScript: run a guest and account for every page fault it takes")
+    .version(version(), '--version')
+    .helpOption('-h, --help', 'show this help')
+    .exitOverride()
+    .showSuggestionAfterError(false)
+    .addHelpText('after', '\nExample:\n  softkvm demo                              the tour: one guest, every class of fault\n  softkvm decode 0x100000006                an error code, bit by bit');
+  for (const add of [addRun, addConform, addExplain, addDecode, addBench, addDemo, addLater]) add(program);
+  return program;
+}
+
+function statusOf(error: unknown): number {
+  if (error instanceof CommanderError) return error.exitCode === 0 ? 0 : EXIT_USAGE;
+  if (error instanceof InputError || error instanceof UnsupportedError) {
+    process.stderr.write(`softkvm: ${error.message}\n`);
+    return EXIT_USAGE;
+  }
+  throw error;
+}
+
+function version(): string {
+  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  return manifest.version;
+}

@@ -1,0 +1,43 @@
+/** Readers of option values that several commands share. */
+import { InputError } from '../tools/input-error.ts';
+
+/** For a repeatable option: the values so far and one more. */
+export function collect(value: string, before: readonly string[]): readonly string[] {
+  return [...before, value];
+}
+
+/** A count of `what`, decimal or 0x hex, at least `least`. @throws InputError */
+export function count(option: string, what: string, least = 1): (text: string) => number {
+  return (text) => {
+    const value = /^(0x[0-9a-f]+|[0-9]+)$/i.test(text) ? Number(text) : Number.NaN;
+    if (!Number.isSafeInteger(value) || value < least) throw new InputError(`${option} ${text}: expected ${what}, ${least} or more`);
+    return value;
+  };
+}
+
+/** A size in bytes: a number with K, M or G. @throws InputError */
+export function size(option: string, least: number, most: number): (text: string) => number {
+  return (text) => {
+    const match = /^([0-9]+)([kmg]?)(i?b)?$/i.exec(text);
+    const unit = { '': 1, k: 1024, m: 1024 ** 2, g: 1024 ** 3 }[match?.[2]?.toLowerCase() ?? ''] ?? 1;
+    const bytes = match === null ? Number.NaN : Number(match[1]) * unit;
+    if (!Number.isSafeInteger(bytes) || bytes < least || bytes > most)
+      throw new InputError(`${option} ${text}: expected a size from ${sizeText(least)} to ${sizeText(most)}, as 512M`);
+    return bytes;
+  };
+}
+
+function sizeText(bytes: number): string {
+  return bytes % 1024 ** 3 === 0 ? `${bytes / 1024 ** 3}G` : bytes % 1024 ** 2 === 0 ? `${bytes / 1024 ** 2}M` : `${bytes / 1024}K`;
+}
+
+/** Turns the first Ctrl-C into a request that the work in hand asks for; the second one ends the process. */
+export function onInterrupt(): { readonly requested: boolean; readonly done: () => void } {
+  const state = { requested: false, done: () => process.off('SIGINT', handler) };
+  const handler = (): void => {
+    if (state.requested) process.exit(130);
+    state.requested = true;
+  };
+  process.on('SIGINT', handler);
+  return state;
+}

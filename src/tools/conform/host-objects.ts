@@ -1,0 +1,156 @@
+/** The memory objects of a scenario in the VMM's process: where each one is mapped, and the operations on them. */
+import type { AddressSpace, MemoryKind } from '../../host/address-space.ts';
+import type { BackingFile } from '../../host/backing-file.ts';
+import { errnoName } from '../../host/errno.ts';
+import type { Advice } from '../../host/madvise.ts';
+import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../../host/vma.ts';
+import { UnsupportedError } from '../input-error.ts';
+import type { HvaPlaces } from './normalise.ts';
+import { bytesHex, hexBytes, int, type MemoryImage, type Op } from './scenario.ts';
+
+/** What an operation answered, in the recorded form. */
+export interface OpResult {
+  readonly ret: number;
+  readonly errno: string | null;
+  readonly run?: { readonly [field: string]: unknown };
+  readonly out?: { readonly [field: string]: unknown };
+}
+
+export const OK: OpResult = { ret: 0, errno: null };
+
+/** The result of a call that returns a negative errno. */
+export function fromErrno(result: number): OpResult {
+  return result < 0 ? { ret: -1, errno: errnoName(-result) } : { ret: result, errno: null };
+}
+
+interface MemObject {
+  readonly id: number;
+  readonly hva: number;
+  readonly size: number;
+  readonly kind: MemoryKind;
+  readonly file: BackingFile | null;
+}
+
+export class HostObjects implements HvaPlaces {
+  private readonly mems = new Map<number, MemObject>();
+  private readonly mm: AddressSpace;
+
+  constructor(mm: AddressSpace) {
+    this.mm = mm;
+  }
+
+  place(hva: number): { mem: number; off: number } | null {
+    for (const m of this.mems.values()) if (hva >= m.hva && hva < m.hva + m.size) return { mem: m.id, off: hva - m.hva };
+    return null;
+  }
+
+  /** Host virtual address of byte `off` of object `mem`. */
+  hva(mem: unknown, off: unknown): number {
+    return this.object(mem).hva + int(off);
+  }
+
+  /** Loads initial contents through the mapping. */
+  load(image: MemoryImage): void {
+    let bytes: Uint8Array;
+    if (image.qwords === undefined) bytes = hexBytes(image.hex ?? '');
+    else {
+      const { first, step, count } = image.qwords;
+      const words = new BigUint64Array(int(count));
+      for (let i = 0; i < words.length; i++) words[i] = BigInt(first) + BigInt(step) * BigInt(i);
+      bytes = new Uint8Array(words.buffer);
+    }
+    const bad = this.mm.write(this.hva(image.mem, image.off), bytes);
+    if (bad !== 0) throw new Error(`memory image of object ${image.mem} cannot be written: ${errnoName(-bad)}`);
+  }
+
+  /** Runs a host operation; null when `op` is not one. */
+  run(op: Op): OpResult | null {
+    const mm = this.mm;
+    const at = (): number => this.hva(op['mem'], op['off']);
+    switch (op.op) {
+      case 'mem':
+        return this.map(op);
+      case 'mprotect':
+        return fromErrno(mm.mprotect(at(), int(op['size']), protection(op['prot'])));
+      case 'munmap':
+        return fromErrno(mm.munmap(at(), int(op['size'])));
+      case 'remap':
+        return this.remap(op);
+      case 'madvise':
+        return fromErrno(mm.madvise(at(), int(op['size']), op['advice'] as Advice));
+      case 'ftruncate':
+        return fromErrno(this.object(op['mem']).file?.truncate(int(op['size'])) ?? -22);
+      case 'poke':
+        return fromErrno(mm.write(at(), hexBytes(op['hex'] as string)));
+      case 'peek': {
+        const bytes = new Uint8Array(int(op['len']));
+        const result = fromErrno(mm.read(at(), bytes));
+        return { ...result, out: { data: bytesHex(bytes) } };
+      }
+      case 'residency':
+        return { ...OK, out: { present: mm.residency(at()) ? 1 : 0 } };
+      case 'pagestate': {
+        const state = mm.pageState(at());
+        return { ...OK, out: { present: state.present ? 1 : 0, swapped: state.swapped ? 1 : 0 } };
+      }
+      case 'idlemark':
+        mm.idleMark(at());
+        return OK;
+      case 'idleread':
+        return { ...OK, out: { idle: mm.idleRead(at()) ? 1 : 0 } };
+      case 'fork':
+        return fromErrno(mm.fork());
+      case 'uffd':
+        return fromErrno(mm.userfaultRegister(at(), int(op['size']), 'sigbus'));
+      case 'uffdmiss':
+        throw new UnsupportedError('asynchronous page faults (userfaultfd that blocks)');
+      default:
+        return null;
+    }
+  }
+
+  /** Signals that arrived since the last call, as the recordings note them; empty when there were none. */
+  signals(): { [field: string]: unknown } {
+    const signals = this.mm.takeSignals();
+    const first = signals[0];
+    if (first === undefined) return {};
+    const place = this.place(first.address);
+    return {
+      sigbus_count: signals.length,
+      sigbus_code: first.code,
+      sigbus_lsb: first.lsb,
+      sigbus_mem: place?.mem ?? -1,
+      sigbus_off: `0x${(place?.off ?? first.address).toString(16)}`,
+    };
+  }
+
+  private object(mem: unknown): MemObject {
+    const found = this.mems.get(int(mem));
+    if (found === undefined) throw new Error(`no memory object ${String(mem)}`);
+    return found;
+  }
+
+  private map(op: Op): OpResult {
+    const kind = op['kind'] as MemoryKind;
+    const size = int(op['size']);
+    const prot = op['prot'] === undefined ? PROT_READ | PROT_WRITE : protection(op['prot']);
+    const hva = this.mm.mmap({ size, kind, prot, align: int(op['align'], 0x200000) });
+    if (hva < 0) return fromErrno(hva);
+    this.mems.set(int(op['id']), { id: int(op['id']), hva, size, kind, file: this.mm.fileAt(hva) });
+    return OK;
+  }
+
+  /** Maps the object's range again at its old place: the same file, or new anonymous memory. */
+  private remap(op: Op): OpResult {
+    const m = this.object(op['mem']);
+    const offset = int(op['off']);
+    const file = m.file === null ? {} : { file: m.file, offset };
+    const hva = this.mm.mmap({ size: int(op['size']), kind: m.kind, at: m.hva + offset, ...file });
+    return hva < 0 ? fromErrno(hva) : OK;
+  }
+}
+
+function protection(text: unknown): number {
+  const s = String(text);
+  return (s.includes('r') ? PROT_READ : 0) | (s.includes('w') ? PROT_WRITE : 0) | (s.includes('x') ? PROT_EXEC : 0);
+}
