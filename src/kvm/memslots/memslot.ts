@@ -70,3 +70,10 @@ export function kvmSlotDirtyTrackEnabled(slot: Memslot): boolean {
 export function isVisibleMemslot(slot: Memslot | null): boolean {
   return slot !== null && slot.id < KVM_USER_MEM_SLOTS && (slot.flags & KVM_MEMSLOT_INVALID) === 0;
 }
+
+/** What an update does to a slot. @kvm enum kvm_mr_change */
+export const KVM_MR_CREATE = 0;
+export const KVM_MR_DELETE = 1;
+export const KVM_MR_MOVE = 2;
+export const KVM_MR_FLAGS_ONLY = 3;
+export type MemslotChange = typeof KVM_MR_CREATE | typeof KVM_MR_DELETE | typeof KVM_MR_MOVE | typeof KVM_MR_FLAGS_ONLY;
