@@ -1,4 +1,5 @@
 /** Everything one emulated instruction knows (@kvm kvm_emulate.h struct x86_emulate_ctxt). One per vCPU, reused for every instruction. */
+import { notImplemented, type Opcode } from './opcode.ts';
 import { Operand } from './operand.ts';
 import { type SegmentDesc, type X86EmulateOps, X86Exception } from './ops.ts';
 
@@ -77,7 +78,12 @@ export class EmulateCtxt {
   adBytes = 0;
   execute: Handler | null = null;
   checkPerm: Handler | null = null;
+  /** The row of the opcode table. */
+  row: Opcode = notImplemented;
   ripRelative = false;
+  /** An operand-size prefix, a segment prefix was there. */
+  opPrefix = false;
+  hasSegOverride = false;
   rexPrefix = 0;
   lockPrefix = 0;
   /** 0, 0xf2 or 0xf3. */

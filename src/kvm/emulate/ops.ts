@@ -49,15 +49,65 @@ export interface X86EmulateOps {
   /** Stores `ctxt.regs` entry `nr` back. */
   writeGpr(ctxt: EmulateCtxt, nr: number): void;
   /** Guest memory with no MMIO; `system` for implicit supervisor accesses (descriptor tables, TSS). */
-  readStd(ctxt: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, bytes: number, fault: X86Exception, system: boolean): number;
-  writeStd(ctxt: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, bytes: number, fault: X86Exception, system: boolean): number;
+  readStd(
+    ctxt: EmulateCtxt,
+    lo: number,
+    hi: number,
+    buf: Uint8Array,
+    off: number,
+    bytes: number,
+    fault: X86Exception,
+    system: boolean,
+  ): number;
+  writeStd(
+    ctxt: EmulateCtxt,
+    lo: number,
+    hi: number,
+    buf: Uint8Array,
+    off: number,
+    bytes: number,
+    fault: X86Exception,
+    system: boolean,
+  ): number;
   /** Instruction bytes. */
-  fetch(ctxt: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, bytes: number, fault: X86Exception): number;
+  fetch(
+    ctxt: EmulateCtxt,
+    lo: number,
+    hi: number,
+    buf: Uint8Array,
+    off: number,
+    bytes: number,
+    fault: X86Exception,
+  ): number;
   /** Guest memory or MMIO. */
-  readEmulated(ctxt: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, bytes: number, fault: X86Exception): number;
-  writeEmulated(ctxt: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, bytes: number, fault: X86Exception): number;
+  readEmulated(
+    ctxt: EmulateCtxt,
+    lo: number,
+    hi: number,
+    buf: Uint8Array,
+    off: number,
+    bytes: number,
+    fault: X86Exception,
+  ): number;
+  writeEmulated(
+    ctxt: EmulateCtxt,
+    lo: number,
+    hi: number,
+    buf: Uint8Array,
+    off: number,
+    bytes: number,
+    fault: X86Exception,
+  ): number;
   /** Atomic when it is plain memory: compares with `oldBuf`, writes `newBuf`, both from offset 0. */
-  cmpxchgEmulated(ctxt: EmulateCtxt, lo: number, hi: number, oldBuf: Uint8Array, newBuf: Uint8Array, bytes: number, fault: X86Exception): number;
+  cmpxchgEmulated(
+    ctxt: EmulateCtxt,
+    lo: number,
+    hi: number,
+    oldBuf: Uint8Array,
+    newBuf: Uint8Array,
+    bytes: number,
+    fault: X86Exception,
+  ): number;
   invlpg(ctxt: EmulateCtxt, lo: number, hi: number): void;
   /** 1 when the value (count * size bytes in `buf`) is there or was taken, 0 when userspace must provide it. */
   pioInEmulated(ctxt: EmulateCtxt, size: number, port: number, buf: Uint8Array, off: number, count: number): number;
@@ -81,6 +131,11 @@ export interface X86EmulateOps {
   /** X86EMUL_*; the value through `ctxt.io64`. */
   getMsr(ctxt: EmulateCtxt, msr: number): number;
   setMsr(ctxt: EmulateCtxt, msr: number, lo: number, hi: number): number;
+  /** As getMsr() and setMsr(), but subject to the MSR filter and exits to userspace (RDMSR, WRMSR); without them the plain ones serve. */
+  getMsrWithFilter?(ctxt: EmulateCtxt, msr: number): number;
+  setMsrWithFilter?(ctxt: EmulateCtxt, msr: number, lo: number, hi: number): number;
+  /** Nonzero when RDPMC of `pmc` is a #GP before anything else is looked at. */
+  checkRdpmcEarly?(ctxt: EmulateCtxt, pmc: number): number;
   readPmc(ctxt: EmulateCtxt, pmc: number): number;
   halt(ctxt: EmulateCtxt): void;
   wbinvd(ctxt: EmulateCtxt): void;

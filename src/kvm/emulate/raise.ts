@@ -1,13 +1,5 @@
 /** Exceptions as values: each notes the exception in the context and answers X86EMUL_PROPAGATE_FAULT. @kvm emulate.c emulate_exception */
-import {
-  DB_VECTOR,
-  DE_VECTOR,
-  GP_VECTOR,
-  NM_VECTOR,
-  SS_VECTOR,
-  TS_VECTOR,
-  UD_VECTOR,
-} from '../../arch/exceptions.ts';
+import { DB_VECTOR, DE_VECTOR, GP_VECTOR, NM_VECTOR, SS_VECTOR, TS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import type { EmulateCtxt } from './ctxt.ts';
 import { X86EMUL_PROPAGATE_FAULT } from './ops.ts';
 
