@@ -4,6 +4,9 @@ import { vcpuMemslotsId } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { mmuIsNested } from './mmu-is-nested.ts';
 
+/** Either half of the gva that stands for every gva (@kvm MMIO_GVA_ANY). */
+export const MMIO_GVA_ANY = -1;
+
 const PAGE_MASK = ~0xfff;
 
 /** Remembers that `gfn` is MMIO; the gva (0 for none) in halves. Nothing is remembered while slots are being changed. */
@@ -43,14 +46,11 @@ export function vcpuMatchMmioGpa(vcpu: VcpuState, gpa: number): boolean {
   return gfn !== 0 && gfn === gpaToGfn(gpa) && matchGeneration(vcpu);
 }
 
-/** Forgets the gva when it is (lo, hi)'s page (@kvm x86.h vcpu_clear_mmio_info). */
+/** Forgets the gva when it is (lo, hi)'s page; halves -1, -1 mean any. The gfn stays (@kvm x86.h vcpu_clear_mmio_info). */
 export function vcpuClearMmioInfo(vcpu: VcpuState, lo: number, hi: number): void {
   const mmu = vcpu.mmu;
-  if (mmu.mmioGvaLo === (lo & PAGE_MASK) && mmu.mmioGvaHi === hi) vcpuClearAllMmioInfo(vcpu);
-}
-
-/** Forgets any gva; the gfn stays (@kvm x86.h vcpu_clear_mmio_info with MMIO_GVA_ANY). */
-export function vcpuClearAllMmioInfo(vcpu: VcpuState): void {
-  vcpu.mmu.mmioGvaLo = 0;
-  vcpu.mmu.mmioGvaHi = 0;
+  const any = (lo & hi) === MMIO_GVA_ANY;
+  if (!any && (mmu.mmioGvaLo !== (lo & PAGE_MASK) || mmu.mmioGvaHi !== hi)) return;
+  mmu.mmioGvaLo = 0;
+  mmu.mmioGvaHi = 0;
 }

@@ -1,9 +1,7 @@
 /** The MMU's part of a vCPU (@kvm kvm_host.h struct kvm_vcpu_arch: mmu, walk_mmu, mmio_*). */
 import { PageFault } from './fault.ts';
+import { GuestWalker } from './guest-walker.ts';
 import { Mmu } from './mmu-context.ts';
-
-/** @kvm MMIO_GVA_ANY: matches no address, for "every gva". */
-export const MMIO_GVA_ANY = -1;
 
 export class VcpuMmu {
   readonly rootMmu = new Mmu('root');
@@ -16,7 +14,7 @@ export class VcpuMmu {
   /** The MMU that KVM walks for a gva. */
   walkMmu: Mmu = this.rootMmu;
 
-  /** The one-entry MMIO cache: page of the gva in halves (both -1 for none), gfn, rights, memslot generation. */
+  /** The one-entry MMIO cache: page of the gva in halves (both 0 for none), gfn, rights, memslot generation. */
   mmioGvaLo = 0;
   mmioGvaHi = 0;
   mmioGfn = 0;
@@ -24,9 +22,5 @@ export class VcpuMmu {
   mmioGen = -1;
 
   readonly fault = new PageFault();
-  /** rip and cr2 of the last instruction that was unprotected for and retried, so that it is done once (halves; all 0: none). */
-  lastRetryEipLo = 0;
-  lastRetryEipHi = 0;
-  lastRetryAddrLo = 0;
-  lastRetryAddrHi = 0;
+  readonly walker = new GuestWalker();
 }

@@ -29,14 +29,16 @@ export class VmMmu {
   mmuValidGen = 0;
   /** Shadow pages of the legacy MMU in use. */
   nUsedMmuPages = 0;
-  /** Limit of them, KVM_SET_NR_MMU_PAGES. */
+  /** Shadow pages of tables of the guest: none under TDP. */
+  indirectShadowPages = 0;
+  /** Limit of shadow pages, KVM_SET_NR_MMU_PAGES. */
   nMaxMmuPages = 0;
   nRequestedMmuPages = 0;
   /** The NX huge page workaround is on for this VM. */
   nxHugePages = false;
   /** @kvm enable_mmio_caching: parameter and hardware both allow MMIO SPTEs. */
   enableMmioCaching = false;
-  /** A vCPU keeps a vCPU of its MMU in a mixed state while attributes change; a count. */
+  /** Page tables on whose removal a huge page could follow (nx_huge_pages). */
   possibleNxHugePages = 0;
 
   /** Result of the entry makers in spte.ts. */

@@ -55,7 +55,7 @@ export function zapCollapsibleSptes(vm: VmState, slot: Memslot): void {
     for (iter.start(root, PG_LEVEL_2M, start); iter.valid && iter.gfn < end; iter.next()) {
       if (iter.level > KVM_MAX_HUGEPAGE_LEVEL || iter.gfn < start) continue;
       while (isShadowPresent(iter.oldLo) && !isLastSpte(iter.oldLo, iter.level)) {
-        if (maxMappingLevel(vm, slot, iter.gfn, KVM_MAX_HUGEPAGE_LEVEL + 2) < iter.level) break;
+        if (maxMappingLevel(vm, slot, iter.gfn, KVM_MAX_HUGEPAGE_LEVEL) < iter.level) break;
         if (zapSpteAtomic(vm, iter) === 0) break;
       }
     }

@@ -1,0 +1,103 @@
+/** What the MMU does when slots change (@kvm mmu.c kvm_arch_flush_shadow_memslot, x86.c kvm_arch_commit_memory_region). */
+import { PG_LEVEL_4K } from '../../arch/paging.ts';
+import { EINVAL } from '../../host/errno.ts';
+import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../locks.ts';
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, type Memslot } from '../memslots/memslots.ts';
+import { KVM_X86_DEFAULT_VM, type VmState } from '../vm-state.ts';
+import { hasQuirk, KVM_X86_QUIRK_SLOT_ZAP_ALL } from '../x86/vm-x86.ts';
+import { dirtyLogManualProtectAndInitSet } from './dirty-log.ts';
+import { createSlotArch } from './lpage-info.ts';
+import { maxGfn } from './max-gfn.ts';
+import { initMemslotMemoryAttributes } from './memory-attributes.ts';
+import { unmapGfnRange } from './notifier-handlers.ts';
+import { MMIO_SPTE_GEN_MASK } from './spte.ts';
+import { zapAllRoots } from './tdp-mmu/roots.ts';
+import { trySplitHugePages } from './tdp-mmu/split.ts';
+import { wrprotSlot } from './tdp-mmu/write-protect.ts';
+import { zapCollapsibleSptes } from './tdp-mmu/zap.ts';
+import { flushRemoteTlbs, flushRemoteTlbsRange } from './tlb-flush.ts';
+import { zapAllFast, zapAllFastBackHalf, zapAllFastFrontHalf } from './zap-all-fast.ts';
+
+export { enableLogDirtyPtMasked } from './dirty-log.ts';
+export type { SlotArch } from './lpage-info.ts';
+export { postSetMemoryAttributes, preSetMemoryAttributes } from './memory-attributes.ts';
+
+/** How a slot changes (@kvm enum kvm_mr_change). */
+export type SlotChange = 'create' | 'delete' | 'move' | 'flags-only';
+
+/** @kvm x86.c KVM_MEMSLOT_PAGES_TO_MMU_PAGES_RATIO, KVM_MIN_ALLOC_MMU_PAGES */
+const SLOT_PAGES_TO_MMU_PAGES = 50;
+const MIN_ALLOC_MMU_PAGES = 64;
+
+/** Prepares a new or moved slot. 0, or -EINVAL when it reaches beyond what the tables can map. @kvm x86.c kvm_arch_prepare_memory_region */
+export function archCreateMemslot(vm: VmState, slot: Memslot): number {
+  if (slot.baseGfn + slot.npages - 1 > maxGfn(vm)) return -EINVAL;
+  slot.arch = createSlotArch(slot);
+  initMemslotMemoryAttributes(vm, slot);
+  return 0;
+}
+
+/** The slot is marked invalid and will go or move: nothing of it stays mapped. @kvm mmu.c kvm_arch_flush_shadow_memslot */
+export function archFlushShadowMemslot(vm: VmState, slot: Memslot): void {
+  const zapAll = vm.type === KVM_X86_DEFAULT_VM && hasQuirk(vm.x86, KVM_X86_QUIRK_SLOT_ZAP_ALL);
+  vm.locks.acquire(LOCK_MMU_WRITE);
+  if (zapAll) {
+    zapAllFastFrontHalf(vm);
+  } else {
+    const range = {
+      slot,
+      start: slot.baseGfn,
+      end: slot.baseGfn + slot.npages,
+      attributes: 0,
+      attrFilter: 0,
+      mayBlock: true,
+    };
+    if (unmapGfnRange(vm, range)) flushRemoteTlbs(vm);
+  }
+  vm.locks.release(LOCK_MMU_WRITE);
+  if (zapAll) zapAllFastBackHalf(vm);
+}
+
+/** The process or the VM goes: nothing at all stays mapped. @kvm mmu.c kvm_arch_flush_shadow_all */
+export function archFlushShadowAll(vm: VmState): void {
+  vm.locks.acquire(LOCK_MMU_WRITE);
+  zapAllRoots(vm);
+  vm.locks.release(LOCK_MMU_WRITE);
+}
+
+/** The change is done; `old` and `next` are null where there is none. @kvm x86.c kvm_arch_commit_memory_region */
+export function archCommitMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | null, change: SlotChange): void {
+  if (vm.mmu.nRequestedMmuPages === 0 && (change === 'create' || change === 'delete')) {
+    vm.mmu.nMaxMmuPages = Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES);
+  }
+  applyFlags(vm, old === null ? 0 : old.flags, next, change);
+}
+
+/** Dirty logging goes on or off (@kvm x86.c kvm_mmu_slot_apply_flags). */
+function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change: SlotChange): void {
+  if (change !== 'flags-only' || next === null || (next.flags & KVM_MEM_READONLY) !== 0) return;
+  if (vm.log.warnOnOnce(((oldFlags ^ next.flags) & KVM_MEM_LOG_DIRTY_PAGES) === 0, 'kvm_mmu_slot_apply_flags', 'no change')) {
+    return;
+  }
+  vm.locks.acquire(LOCK_MMU_READ);
+  if ((next.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) {
+    zapCollapsibleSptes(vm, next);
+    vm.locks.release(LOCK_MMU_READ);
+    return;
+  }
+  const allSet = dirtyLogManualProtectAndInitSet(vm);
+  if (!allSet) {
+    if (vm.mmu.eagerPageSplit) {
+      trySplitHugePages(vm, next, next.baseGfn, next.baseGfn + next.npages, PG_LEVEL_4K, true);
+    }
+    wrprotSlot(vm, next, PG_LEVEL_4K);
+  }
+  vm.locks.release(LOCK_MMU_READ);
+  if (!allSet) flushRemoteTlbsRange(vm, next.baseGfn, next.npages);
+}
+
+/** Slots have a new generation: when it wraps, MMIO entries of long ago would look fresh, so all go. @kvm mmu.c kvm_mmu_invalidate_mmio_sptes */
+export function invalidateMmioSptes(vm: VmState, generation: number): void {
+  const mmioGeneration = generation % (MMIO_SPTE_GEN_MASK + 1);
+  if (mmioGeneration - (mmioGeneration % vm.slots.count) === 0) zapAllFast(vm);
+}
