@@ -23,6 +23,8 @@ export interface HardwareProfile {
   readonly paePdpteRsvd: boolean;
   /** Error codes of faults on the interrupt table as QEMU computes them: no EXT bit, and 16 times the vector in long mode. */
   readonly idtErrorAsQemu: boolean;
+  /** EXITINTINFO calls INT3 and INTO software interrupts, not exceptions. */
+  readonly int3AsInterrupt: boolean;
   /** EXITINFO1 of an IOIO exit tells the address size of a string instruction. */
   readonly ioAddressSize: boolean;
   /** CLFLUSH and PREFETCH translate their address and can fault in nested paging. */

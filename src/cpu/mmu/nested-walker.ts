@@ -117,7 +117,8 @@ export class NestedWalker {
     this.pfn = (hi & PT64_FRAME_HI) * 0x100000 + low;
     this.writable = writable && (marked & PT_DIRTY_MASK) !== 0;
     this.executable = noExecute >= 0;
-    if (this.pfn >= this.frames) throw new Error(`nested page table maps gfn ${gfn} to frame ${this.pfn}, beyond memory`);
+    if (this.pfn >= this.frames)
+      throw new Error(`nested page table maps gfn ${gfn} to frame ${this.pfn}, beyond memory`);
     return true;
   }
 }

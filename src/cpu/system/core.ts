@@ -4,7 +4,7 @@
  */
 import { GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { CR4_SMAP, EFER_LMA, RFLAGS_AC } from '../../arch/registers.ts';
-import { SVM_EXIT_NPF, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
+import { SVM_EXIT_NPF, V_GIF_ENABLE_MASK, V_GIF_MASK, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import { GuestWalker, WALK_NESTED_FAULT, WALK_OK } from '../mmu/guest-walker.ts';
 import { TAG_CODE, TAG_READ, TAG_WRITE, Tlb } from '../mmu/tlb.ts';
@@ -12,12 +12,7 @@ import type { HardwareProfile } from '../profile.ts';
 import {
   ACCESS_FETCH,
   ACCESS_READ,
-  CODE_MODE_AT,
-  CPL_AT,
-  CR0_AT,
-  CR3_AT,
-  CR4_AT,
-  EFER_AT,
+  BUDGET_AT,
   EXIT_CODE_AT,
   EXIT_INFO1_AT,
   EXIT_INFO2_AT,
@@ -25,18 +20,29 @@ import {
   FAULT_ERROR,
   FAULT_HAS_ERROR,
   FAULT_VECTOR,
-  GPR,
-  MMU_INDEX_AT,
-  PKRU_AT,
-  RFLAGS_AT,
-  RIP_AT,
-  SEG,
+  INT_SHADOW_AT,
+  INT_SHADOW_RIP_AT,
   SEG_ATTR,
-  SEG_SIZE,
   STATUS_EXCEPTION,
   STATUS_EXIT,
   STATUS_OK,
+  STATUS_RELOAD,
 } from '../state.ts';
+import { Stack } from './stack.ts';
+import {
+  SEG_WORDS,
+  W_CODE_MODE,
+  W_CPL,
+  W_CR0,
+  W_CR3,
+  W_CR4,
+  W_EFER,
+  W_MMU_INDEX,
+  W_PKRU,
+  W_RFLAGS,
+  W_RIP,
+  W_SEG,
+} from './words.ts';
 
 /** The part of the interpreter that the system side calls. */
 export interface CodeCache {
@@ -45,21 +51,6 @@ export interface CodeCache {
   readRflags(): number;
   writeRflags(value: number): void;
 }
-
-/** Word indexes into `i32` of what is used all the time. */
-export const W_GPR = GPR >> 2;
-export const W_RIP = RIP_AT >> 2;
-export const W_RFLAGS = RFLAGS_AT >> 2;
-export const W_SEG = SEG >> 2;
-export const SEG_WORDS = SEG_SIZE >> 2;
-export const W_CR0 = CR0_AT >> 2;
-export const W_CR3 = CR3_AT >> 2;
-export const W_CR4 = CR4_AT >> 2;
-export const W_EFER = EFER_AT >> 2;
-export const W_CPL = CPL_AT >> 2;
-export const W_CODE_MODE = CODE_MODE_AT >> 2;
-export const W_MMU_INDEX = MMU_INDEX_AT >> 2;
-const W_PKRU = PKRU_AT >> 2;
 
 /** Bits that decide what a page may be used for, beside the page tables: a change empties the TLB. */
 const CR0_PAGING = 0x80010001 | 0;
@@ -72,6 +63,8 @@ export class Core {
   readonly profile: HardwareProfile;
   readonly tlb: Tlb;
   readonly walker: GuestWalker;
+  /** The stack of the transfer in progress. */
+  readonly stack: Stack;
   code: CodeCache = { invalidateCode() {}, readRflags: () => 2, writeRflags() {} };
 
   // The intercepts of the control block in force.
@@ -80,16 +73,20 @@ export class Core {
   interceptExceptions = 0;
   intercept3 = 0;
   intercept4 = 0;
+  /** VMCB INT_CTL as it stands: V_TPR is kept in CR8 meanwhile. */
+  intCtl = 0;
+  /** PAUSEs that may pass before one is intercepted. */
+  pauseCount = 0;
   /** Physical addresses of the permission maps, in bytes. */
   iopmBase = 0;
   msrpmBase = 0;
   /** The event whose delivery has begun and not ended, in EVENTINJ form, and its error code: EXITINTINFO of an exit meanwhile. */
   event = 0;
   eventError = 0;
-  /** NMIs are blocked until IRET. */
-  nmiBlocked = false;
   /** The next instruction boundary must be looked at by the run loop (trap flag, pending virtual interrupt, interrupt window). */
   attention = false;
+  /** What BUDGET_AT held when `askAttention` emptied it. */
+  remaining = 0;
   /** HLT ran without being intercepted. */
   halted = false;
   /** Address of the decoded record of the instruction in `system`, 0 outside: its length gives the next RIP of an exit. */
@@ -100,6 +97,10 @@ export class Core {
   /** What the last `read` read. */
   lo = 0;
   hi = 0;
+
+  /** Linear address that `linear` computed. */
+  addressLo = 0;
+  addressHi = 0;
 
   private role0 = 0;
   private role4 = 0;
@@ -113,6 +114,7 @@ export class Core {
     this.profile = profile;
     this.tlb = new Tlb(memory);
     this.walker = new GuestWalker(memory, profile);
+    this.stack = new Stack(this);
   }
 
   // Endings.
@@ -160,6 +162,56 @@ export class Core {
     i32[EXIT_INFO2_AT >> 2] = info2;
     i32[(EXIT_INFO2_AT >> 2) + 1] = info2Hi;
     return STATUS_EXIT;
+  }
+
+  /** RIP of the instruction that follows the running one of `length` bytes, into `lo` and `hi`. */
+  nextRip(length: number): void {
+    const i32 = this.i32;
+    const low = (i32[W_RIP]! >>> 0) + length;
+    this.lo = low | 0;
+    this.hi = this.mode64() ? (i32[W_RIP + 1]! + (low >= 0x1_0000_0000 ? 1 : 0)) | 0 : 0;
+  }
+
+  /** The instruction of `length` bytes is done and ends its block: RIP moves on. */
+  reload(length: number): number {
+    this.nextRip(length);
+    this.setRip(this.lo, this.hi);
+    return STATUS_RELOAD;
+  }
+
+  /** Interrupts are held off for one more instruction, which is `length` bytes further. */
+  shadow(length: number): void {
+    const i32 = this.i32;
+    this.nextRip(length);
+    i32[INT_SHADOW_AT >> 2] = 1;
+    i32[INT_SHADOW_RIP_AT >> 2] = this.lo;
+    i32[(INT_SHADOW_RIP_AT >> 2) + 1] = this.hi;
+  }
+
+  /** True while the shadow holds at the current RIP. */
+  inShadow(): boolean {
+    const i32 = this.i32;
+    return (
+      i32[INT_SHADOW_AT >> 2] !== 0 &&
+      i32[INT_SHADOW_RIP_AT >> 2] === i32[W_RIP] &&
+      i32[(INT_SHADOW_RIP_AT >> 2) + 1] === i32[W_RIP + 1]
+    );
+  }
+
+  /** STGI and CLGI on a processor with a virtual GIF that the control block enables; else #UD (@apm 15.33). */
+  setVirtualGif(on: boolean): number {
+    if (!this.profile.vgif || (this.intCtl & V_GIF_ENABLE_MASK) === 0) return this.ud();
+    this.intCtl = on ? this.intCtl | V_GIF_MASK : this.intCtl & ~V_GIF_MASK;
+    this.askAttention();
+    return STATUS_OK;
+  }
+
+  /** Makes the interpreter come back after the running instruction: the run loop has something to look at. */
+  askAttention(): void {
+    if (this.attention) return;
+    this.attention = true;
+    this.remaining = this.i32[BUDGET_AT >> 2]!;
+    this.i32[BUDGET_AT >> 2] = 0;
   }
 
   // Mode.

@@ -35,17 +35,11 @@ import {
   VMCB_ATTR_P,
 } from '../../arch/vmcb.ts';
 import { IDTR_BASE, IDTR_LIMIT, STATUS_OK } from '../state.ts';
-import { type Core, W_CPL, W_GPR } from './core.ts';
+import type { Core } from './core.ts';
 import { IMPLICIT, read, readAt } from './linear-memory.ts';
-import {
-  cacheDescriptor,
-  checkStackSegment,
-  dplOf,
-  fetchDescriptor,
-  markAccessed,
-  selectorError,
-} from './segments.ts';
-import { Stack } from './stack.ts';
+import { cacheDescriptor, checkStackSegment, dplOf, fetchDescriptor, markAccessed, selectorError } from './segments.ts';
+import type { Stack } from './stack.ts';
+import { W_CPL, W_GPR } from './words.ts';
 
 /** An event on its way to the guest; one object per processor, filled in place. */
 export class GuestEvent {
@@ -80,17 +74,6 @@ export function deliver(core: Core, event: GuestEvent): number {
   return deliverReal(core, event);
 }
 
-const stacks = new WeakMap<Core, Stack>();
-/** The delivery stack of `core`. */
-function stackOf(core: Core): Stack {
-  let stack = stacks.get(core);
-  if (stack === undefined) {
-    stack = new Stack(core);
-    stacks.set(core, stack);
-  }
-  return stack;
-}
-
 function deliverReal(core: Core, event: GuestEvent): number {
   const i32 = core.i32;
   const offset = event.vector * 4;
@@ -99,7 +82,7 @@ function deliverReal(core: Core, event: GuestEvent): number {
   const ip = core.lo & 0xffff;
   const selector = core.lo >>> 16;
   const flags = core.code.readRflags();
-  const stack = stackOf(core);
+  const stack = core.stack;
   stack.current(IMPLICIT);
   if (!stack.push(2, flags, 0) || !stack.push(2, core.selector(CS), 0) || !stack.push(2, event.ripLo, 0)) {
     return core.status;
@@ -120,7 +103,8 @@ function checkGate(core: Core, event: GuestEvent, high: number, long: boolean): 
   const attributes = descriptorAttributes(high);
   const type = attributes & 0x1f;
   const wide = type === SYSTEM_INTERRUPT_GATE || type === SYSTEM_TRAP_GATE;
-  const narrow = !long && (type === SYSTEM_INTERRUPT_GATE16 || type === SYSTEM_TRAP_GATE16 || type === SYSTEM_TASK_GATE);
+  const narrow =
+    !long && (type === SYSTEM_INTERRUPT_GATE16 || type === SYSTEM_TRAP_GATE16 || type === SYSTEM_TASK_GATE);
   if (!wide && !narrow) return core.gp(gateError(core, event, long));
   if (event.software && dplOf(attributes) < core.cpl()) return core.gp(gateError(core, event, long));
   if ((attributes & VMCB_ATTR_P) === 0) return core.raiseError(NP_VECTOR, gateError(core, event, long));
@@ -163,7 +147,7 @@ function deliverProtected(core: Core, event: GuestEvent): number {
   const newCpl = (codeAttributes & TYPE_DC) !== 0 ? cpl : dplOf(codeAttributes);
   const flags = core.code.readRflags();
   if ((flags & RFLAGS_VM) !== 0) return core.gp(externalError(core, event, selector));
-  const stack = stackOf(core);
+  const stack = core.stack;
   let stackSelector = 0;
   let stackLo = 0;
   let stackHi = 0;
@@ -205,7 +189,7 @@ export function useDescriptor(stack: Stack, lo: number, hi: number, context: num
   const limit = (lo & 0xffff) | (hi & 0xf0000);
   const bytes = (hi & (1 << 23)) !== 0 ? (limit << 12) | 0xfff : limit;
   const base = (lo >>> 16) | ((hi & 0xff) << 16) | (hi & 0xff000000);
-  stack.use(base, 0, bytes, descriptorAttributes(hi), context);
+  stack.use(base, bytes, descriptorAttributes(hi), context);
 }
 
 /** Flags and mode of the handler. */
@@ -276,7 +260,7 @@ function deliverLong(core: Core, event: GuestEvent): number {
     rspLo = core.lo;
     rspHi = core.hi;
   }
-  const stack = stackOf(core);
+  const stack = core.stack;
   stack.flat(rspLo & ~15, rspHi, newCpl === 3 ? 1 : IMPLICIT);
   const flags = core.code.readRflags();
   const image = event.resumeFlag ? flags | RFLAGS_RF : flags;

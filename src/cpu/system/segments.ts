@@ -115,7 +115,8 @@ export function loadDataSegment(core: Core, n: number, selector: number): number
   const hi = core.hi;
   const attributes = descriptorAttributes(hi);
   const code = (attributes & TYPE_CODE) !== 0;
-  if ((attributes & VMCB_ATTR_S) === 0 || (code && (attributes & TYPE_RW) === 0)) return core.gp(selectorError(selector));
+  if ((attributes & VMCB_ATTR_S) === 0 || (code && (attributes & TYPE_RW) === 0))
+    return core.gp(selectorError(selector));
   if (!code || (attributes & TYPE_DC) === 0) {
     const dpl = dplOf(attributes);
     if (dpl < core.cpl() || dpl < (selector & SELECTOR_RPL)) return core.gp(selectorError(selector));

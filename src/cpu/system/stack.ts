@@ -4,13 +4,13 @@
  */
 import { RSP, SS } from '../../arch/registers.ts';
 import { VMCB_ATTR_DB } from '../../arch/vmcb.ts';
-import { type Core, W_GPR } from './core.ts';
+import type { Core } from './core.ts';
 import { read, write } from './linear-memory.ts';
+import { W_GPR } from './words.ts';
 
 export class Stack {
-  private core: Core;
+  private readonly core: Core;
   private baseLo = 0;
-  private baseHi = 0;
   private limit = 0;
   private attributes = 0;
   /** Bits of the pointer that count: 16, 32 or 64. */
@@ -29,15 +29,14 @@ export class Stack {
     const core = this.core;
     const i32 = core.i32;
     const word = core.segment(SS);
-    this.use(i32[word]!, i32[word + 1]!, i32[word + 2]!, i32[word + 3]!, context);
+    this.use(i32[word]!, i32[word + 2]!, i32[word + 3]!, context);
     this.lo = i32[W_GPR + RSP * 2]!;
     this.hi = i32[W_GPR + RSP * 2 + 1]!;
   }
 
   /** A stack segment given by its base, limit and attributes; 64-bit code uses neither. */
-  use(baseLo: number, baseHi: number, limit: number, attributes: number, context: number): void {
+  use(baseLo: number, limit: number, attributes: number, context: number): void {
     this.baseLo = baseLo;
-    this.baseHi = baseHi;
     this.limit = limit >>> 0;
     this.attributes = attributes;
     this.width = this.core.mode64() ? 64 : (attributes & VMCB_ATTR_DB) !== 0 ? 32 : 16;

@@ -1,0 +1,186 @@
+/**
+ * Exceptions and interrupts on their way into the guest: intercepts, double and triple faults, CR2, and the event that EXITINTINFO
+ * reports when a #VMEXIT cuts a delivery short (@sdm 6.15; @apm 8.2, 15.7.2, 15.12, 15.20).
+ */
+import {
+  BP_VECTOR,
+  DB_VECTOR,
+  DF_VECTOR,
+  exceptionClass,
+  hasErrorCode,
+  OF_VECTOR,
+  PF_VECTOR,
+} from '../../arch/exceptions.ts';
+import {
+  SVM_EVTINJ_TYPE_EXEPT,
+  SVM_EVTINJ_TYPE_INTR,
+  SVM_EVTINJ_TYPE_MASK,
+  SVM_EVTINJ_TYPE_SOFT,
+  SVM_EVTINJ_VALID,
+  SVM_EVTINJ_VALID_ERR,
+  SVM_EVTINJ_VEC_MASK,
+  SVM_EXIT_EXCP_BASE,
+  SVM_EXIT_SHUTDOWN,
+} from '../../arch/vmcb.ts';
+import {
+  BUDGET_AT,
+  CR2_AT,
+  FAULT_ADDRESS,
+  FAULT_ERROR,
+  FAULT_HAS_ERROR,
+  FAULT_VECTOR,
+  INSNS_AT,
+  STATUS_EXCEPTION,
+  STATUS_OK,
+  STATUS_RELOAD,
+} from '../state.ts';
+import type { Core } from './core.ts';
+import { deliver, GuestEvent } from './delivery.ts';
+import { W_RIP } from './words.ts';
+
+export class Events {
+  private readonly core: Core;
+  private readonly event = new GuestEvent();
+  /** Vector of the exception whose delivery is under way, -1 when there is none. */
+  private previous = -1;
+  /** An event was delivered since the run loop last looked: it takes the place of a single-step trap. */
+  delivered = false;
+
+  constructor(core: Core) {
+    this.core = core;
+  }
+
+  /** Forgets an unfinished delivery: at VMRUN and #VMEXIT. */
+  reset(): void {
+    this.previous = -1;
+    this.core.event = 0;
+    this.core.eventError = 0;
+  }
+
+  /** Takes the exception in FAULT_* to its handler: STATUS_OK, or STATUS_EXIT. HOT */
+  exception(): number {
+    const core = this.core;
+    const i32 = core.i32;
+    for (;;) {
+      let vector = i32[FAULT_VECTOR >> 2]!;
+      let hasError = i32[FAULT_HAS_ERROR >> 2] !== 0;
+      let error = i32[FAULT_ERROR >> 2]!;
+      const addressLo = i32[FAULT_ADDRESS >> 2]!;
+      const addressHi = i32[(FAULT_ADDRESS >> 2) + 1]!;
+      if (((core.interceptExceptions >>> vector) & 1) !== 0) {
+        const page = vector === PF_VECTOR;
+        return core.exit(
+          SVM_EXIT_EXCP_BASE + vector,
+          hasError ? error : 0,
+          0,
+          page ? addressLo : 0,
+          page ? addressHi : 0,
+        );
+      }
+      if (vector === PF_VECTOR) {
+        i32[CR2_AT >> 2] = addressLo;
+        i32[(CR2_AT >> 2) + 1] = addressHi;
+      }
+      if (this.previous >= 0) {
+        const combined = combine(this.previous, vector);
+        if (combined === -1) return core.exit(SVM_EXIT_SHUTDOWN);
+        if (combined === DF_VECTOR && vector !== DF_VECTOR) {
+          vector = DF_VECTOR;
+          hasError = true;
+          error = 0;
+          if (((core.interceptExceptions >>> DF_VECTOR) & 1) !== 0) return core.exit(SVM_EXIT_EXCP_BASE + DF_VECTOR);
+        }
+      }
+      if (core.event >= 0) {
+        const valid = hasError && core.protectedMode();
+        core.event = vector | SVM_EVTINJ_TYPE_EXEPT | SVM_EVTINJ_VALID | (valid ? SVM_EVTINJ_VALID_ERR : 0);
+        core.eventError = valid ? error : 0;
+      }
+      this.previous = vector;
+      const event = this.event;
+      event.vector = vector;
+      event.software = false;
+      event.hasError = hasError;
+      event.error = error;
+      event.ripLo = i32[W_RIP]!;
+      event.ripHi = i32[W_RIP + 1]!;
+      event.resumeFlag = vector !== DB_VECTOR && vector !== BP_VECTOR && vector !== OF_VECTOR;
+      const status = deliver(core, event);
+      if (status === STATUS_OK) return this.done();
+      if (status !== STATUS_EXCEPTION) return status;
+    }
+  }
+
+  /** INT n, INT3, INTO in an instruction of `length` bytes: a STATUS for `system`. */
+  software(vector: number, length: number, isException: boolean): number {
+    const core = this.core;
+    if (isException && ((core.interceptExceptions >>> vector) & 1) !== 0) {
+      return core.exit(SVM_EXIT_EXCP_BASE + vector);
+    }
+    const type = isException && !core.profile.int3AsInterrupt ? SVM_EVTINJ_TYPE_EXEPT : SVM_EVTINJ_TYPE_SOFT;
+    core.event = vector | type | SVM_EVTINJ_VALID;
+    core.eventError = 0;
+    const event = this.event;
+    const next = (core.i32[W_RIP]! >>> 0) + length;
+    event.vector = vector;
+    event.software = true;
+    event.hasError = false;
+    event.ripLo = next | 0;
+    event.ripHi = core.mode64() ? (core.i32[W_RIP + 1]! + (next >= 0x1_0000_0000 ? 1 : 0)) | 0 : 0;
+    event.resumeFlag = false;
+    const status = deliver(core, event);
+    if (status !== STATUS_OK) return status;
+    this.done();
+    return STATUS_RELOAD;
+  }
+
+  /** A maskable interrupt `vector` that the control block's V_IRQ asks for: STATUS_OK or STATUS_EXIT. */
+  interrupt(vector: number): number {
+    return this.inject(vector | SVM_EVTINJ_TYPE_INTR | SVM_EVTINJ_VALID, 0, this.core.i32[W_RIP]!, this.core.i32[W_RIP + 1]!);
+  }
+
+  /** The event of EVENTINJ, returning to `rip` when it is a software interrupt: STATUS_OK or STATUS_EXIT. */
+  inject(injection: number, error: number, ripLo: number, ripHi: number): number {
+    const core = this.core;
+    const event = this.event;
+    const type = injection & SVM_EVTINJ_TYPE_MASK;
+    event.vector = injection & SVM_EVTINJ_VEC_MASK;
+    event.software = type === SVM_EVTINJ_TYPE_SOFT;
+    event.hasError = (injection & SVM_EVTINJ_VALID_ERR) !== 0 && hasErrorCode(event.vector);
+    event.error = error;
+    event.ripLo = ripLo;
+    event.ripHi = ripHi;
+    event.resumeFlag = false;
+    core.event = injection;
+    core.eventError = error;
+    this.previous = type === SVM_EVTINJ_TYPE_EXEPT ? event.vector : -1;
+    const status = deliver(core, event);
+    if (status === STATUS_OK) return this.done();
+    return status === STATUS_EXCEPTION ? this.exception() : status;
+  }
+
+  private done(): number {
+    const core = this.core;
+    core.event = 0;
+    core.eventError = 0;
+    this.previous = -1;
+    this.delivered = true;
+    // A delivery takes an instruction's worth of time, so that a guest that only faults does not stop the clock.
+    const i32 = core.i32;
+    const insns = i32[INSNS_AT >> 2]! + 1;
+    i32[INSNS_AT >> 2] = insns;
+    if (insns === 0) i32[(INSNS_AT >> 2) + 1]!++;
+    i32[BUDGET_AT >> 2]!--;
+    return STATUS_OK;
+  }
+}
+
+/** What a second exception during the delivery of `first` becomes: its own vector, #DF, or -1 for shutdown (@sdm table 6-5). */
+export function combine(first: number, second: number): number {
+  const next = exceptionClass(second);
+  if (next === 'benign') return second;
+  if (first === DF_VECTOR) return -1;
+  const before = exceptionClass(first);
+  if (before === 'page-fault' || (before === 'contributory' && next === 'contributory')) return DF_VECTOR;
+  return second;
+}
