@@ -1,0 +1,58 @@
+import { describe, expect, it } from 'vitest';
+import { PortBus } from './port-device.ts';
+import { AcpiPowerOff, DebugExit, KeyboardReset, type PowerRequest, ResetControl } from './power.ts';
+import { COM1, SerialPort } from './serial.ts';
+
+describe('serial port', () => {
+  it('sends what is written, and is always ready', () => {
+    const sent: number[] = [];
+    const com = new SerialPort((b) => sent.push(b));
+    com.write(COM1 + 3, 1, 0x80);
+    com.write(COM1, 1, 1);
+    com.write(COM1 + 1, 1, 0);
+    expect(com.read(COM1, 1)).toBe(1);
+    com.write(COM1 + 3, 1, 3);
+    expect(com.read(COM1 + 5, 1)).toBe(0x60);
+    com.write(COM1, 1, 0x41);
+    expect(sent).toEqual([0x41]);
+  });
+
+  it('gives input with data ready, and loops back', () => {
+    const sent: number[] = [];
+    const com = new SerialPort((b) => sent.push(b));
+    com.receive(Uint8Array.of(1, 2));
+    expect(com.read(COM1 + 5, 1)).toBe(0x61);
+    expect([com.read(COM1, 1), com.read(COM1, 1), com.read(COM1, 1)]).toEqual([1, 2, 0]);
+    com.write(COM1 + 4, 1, 0x1e);
+    com.write(COM1, 1, 0xae);
+    expect(com.read(COM1, 1)).toBe(0xae);
+    expect(sent).toEqual([]);
+  });
+});
+
+describe('ports that end the run', () => {
+  it('say what was asked for', () => {
+    const asked: PowerRequest[] = [];
+    const bus = new PortBus();
+    for (const Device of [DebugExit, AcpiPowerOff, ResetControl, KeyboardReset])
+      bus.add(new Device((r) => asked.push(r)));
+    bus.write(0x604, 2, 1);
+    bus.write(0x64, 1, 0xd1);
+    bus.write(0xcf9, 1, 2);
+    expect(asked).toEqual([]);
+    bus.write(0xf4, 4, 3);
+    bus.write(0x604, 2, 0x2000);
+    bus.write(0xcf9, 1, 6);
+    bus.write(0x64, 1, 0xfe);
+    expect(asked).toEqual([
+      { kind: 'debug-exit', value: 3 },
+      { kind: 'poweroff' },
+      { kind: 'reset' },
+      { kind: 'reset' },
+    ]);
+  });
+
+  it('a port without a device reads as ones', () => {
+    expect(new PortBus().read(0x80, 2)).toBe(0xffff);
+  });
+});
