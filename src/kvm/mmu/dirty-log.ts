@@ -28,3 +28,6 @@ export function enableLogDirtyPtMasked(vm: VmState, slot: Memslot, gfnOffset: nu
   }
   clearDirtyPtMasked(vm, slot, gfn, maskLo, maskHi, true);
 }
+
+/** Before the log is read: what the hardware has logged on its own is taken in. NPT has no such log (@kvm x86.c kvm_arch_sync_dirty_log). */
+export function syncDirtyLog(_vm: VmState, _slot: Memslot): void {}

@@ -10,7 +10,11 @@ function isNoncanonical(vcpu: VcpuState, hi: number): boolean {
 }
 
 /** Drops what the processor caches for the address; without effect on a non-canonical one. Under TDP there is no shadow to bring in line. */
-export function mmuInvlpg(vcpu: VcpuState, lo: number, hi: number): void {
+export function mmuInvalidateAddr(vcpu: VcpuState, lo: number, hi: number): void {
   if (!isNoncanonical(vcpu, hi)) vcpu.vm.vendor.flushTlbGva(vcpu, lo, hi);
+}
+
+export function mmuInvlpg(vcpu: VcpuState, lo: number, hi: number): void {
+  mmuInvalidateAddr(vcpu, lo, hi);
   vcpu.stats.invlpg++;
 }

@@ -1,6 +1,7 @@
 /** A vCPU's roots: loaded before it enters the guest, freed, and swapped when CR3 changes (@kvm mmu.c kvm_mmu_load, kvm_mmu_new_pgd). */
+import { numberOf } from '../../arch/halves.ts';
 import { LOCK_MMU_READ } from '../locks.ts';
-import { makeRequest, REQ_LOAD_MMU_PGD, type VcpuState } from '../vcpu-state.ts';
+import { makeRequest, REQ_LOAD_MMU_PGD, REQ_TLB_FLUSH_GUEST, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { MMIO_GVA_ANY, vcpuClearMmioInfo } from './mmio-cache.ts';
 import { INVALID_ROOT, type Mmu, NUM_PREV_ROOTS, type RootInfo } from './mmu-context.ts';
@@ -121,10 +122,16 @@ function fastPgdSwitch(vm: VmState, mmu: Mmu, pgd: number, role: number): boolea
   return true;
 }
 
-/** CR3 (or the nested CR3) is now `pgd`: keeps a root that fits, or leaves none for mmuReload (@kvm mmu.c kvm_mmu_new_pgd). */
-export function mmuNewPgd(vcpu: VcpuState, pgd: number): void {
+/** CR3 (or the nested CR3) has a new value (halves): keeps a root that fits, or leaves none for mmuReload (@kvm mmu.c kvm_mmu_new_pgd). */
+export function mmuNewPgd(vcpu: VcpuState, cr3Lo: number, cr3Hi: number): void {
   const mmu = vcpu.mmu.mmu;
+  const pgd = numberOf(cr3Lo, cr3Hi & 0xfffff);
   if (!fastPgdSwitch(vcpu.vm, mmu, pgd, mmu.rootRole)) return;
   makeRequest(vcpu, REQ_LOAD_MMU_PGD);
   vcpuClearMmioInfo(vcpu, MMIO_GVA_ANY, MMIO_GVA_ANY);
+}
+
+/** Translations of one PCID are void (@kvm x86.c kvm_invalidate_pcid): under TDP they are only in the processor. */
+export function mmuInvalidatePcid(vcpu: VcpuState, _pcid: number): void {
+  makeRequest(vcpu, REQ_TLB_FLUSH_GUEST);
 }

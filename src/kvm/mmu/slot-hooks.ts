@@ -18,7 +18,7 @@ import { zapCollapsibleSptes } from './tdp-mmu/zap.ts';
 import { flushRemoteTlbs, flushRemoteTlbsRange } from './tlb-flush.ts';
 import { zapAllFast, zapAllFastBackHalf, zapAllFastFrontHalf } from './zap-all-fast.ts';
 
-export { enableLogDirtyPtMasked } from './dirty-log.ts';
+export { enableLogDirtyPtMasked, syncDirtyLog } from './dirty-log.ts';
 export type { SlotArch } from './lpage-info.ts';
 export { postSetMemoryAttributes, preSetMemoryAttributes } from './memory-attributes.ts';
 

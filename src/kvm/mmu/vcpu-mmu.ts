@@ -1,4 +1,6 @@
 /** The MMU's part of a vCPU (@kvm kvm_host.h struct kvm_vcpu_arch: mmu, walk_mmu, mmio_*). */
+import { GmemPfn } from '../guest-memfd/guest-memfd.ts';
+import { PfnLookup } from '../hva-to-pfn.ts';
 import { PageFault } from './fault.ts';
 import { GuestWalker } from './guest-walker.ts';
 import { Mmu } from './mmu-context.ts';
@@ -23,4 +25,6 @@ export class VcpuMmu {
 
   readonly fault = new PageFault();
   readonly walker = new GuestWalker();
+  readonly pfnLookup = new PfnLookup();
+  readonly gmemPfn = new GmemPfn();
 }

@@ -26,6 +26,8 @@ export class VmX86 {
   disabledExits = 0;
   apicAccessMemslotEnabled = false;
   apicAccessMemslotInhibited = false;
+  /** APIC virtualization is in use: nothing inhibits it (@kvm kvm_apicv_activated). */
+  apicvActivated = false;
   /** KVM_CREATE_IRQCHIP was done. */
   irqchipKernel = false;
   irqchipSplit = false;

@@ -3,12 +3,16 @@ import type { VcpuState } from '../../vcpu-state.ts';
 import type { PageFault } from '../fault.ts';
 
 export interface FaultStage {
-  /** The name that explain prints, the file's own name. */
+  /** The file's own name, which explain prints. */
   readonly name: string;
   /** The kernel function that decides the same. */
   readonly kvmFunction: string;
-  /** RET_PF_CONTINUE to go on, another RET_PF_* or a negative errno to stop. */
+  /** mmu_lock is held (for read) from the first such stage to the end of the fault. */
+  readonly underMmuLock: boolean;
+  /** RET_PF_CONTINUE to go on, another RET_PF_* or a negative errno to stop. HOT */
   readonly run: (vcpu: VcpuState, fault: PageFault) => number;
+  /** Why `run` gave `verdict`, in one sentence. Called only when a recorder listens. */
+  readonly explain: (vcpu: VcpuState, fault: PageFault, verdict: number) => string;
 }
 
 /** Rules outside the list of stages that differ between revisions. */
@@ -22,7 +26,7 @@ export interface RevisionRules {
 export interface Revision {
   readonly name: string;
   readonly title: string;
-  /** Stages of a TDP fault after the fault object is made, in order. */
+  /** Stages of a TDP fault after the fault object is made, in order. The last never continues. */
   readonly stages: readonly FaultStage[];
   readonly rules: RevisionRules;
 }

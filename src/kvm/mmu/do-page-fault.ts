@@ -1,0 +1,62 @@
+/** One fault through the stages of the VM's revision (@kvm mmu_internal.h kvm_mmu_do_page_fault). */
+import { EFAULT } from '../../host/errno.ts';
+import { LOCK_MMU_READ } from '../locks.ts';
+import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
+import type { VcpuState } from '../vcpu-state.ts';
+import type { PageFault } from './fault.ts';
+import { prepareMmuMemoryFaultExit } from './memory-fault.ts';
+import { RET_PF_CONTINUE, RET_PF_EMULATE } from './ret-pf.ts';
+import { ROLE_DIRECT } from './role.ts';
+
+/** Runs the stages until one decides. HOT */
+function runStages(vcpu: VcpuState, fault: PageFault): number {
+  const vm = vcpu.vm;
+  const stages = vm.revision.stages;
+  const recorder = vm.mmu.recorder;
+  let locked = false;
+  let ret = RET_PF_CONTINUE;
+  for (let i = 0; i < stages.length; i++) {
+    const stage = stages[i]!;
+    if (stage.underMmuLock && !locked) {
+      vm.locks.acquire(LOCK_MMU_READ);
+      locked = true;
+    }
+    ret = stage.run(vcpu, fault);
+    if (recorder !== null) recorder.stage(stage.name, ret, stage.explain(vcpu, fault, ret));
+    if (ret !== RET_PF_CONTINUE) break;
+  }
+  if (locked) vm.locks.release(LOCK_MMU_READ);
+  if (ret === RET_PF_CONTINUE) throw new Error(`no stage of ${vm.revision.name} decided the fault`);
+  return ret;
+}
+
+/**
+ * Handles a fault at (addrLo, addrHi), a gpa in a direct MMU. The vCPU's fault object keeps what was found (goalLevel among it).
+ * @returns RET_PF_* or a negative errno
+ * HOT
+ */
+export function mmuDoPageFault(
+  vcpu: VcpuState,
+  addrLo: number,
+  addrHi: number,
+  errorLo: number,
+  errorHi: number,
+  prefetch: boolean,
+): number {
+  const vm = vcpu.vm;
+  const fault = vcpu.mmu.fault;
+  fault.reset(addrLo, addrHi, errorLo, errorHi, prefetch);
+  fault.isTdp = vm.vendor.tdpEnabled;
+  fault.nxHugePageWorkaroundEnabled = vm.mmu.nxHugePages;
+  if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0) fault.slot = vcpuGfnToMemslot(vcpu, fault.gfn);
+  const recorder = vm.mmu.recorder;
+  if (recorder !== null) recorder.begin(fault);
+  let ret = runStages(vcpu, fault);
+  if (ret === RET_PF_EMULATE && fault.isPrivate && vm.revision.rules.privateEmulationExits) {
+    vm.log.prWarnRatelimited('kvm_mmu_do_page_fault', 'kvm: unexpected emulation request on private memory');
+    prepareMmuMemoryFaultExit(vcpu, fault);
+    ret = -EFAULT;
+  }
+  if (recorder !== null) recorder.end(fault, ret);
+  return ret;
+}

@@ -1,0 +1,10 @@
+/** The memory-fault exit of a fault (@kvm mmu_internal.h kvm_mmu_prepare_memory_fault_exit). */
+import type { VcpuState } from '../vcpu-state.ts';
+import { prepareMemoryFaultExit } from '../x86/memory-fault.ts';
+import type { PageFault } from './fault.ts';
+import { gfnToGpa } from './gpa.ts';
+
+/** One page, private if the fault was. */
+export function prepareMmuMemoryFaultExit(vcpu: VcpuState, fault: PageFault): void {
+  prepareMemoryFaultExit(vcpu, gfnToGpa(fault.gfn), 4096, fault.write, fault.exec, fault.isPrivate);
+}

@@ -1,0 +1,31 @@
+/** A shared page comes from the VMM's address space; where it has to be read in first, the vCPU waits. */
+import { gfnToPfnMemslot, PFN_MODE_ASYNC, PFN_MODE_INTERRUPTIBLE } from '../../hva-to-pfn.ts';
+import { RET_PF_CONTINUE } from '../ret-pf.ts';
+import type { FaultStage } from '../revisions/revision.ts';
+
+/** @kvm mmu.c __kvm_faultin_pfn */
+export const faultInShared: FaultStage = {
+  name: 'fault-in-shared',
+  kvmFunction: '__kvm_faultin_pfn',
+  underMmuLock: false,
+  run(vcpu, fault) {
+    const { slot } = fault;
+    if (fault.isPrivate || slot === null) return RET_PF_CONTINUE;
+    const vm = vcpu.vm;
+    const out = vcpu.mmu.pfnLookup;
+    let pfn = gfnToPfnMemslot(vm, slot, fault.gfn, fault.write, PFN_MODE_ASYNC, out);
+    // No guest has asynchronous page faults enabled: there is nothing to do but wait, until the page or a signal comes.
+    if (out.async) pfn = gfnToPfnMemslot(vm, slot, fault.gfn, fault.write, PFN_MODE_INTERRUPTIBLE, out);
+    fault.pfn = pfn;
+    fault.hva = out.hva;
+    fault.mapWritable = out.writable;
+    return RET_PF_CONTINUE;
+  },
+  explain(_vcpu, fault) {
+    if (fault.isPrivate) return 'the access is private';
+    if (fault.slot === null) return 'no slot, no page';
+    if (fault.pfn < 0) return `the host has no page at 0x${fault.hva.toString(16)} for this access`;
+    const access = fault.mapWritable ? 'writable' : 'read-only';
+    return `hva 0x${fault.hva.toString(16)} is frame 0x${fault.pfn.toString(16)}, ${access}`;
+  },
+};

@@ -1,0 +1,19 @@
+/** The entry is made: page tables down to it where they are missing, as large a page as is allowed. */
+import { RET_PF_EMULATE, RET_PF_FIXED, RET_PF_SPURIOUS } from '../ret-pf.ts';
+import type { FaultStage } from '../revisions/revision.ts';
+import { tdpMmuMap } from '../tdp-mmu/map.ts';
+
+/** @kvm tdp_mmu.c kvm_tdp_mmu_map */
+export const map: FaultStage = {
+  name: 'map',
+  kvmFunction: 'kvm_tdp_mmu_map',
+  underMmuLock: true,
+  run: tdpMmuMap,
+  explain(_vcpu, fault, verdict) {
+    const size = fault.goalLevel === 1 ? '4 KiB' : fault.goalLevel === 2 ? '2 MiB' : '1 GiB';
+    if (verdict === RET_PF_FIXED) return `mapped ${size} of frame 0x${fault.pfn.toString(16)}`;
+    if (verdict === RET_PF_SPURIOUS) return 'the entry was there already';
+    if (verdict === RET_PF_EMULATE) return 'an MMIO entry was made: emulate';
+    return 'the entry could not be made now';
+  },
+};
