@@ -1,0 +1,149 @@
+/**
+ * The machine that the VMM builds on a VM: RAM, port and MMIO devices, and the power button in both directions.
+ */
+
+import type { MemoryKind } from '../host/address-space.ts';
+import type { GuestMemfd } from '../kvm/api/guest-memfd.ts';
+import type { Kvm } from '../kvm/api/kvm.ts';
+import type { Vcpu } from '../kvm/api/vcpu.ts';
+import type { Vm } from '../kvm/api/vm.ts';
+import { KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../kvm/attributes.ts';
+import { MmioBus } from './devices/mmio-device.ts';
+import { PortBus } from './devices/port-device.ts';
+import { AcpiPowerOff, DebugExit, KeyboardReset, type PowerRequest, ResetControl } from './devices/power.ts';
+import { SerialPort } from './devices/serial.ts';
+import type { BootImage } from './loaders/boot-image.ts';
+import { ramRanges } from './loaders/boot-image.ts';
+import { PageRanges } from './page-ranges.ts';
+import { enter } from './start-state.ts';
+
+export type BoardVmType = 'default' | 'sw-protected';
+
+export interface BoardOptions {
+  readonly kvm: Kvm;
+  readonly vmType: BoardVmType;
+  /** RAM in bytes, a multiple of 4 KiB. */
+  readonly memoryBytes: number;
+  /** Gets every byte that the guest sends to the serial port. */
+  readonly onSerial: (byte: number) => void;
+}
+
+/** A memory slot beyond RAM. */
+export interface SlotOptions {
+  readonly gpa: number;
+  readonly size: number;
+  readonly kind: MemoryKind;
+  readonly flags?: number;
+  /** Back it by guest_memfd as well (VM types with private memory). */
+  readonly guestMemfd?: boolean;
+}
+
+/** A slot as the board keeps it. */
+export interface BoardSlot {
+  readonly slot: number;
+  readonly gpa: number;
+  readonly size: number;
+  readonly hva: number;
+  readonly flags: number;
+  readonly guestMemfd: GuestMemfd | null;
+}
+
+const VM_TYPES = { default: 0, 'sw-protected': 1 } as const;
+const KVM_MEM_GUEST_MEMFD = 4;
+const KVM_CAP_EXIT_HYPERCALL = 201;
+const KVM_HC_MAP_GPA_RANGE = 12;
+
+export class Board {
+  readonly kvm: Kvm;
+  readonly vm: Vm;
+  readonly vcpu: Vcpu;
+  readonly vmType: BoardVmType;
+  readonly ports = new PortBus();
+  readonly mmio = new MmioBus();
+  readonly serial: SerialPort;
+  /** Pages whose attribute is private. */
+  readonly privatePages = new PageRanges();
+  /** Set by the guest through one of the power ports. */
+  power: PowerRequest | null = null;
+  private readonly slots: BoardSlot[] = [];
+
+  constructor(options: BoardOptions) {
+    this.kvm = options.kvm;
+    this.vmType = options.vmType;
+    this.vm = this.kvm.createVm(VM_TYPES[options.vmType]);
+    if (this.hasPrivateMemory) this.vm.enableCap(KVM_CAP_EXIT_HYPERCALL, 0, [1 << KVM_HC_MAP_GPA_RANGE]);
+    this.serial = new SerialPort(options.onSerial);
+    this.ports.add(this.serial);
+    for (const Device of [DebugExit, AcpiPowerOff, ResetControl, KeyboardReset]) {
+      this.ports.add(
+        new Device((request) => {
+          this.power ??= request;
+        }),
+      );
+    }
+    for (const { gpa, size } of ramRanges(options.memoryBytes)) {
+      this.addSlot({ gpa, size, kind: 'anon', guestMemfd: this.hasPrivateMemory });
+    }
+    this.vcpu = this.vm.createVcpu(0);
+    this.vcpu.setCpuid2(this.kvm.getSupportedCpuid());
+  }
+
+  get hasPrivateMemory(): boolean {
+    return this.vmType !== 'default';
+  }
+
+  /** Maps host memory and gives it to the guest. */
+  addSlot(options: SlotOptions): BoardSlot {
+    const hva = this.kvm.mm.mmap({ size: options.size, kind: options.kind });
+    if (hva < 0) throw new Error(`host memory of ${options.size} bytes cannot be mapped`);
+    const guestMemfd = options.guestMemfd === true ? this.vm.createGuestMemfd({ size: options.size, flags: 0 }) : null;
+    const flags = (options.flags ?? 0) | (guestMemfd === null ? 0 : KVM_MEM_GUEST_MEMFD);
+    const slot: BoardSlot = { slot: this.slots.length, gpa: options.gpa, size: options.size, hva, flags, guestMemfd };
+    this.slots.push(slot);
+    this.setSlot(slot, flags, options.size);
+    return slot;
+  }
+
+  /** Changes the flags of a slot; size 0 removes it. */
+  setSlot(slot: BoardSlot, flags: number, size = slot.size): void {
+    this.vm.setUserMemoryRegion2({
+      slot: slot.slot,
+      flags: size === 0 ? 0 : flags,
+      guestPhysAddr: slot.gpa,
+      memorySize: size,
+      userspaceAddr: slot.hva,
+      ...(slot.guestMemfd === null ? {} : { guestMemfd: slot.guestMemfd, guestMemfdOffset: 0 }),
+    });
+  }
+
+  /** Writes to guest memory through the slot's host mapping (its shared half). */
+  writeMemory(gpa: number, bytes: Uint8Array): void {
+    const slot = this.slots.find((s) => gpa >= s.gpa && gpa + bytes.length <= s.gpa + s.size);
+    if (slot === undefined) throw new Error(`no slot holds 0x${gpa.toString(16)}`);
+    const error = this.kvm.mm.write(slot.hva + gpa - slot.gpa, bytes);
+    if (error !== 0) throw new Error(`host memory behind gpa 0x${gpa.toString(16)} cannot be written (${error})`);
+  }
+
+  /** Copies an image in (memory is zero before) and puts the vCPU at its entry. */
+  load(image: BootImage): void {
+    for (const s of image.segments) this.writeMemory(s.gpa, s.bytes);
+    enter(this.vcpu, image.entry);
+  }
+
+  /** Makes [gpa, gpa + size) private or shared; private pages that become shared are freed. Throws KvmError. */
+  convert(gpa: number, size: number, toPrivate: boolean): void {
+    this.vm.setMemoryAttributes({
+      address: gpa,
+      size,
+      attributes: toPrivate ? KVM_MEMORY_ATTRIBUTE_PRIVATE : 0,
+      flags: 0,
+    });
+    this.privatePages.set(gpa, gpa + size, toPrivate);
+    if (toPrivate) return;
+    for (const s of this.slots) {
+      const start = Math.max(gpa, s.gpa);
+      const end = Math.min(gpa + size, s.gpa + s.size);
+      if (s.guestMemfd !== null && start < end) s.guestMemfd.punchHole(start - s.gpa, end - start);
+    }
+  }
+}

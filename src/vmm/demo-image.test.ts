@@ -1,0 +1,42 @@
+import { execFileSync } from 'node:child_process';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { describe, expect, it } from 'vitest';
+import { demoImage } from './demo.ts';
+import { loadImage } from './loaders/load.ts';
+
+const guests = fileURLToPath(new URL('../../guests/', import.meta.url));
+
+/** The compiler and linker here, in the form of guests/compiler.txt; null when there are none. */
+function compiler(): string | null {
+  const first = (program: string, flag: string): string =>
+    execFileSync(program, [flag], { encoding: 'utf8' }).split('\n')[0]!;
+  try {
+    return `gcc ${first('gcc', '-dumpfullversion')} ${first('gcc', '-dumpmachine')}, ${first('ld', '--version')}`;
+  } catch {
+    return null;
+  }
+}
+
+describe('the demo guest', () => {
+  const madeBy = readFileSync(join(guests, 'compiler.txt'), 'utf8').trim();
+
+  it.skipIf(compiler() !== madeBy)(`is what its source compiles to (${madeBy})`, () => {
+    const folder = mkdtempSync(join(tmpdir(), 'softkvm-guest-'));
+    try {
+      const out = join(folder, 'demo.elf');
+      execFileSync('make', ['-s', '-C', guests, `OUT=${out}`]);
+      expect(readFileSync(out).equals(demoImage())).toBe(true);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it('is a 64-bit ELF that fits below 32 MiB, where its demand-paged region begins', () => {
+    const image = loadImage(demoImage(), { file: 'demo.elf', memoryBytes: 128 << 20, append: '', modules: [] });
+    expect(image.format).toBe('elf64');
+    for (const s of image.segments) expect(s.gpa + s.size).toBeLessThan(0x200_0000);
+  });
+});

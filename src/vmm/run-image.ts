@@ -1,0 +1,98 @@
+/** `softkvm run`: one image on one machine, from load to end state. */
+import { Kvm, type TraceEvent } from '../kvm/api/index.ts';
+import type { KvmParams } from '../kvm/params.ts';
+import { Board, type BoardVmType } from './board.ts';
+import type { EndState } from './end-state.ts';
+import { ImageError } from './image-error.ts';
+import { loadImage } from './loaders/load.ts';
+import type { MemoryFaultMode } from './memory-fault-policy.ts';
+import { RunLoop } from './run-loop.ts';
+
+const MIB = 1024 * 1024;
+/** WebAssembly memory ends just below 4 GiB; what the processor and the host keep for themselves comes off that. */
+const HOST_LIMIT = 4096 * MIB - 65536;
+const HOST_OVERHEAD = 128 * MIB;
+
+export interface RunImageOptions {
+  /** Name of the image, for messages and the guest's command line. */
+  readonly file: string;
+  readonly image: Uint8Array;
+  /** RAM in bytes; 128 MiB if absent. */
+  readonly memoryBytes?: number;
+  readonly vmType?: BoardVmType;
+  readonly append?: string;
+  readonly modules?: readonly { readonly name: string; readonly bytes: Uint8Array }[];
+  readonly hardware?: string;
+  readonly params?: Partial<KvmParams>;
+  readonly revision?: string;
+  /** What to do about KVM_EXIT_MEMORY_FAULT; `convert` if absent. */
+  readonly onMemoryFault?: MemoryFaultMode;
+  readonly maxInstructions?: number;
+  readonly timeoutMs?: number;
+  readonly interrupted?: () => boolean;
+  readonly onSerial: (byte: number) => void;
+  readonly onTrace?: (event: TraceEvent) => void;
+  /** Is given the board before the guest starts: to feed its serial port, to add devices, to look inside. */
+  readonly onBoard?: (board: Board) => void;
+}
+
+export interface RunImageResult {
+  readonly end: EndState;
+  readonly instructions: number;
+  /** Exits to the VMM, by reason. */
+  readonly exits: Readonly<Record<string, number>>;
+  readonly vmStats: Readonly<Record<string, number>>;
+  readonly vcpuStats: Readonly<Record<string, number>>;
+}
+
+/** Host memory that a guest of this size needs, in bytes; throws ImageError when a machine cannot have so much. */
+export function hostMemoryFor(file: string, memoryBytes: number, vmType: BoardVmType): number {
+  if (memoryBytes < MIB || memoryBytes % 4096 !== 0) {
+    throw new ImageError(file, `memory of ${memoryBytes} bytes: expected whole pages, at least 1 MiB`);
+  }
+  const copies = vmType === 'default' ? 1 : 2;
+  const wanted = memoryBytes * copies + HOST_OVERHEAD;
+  if (wanted > HOST_LIMIT) {
+    const limit = Math.floor((HOST_LIMIT - HOST_OVERHEAD) / copies / MIB);
+    throw new ImageError(file, `memory of ${memoryBytes / MIB} MiB: a ${vmType} VM can have at most ${limit} MiB`);
+  }
+  return Math.ceil(wanted / 65536) * 65536;
+}
+
+/** Loads and runs; throws ImageError for an image (or a size) that cannot be used. */
+export async function runImage(options: RunImageOptions): Promise<RunImageResult> {
+  const { file, memoryBytes = 128 * MIB, vmType = 'default' } = options;
+  const hostMemory = hostMemoryFor(file, memoryBytes, vmType);
+  const image = loadImage(options.image, {
+    file,
+    memoryBytes,
+    append: options.append ?? '',
+    modules: options.modules ?? [],
+  });
+  const kvm = new Kvm({
+    hostMemory,
+    ...(options.hardware === undefined ? {} : { hardware: options.hardware }),
+    ...(options.params === undefined ? {} : { params: options.params }),
+    ...(options.revision === undefined ? {} : { revision: options.revision }),
+  });
+  const board = new Board({ kvm, vmType, memoryBytes, onSerial: options.onSerial });
+  board.load(image);
+  if (options.onTrace !== undefined) board.vm.onTrace(options.onTrace);
+  options.onBoard?.(board);
+  const loop = new RunLoop(board, {
+    onMemoryFault: options.onMemoryFault ?? 'convert',
+    ...(options.maxInstructions === undefined ? {} : { maxInstructions: options.maxInstructions }),
+    ...(options.timeoutMs === undefined ? {} : { timeoutMs: options.timeoutMs }),
+    ...(options.interrupted === undefined ? {} : { interrupted: options.interrupted }),
+  });
+  const end = await loop.run();
+  const result = {
+    end,
+    instructions: loop.instructions,
+    exits: Object.fromEntries(loop.exits),
+    vmStats: board.vm.stats(),
+    vcpuStats: board.vcpu.stats(),
+  };
+  board.vm.close();
+  return result;
+}
