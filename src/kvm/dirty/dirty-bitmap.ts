@@ -2,7 +2,7 @@
 import { EINVAL, ENOENT, ENXIO } from '../../host/errno.ts';
 import { LOCK_MMU_WRITE, LOCK_SLOTS } from '../locks.ts';
 import { KVM_USER_MEM_SLOTS, type Memslot } from '../memslots/memslot.ts';
-import { enableLogDirtyPtMasked, syncDirtyLog } from '../mmu/slot-hooks.ts';
+import { enableLogDirtyPtMasked } from '../mmu/slot-hooks.ts';
 import { flushRemoteTlbsRange } from '../mmu/tlb-flush.ts';
 import type { VmState } from '../vm-state.ts';
 
@@ -55,7 +55,6 @@ function getDirtyLogLocked(vm: VmState, slot: number): Uint8Array | number {
   if (!useDirtyBitmap(vm)) return -ENXIO;
   const memslot = loggedSlot(vm, slot);
   if (typeof memslot === 'number') return memslot;
-  syncDirtyLog(vm, memslot);
   const bitmap = memslot.dirtyBitmap!;
   const copy = bitmap.slice();
   if (vm.manualDirtyLogProtect !== 0) return copy;
@@ -101,7 +100,6 @@ function clearDirtyLogLocked(vm: VmState, log: ClearDirtyLog): number {
   if (typeof memslot === 'number') return memslot;
   const left = memslot.npages - log.firstPage;
   if (left < 0 || log.numPages > left || (log.numPages < left && log.numPages % 64 !== 0)) return -EINVAL;
-  syncDirtyLog(vm, memslot);
   const asked = new Uint8Array(dirtyBitmapBytes(log.numPages));
   asked.set(log.bitmap.subarray(0, asked.length));
   const words = new Int32Array(asked.buffer);

@@ -3,10 +3,13 @@
  * for reset. The memory is the array of struct kvm_dirty_gfn that userspace maps: flags, slot (u32 each), offset (u64).
  */
 import { hiOf, loOf, numberOf } from '../../arch/halves.ts';
-import { LOCK_MMU_WRITE } from '../locks.ts';
+import { EINVAL } from '../../host/errno.ts';
+import { KVM_EXIT_DIRTY_RING_FULL } from '../kvm-run.ts';
+import { LOCK_MMU_WRITE, LOCK_SLOTS } from '../locks.ts';
 import { KVM_USER_MEM_SLOTS } from '../memslots/memslot.ts';
 import { enableLogDirtyPtMasked } from '../mmu/slot-hooks.ts';
-import { makeRequest, REQ_DIRTY_RING_SOFT_FULL, type VcpuState } from '../vcpu-state.ts';
+import { flushRemoteTlbs } from '../mmu/tlb-flush.ts';
+import { checkRequest, makeRequest, REQ_DIRTY_RING_SOFT_FULL, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 
 export const KVM_DIRTY_GFN_F_DIRTY = 1 << 0;
@@ -161,4 +164,33 @@ function resetDirtyGfns(vm: VmState, slot: number, offset: number, mask: bigint)
   vm.locks.acquire(LOCK_MMU_WRITE);
   enableLogDirtyPtMasked(vm, memslot, offset, Number(mask & 0xffff_ffffn) | 0, Number(mask >> 32n) | 0);
   vm.locks.release(LOCK_MMU_WRITE);
+}
+
+/**
+ * KVM_RESET_DIRTY_RINGS: takes back what userspace harvested from every ring.
+ * @returns entries reset, or -EINVAL: no ring
+ * @kvm kvm_vm_ioctl_reset_dirty_pages
+ */
+export function dirtyRingsReset(vm: VmState): number {
+  if (vm.dirtyRingSize === 0) return -EINVAL;
+  vm.locks.acquire(LOCK_SLOTS);
+  let cleared = 0;
+  for (const vcpu of vm.vcpus) if (vcpu.dirtyRing !== null) cleared += dirtyRingReset(vm, vcpu.dirtyRing);
+  vm.locks.release(LOCK_SLOTS);
+  if (cleared > 0) flushRemoteTlbs(vm);
+  return cleared;
+}
+
+/**
+ * Before entering the guest: true, with the exit set up, while the ring is nearly full.
+ * @kvm kvm_dirty_ring_check_request
+ */
+export function dirtyRingCheckRequest(vcpu: VcpuState): boolean {
+  if (!checkRequest(vcpu, REQ_DIRTY_RING_SOFT_FULL) || vcpu.dirtyRing === null || !vcpu.dirtyRing.softFull)
+    return false;
+  // Until userspace has reset entries, the next attempt ends here too.
+  makeRequest(vcpu, REQ_DIRTY_RING_SOFT_FULL);
+  vcpu.run.exitReason = KVM_EXIT_DIRTY_RING_FULL;
+  if (vcpu.vm.trace.enabled) vcpu.vm.trace.emit('kvm_dirty_ring_exit', { text: `vcpu ${vcpu.id}` });
+  return true;
 }

@@ -72,8 +72,4 @@ export function isVisibleMemslot(slot: Memslot | null): boolean {
 }
 
 /** What an update does to a slot. @kvm enum kvm_mr_change */
-export const KVM_MR_CREATE = 0;
-export const KVM_MR_DELETE = 1;
-export const KVM_MR_MOVE = 2;
-export const KVM_MR_FLAGS_ONLY = 3;
-export type MemslotChange = typeof KVM_MR_CREATE | typeof KVM_MR_DELETE | typeof KVM_MR_MOVE | typeof KVM_MR_FLAGS_ONLY;
+export type MemslotChange = 'create' | 'delete' | 'move' | 'flags-only';

@@ -9,12 +9,9 @@ import {
   KVM_MEM_MAX_NR_PAGES,
   KVM_MEM_READONLY,
   KVM_MEM_SLOTS_NUM,
-  KVM_MR_CREATE,
-  KVM_MR_DELETE,
-  KVM_MR_FLAGS_ONLY,
-  KVM_MR_MOVE,
   KVM_USER_MEM_SLOTS,
   Memslot,
+  type MemslotChange,
 } from './memslot.ts';
 import { setMemslot } from './update.ts';
 
@@ -57,13 +54,18 @@ function checkRegion(vm: VmState, region: MemoryRegion): number {
   return size / 4096n > BigInt(KVM_MEM_MAX_NR_PAGES) ? -EINVAL : 0;
 }
 
-/** What the change of an existing slot is; 0 when nothing changes is told by `null`. */
-function changeOf(old: Memslot, region: MemoryRegion, baseGfn: number, npages: number): number | null {
+/** What is to be done with an existing slot, or why not. */
+function changeOf(
+  old: Memslot,
+  region: MemoryRegion,
+  baseGfn: number,
+  npages: number,
+): MemslotChange | 'none' | number {
   if ((region.flags & KVM_MEM_GUEST_MEMFD) !== 0) return -EINVAL;
   if (Number(region.userspaceAddr) !== old.userspaceAddr || npages !== old.npages) return -EINVAL;
   if (((region.flags ^ old.flags) & (KVM_MEM_READONLY | KVM_MEM_GUEST_MEMFD)) !== 0) return -EINVAL;
-  if (baseGfn !== old.baseGfn) return KVM_MR_MOVE;
-  return region.flags !== old.flags ? KVM_MR_FLAGS_ONLY : null;
+  if (baseGfn !== old.baseGfn) return 'move';
+  return region.flags !== old.flags ? 'flags-only' : 'none';
 }
 
 /** @kvm kvm_check_memslot_overlap */
@@ -94,21 +96,21 @@ export function setMemoryRegion(vm: VmState, region: MemoryRegion): number {
   const asId = region.slot >>> 16;
   const id = region.slot & 0xffff;
   const old = vm.slots.sets[asId]!.idToMemslot(id);
-  if (region.memorySize === 0n) return old === null ? -EINVAL : setMemslot(vm, old, null, KVM_MR_DELETE);
+  if (region.memorySize === 0n) return old === null ? -EINVAL : setMemslot(vm, old, null, 'delete');
 
   const baseGfn = Number(region.guestPhysAddr / 4096n);
   const npages = Number(region.memorySize / 4096n);
-  const change = old === null ? KVM_MR_CREATE : changeOf(old, region, baseGfn, npages);
-  if (change === null) return 0;
-  if (change < 0) return change;
-  if (change !== KVM_MR_FLAGS_ONLY && overlaps(vm, asId, id, baseGfn, baseGfn + npages)) return -EEXIST;
+  const change = old === null ? 'create' : changeOf(old, region, baseGfn, npages);
+  if (change === 'none') return 0;
+  if (typeof change === 'number') return change;
+  if (change !== 'flags-only' && overlaps(vm, asId, id, baseGfn, baseGfn + npages)) return -EEXIST;
 
   const next = new Memslot(id, asId, baseGfn, npages, region.flags, Number(region.userspaceAddr));
   if ((region.flags & KVM_MEM_GUEST_MEMFD) !== 0) {
     const r = bindGmem(vm, next, region);
     if (r !== 0) return r;
   }
-  const r = setMemslot(vm, old, next, change as 0 | 2 | 3);
+  const r = setMemslot(vm, old, next, change);
   if (r !== 0) gmemUnbind(next);
   return r;
 }

@@ -12,16 +12,7 @@ import {
   invalidateMmioSptes,
 } from '../mmu/slot-hooks.ts';
 import type { VmState } from '../vm-state.ts';
-import {
-  KVM_MEM_LOG_DIRTY_PAGES,
-  KVM_MEMSLOT_INVALID,
-  KVM_MR_CREATE,
-  KVM_MR_DELETE,
-  KVM_MR_FLAGS_ONLY,
-  KVM_MR_MOVE,
-  Memslot,
-  type MemslotChange,
-} from './memslot.ts';
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, Memslot, type MemslotChange } from './memslot.ts';
 
 /** The first half of an update: readers see `next` instead of `old`, and that an update is in flight. */
 export function beginSwap(vm: VmState, asId: number, old: Memslot | null, next: Memslot | null): void {
@@ -75,7 +66,7 @@ function prepareMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | n
     next.dirtyBitmap = new Uint8Array(Math.ceil(next.npages / 64) * 8);
     if ((vm.manualDirtyLogProtect & 2) !== 0) setAllPages(next.dirtyBitmap, next.npages);
   }
-  if (change === KVM_MR_FLAGS_ONLY) {
+  if (change === 'flags-only') {
     next.arch = old!.arch;
     return 0;
   }
@@ -89,13 +80,13 @@ function setAllPages(bitmap: Uint8Array, npages: number): void {
 
 /** @kvm kvm_commit_memory_region */
 function commitMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | null, change: MemslotChange): void {
-  if (change === KVM_MR_DELETE) vm.slots.nrMemslotPages -= old!.npages;
-  else if (change === KVM_MR_CREATE) vm.slots.nrMemslotPages += next!.npages;
+  if (change === 'delete') vm.slots.nrMemslotPages -= old!.npages;
+  else if (change === 'create') vm.slots.nrMemslotPages += next!.npages;
   const oldLogs = old === null ? 0 : old.flags & KVM_MEM_LOG_DIRTY_PAGES;
   const newLogs = next === null ? 0 : next.flags & KVM_MEM_LOG_DIRTY_PAGES;
   if (oldLogs !== newLogs) vm.slots.nrDirtyLogging += newLogs !== 0 ? 1 : -1;
   archCommitMemoryRegion(vm, old, next, change);
-  if (change === KVM_MR_DELETE) gmemUnbind(old!);
+  if (change === 'delete') gmemUnbind(old!);
 }
 
 /**
@@ -106,7 +97,7 @@ function commitMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | nu
 export function setMemslot(vm: VmState, old: Memslot | null, next: Memslot | null, change: MemslotChange): number {
   vm.locks.acquire(LOCK_SLOTS_ARCH);
   const asId = (old ?? next)!.asId;
-  const invalid = change === KVM_MR_DELETE || change === KVM_MR_MOVE ? invalidateMemslot(vm, old!) : null;
+  const invalid = change === 'delete' || change === 'move' ? invalidateMemslot(vm, old!) : null;
   const r = prepareMemoryRegion(vm, old, next, change);
   if (r !== 0) {
     if (invalid !== null) swapActive(vm, asId, invalid, old);

@@ -1,0 +1,92 @@
+/** What the vendor module gives to the rest of KVM (@kvm kvm-x86-ops.h): filled by src/kvm/svm. */
+import type { DescriptorTable, SegmentDesc } from './emulate/ops.ts';
+import type { VcpuState } from './vcpu-state.ts';
+
+/** What the last exit said, halves; one per vendor module, overwritten by every `getExitInfo` (@kvm kvm_x86_get_exit_info). */
+export interface ExitInfo {
+  reason: number;
+  info1Lo: number;
+  info1Hi: number;
+  info2Lo: number;
+  info2Hi: number;
+  intrInfo: number;
+  errorCode: number;
+}
+
+export interface VendorOps {
+  readonly name: 'svm' | 'vmx';
+  /** Guest paging is done by hardware with a second table (NPT, EPT). */
+  readonly tdpEnabled: boolean;
+  /** Largest TDP root level: 4 or 5. */
+  readonly maxTdpLevel: number;
+  /** Largest huge page: 1 = 4K, 2 = 2M, 3 = 1G. */
+  readonly maxHugePageLevel: number;
+  /** 0, or -ENOMEM. */
+  vcpuCreate(vcpu: VcpuState): number;
+  vcpuFree(vcpu: VcpuState): void;
+  vcpuReset(vcpu: VcpuState, initEvent: boolean): void;
+  /** The vCPU's registers go into the processor, those of the vCPU that was there before out of it. */
+  vcpuLoad(vcpu: VcpuState): void;
+  afterSetCpuid(vcpu: VcpuState): void;
+  /** Programs the root table `rootPfn` (nested CR3, or CR3 when there is no TDP). */
+  loadMmuPgd(vcpu: VcpuState, rootPfn: number, rootLevel: number): void;
+  flushTlbAll(vcpu: VcpuState): void;
+  flushTlbCurrent(vcpu: VcpuState): void;
+  flushTlbGva(vcpu: VcpuState, lo: number, hi: number): void;
+  flushTlbGuest(vcpu: VcpuState): void;
+  getCpl(vcpu: VcpuState): number;
+  getSegment(vcpu: VcpuState, sreg: number, seg: SegmentDesc): void;
+  setSegment(vcpu: VcpuState, sreg: number, seg: SegmentDesc): void;
+  /** Base of a segment, halves in `out`. */
+  getSegmentBase(vcpu: VcpuState, sreg: number, out: Int32Array): void;
+  /** True when CS is a 64-bit code segment (its L bit); `csDb` is its D bit. */
+  csL(vcpu: VcpuState): boolean;
+  csDb(vcpu: VcpuState): boolean;
+  getIdt(vcpu: VcpuState, dt: DescriptorTable): void;
+  setIdt(vcpu: VcpuState, dt: DescriptorTable): void;
+  getGdt(vcpu: VcpuState, dt: DescriptorTable): void;
+  setGdt(vcpu: VcpuState, dt: DescriptorTable): void;
+  getRflags(vcpu: VcpuState): number;
+  setRflags(vcpu: VcpuState, value: number): void;
+  setCr0(vcpu: VcpuState, value: number): void;
+  setCr4(vcpu: VcpuState, value: number): void;
+  setEfer(vcpu: VcpuState, value: number): void;
+  setDr7(vcpu: VcpuState, value: number): void;
+  /** Debug registers the guest wrote without exits go into KVM's copies. */
+  syncDirtyDebugRegs(vcpu: VcpuState): void;
+  updateExceptionBitmap(vcpu: VcpuState): void;
+  /** @kvm get_msr, set_msr: 0, 1 for #GP, or KVM_MSR_RET_UNSUPPORTED; the value read goes into `vcpu.x86.msrValue`. */
+  getMsr(vcpu: VcpuState, msr: number, hostInitiated: boolean): number;
+  setMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, hostInitiated: boolean): number;
+  /** Enters the guest once. HOT */
+  vcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void;
+  /** Handles the exit: 1 resume, 0 to userspace, negative -errno. HOT */
+  handleExit(vcpu: VcpuState): number;
+  getExitInfo(vcpu: VcpuState): ExitInfo;
+  /** The kernel's name of an exit reason, as the `kvm_exit` event prints it. */
+  exitReasonName(reason: number): string;
+  injectException(vcpu: VcpuState): void;
+  injectIrq(vcpu: VcpuState, reinjected: boolean): void;
+  injectNmi(vcpu: VcpuState): void;
+  cancelInjection(vcpu: VcpuState): void;
+  /** 1 allowed, 0 not now, -EBUSY. */
+  nmiAllowed(vcpu: VcpuState, forInjection: boolean): number;
+  interruptAllowed(vcpu: VcpuState, forInjection: boolean): number;
+  enableIrqWindow(vcpu: VcpuState): void;
+  enableNmiWindow(vcpu: VcpuState): void;
+  getNmiMask(vcpu: VcpuState): boolean;
+  setNmiMask(vcpu: VcpuState, masked: boolean): void;
+  getIfFlag(vcpu: VcpuState): boolean;
+  updateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void;
+  /** @kvm check_emulate_instruction: X86EMUL_*. */
+  checkEmulateInstruction(vcpu: VcpuState, emulType: number): number;
+  /** Skips the current instruction: 1 done, 0 went to userspace. */
+  skipEmulatedInstruction(vcpu: VcpuState): number;
+  /** The vendor's hypercall instruction, three bytes. */
+  patchHypercall(out: Uint8Array): void;
+  /** Instruction bytes the exit delivered (DecodeAssists): offset of them in `vcpu.vm.memory.u8`, length; length 0 for none. */
+  exitInsnLength(vcpu: VcpuState): number;
+  exitInsnAddress(vcpu: VcpuState): number;
+  getInterruptShadow(vcpu: VcpuState): number;
+  setInterruptShadow(vcpu: VcpuState, mask: number): void;
+}
