@@ -1,0 +1,198 @@
+/**
+ * The interpreter's loop in WebAssembly: find the record at RIP, call its handler through the table, account, go on with the record
+ * that is linked to it. Links stay inside a page, so following one needs no translation; everything else looks RIP up again through
+ * the code tag of the TLB. HOT
+ */
+import { DB_VECTOR } from '../../arch/exceptions.ts';
+import { CS, RFLAGS_TF } from '../../arch/registers.ts';
+import {
+  CODE_SLOTS,
+  CODE_TABLE_SIZE,
+  CODE_TABLES,
+  CODE_TAGS,
+  EMPTY_RECORD,
+  SLOT_MODE_STEP,
+} from '../decode/code-layout.ts';
+import { RECORD_HANDLER, RECORD_IMM, RECORD_LENGTH, RECORD_NEXT, RECORD_TAKEN } from '../decode/record.ts';
+import { setState32, setState64, state32, state64 } from '../semantics/state-access.ts';
+import { STATUS_JUMPED, STATUS_REPEAT, STATUS_STALE, STATUS_TAKEN, type Support } from '../semantics/support.ts';
+import {
+  BUDGET_AT,
+  CODE_BASE,
+  CODE_MODE_AT,
+  DR_AT,
+  INT_SHADOW_AT,
+  MMU_INDEX_AT,
+  RFLAGS_AT,
+  RIP_AT,
+  SEG,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_SIZE,
+  STATUS_BUDGET,
+  STATUS_OK,
+  STATUS_RELOAD,
+  TLB_BASE,
+  TLB_CODE_TAG,
+  TLB_ENTRIES,
+  TLB_ENTRY_SIZE,
+  TLB_PAGE,
+} from '../state.ts';
+import { type Code, type I32, type I64, i32, i64, T_I32, T_I64 } from '../wasm/code.ts';
+import { call, type FunctionRef, type Label, setGlobal } from '../wasm/function.ts';
+import type { ModuleBuilder } from '../wasm/module.ts';
+
+/** DR6.BS: a single step. */
+const DR6_BS = 1 << 14;
+/** INT_SHADOW_AT holds this while the instruction in the shadow executes, so that one that casts a new shadow can be told. */
+const SHADOW_ACTIVE = 2;
+
+/** () -> the record at RIP, or 0 when the TLB or the decoder does not have it. */
+function defineLookup(m: ModuleBuilder): FunctionRef {
+  return m.function([], [T_I32], (f) => {
+    const mode = f.i32(state32(CODE_MODE_AT));
+    const linear = f.i64(state64(RIP_AT));
+    f.if(i32.ne(mode.get, i32.const(2)), () => {
+      const cs = SEG + CS * SEG_SIZE;
+      // A page in which the limit ends is decoded instruction by instruction.
+      const base = f.i64(state64(cs + SEG_BASE));
+      const at = f.i64(i64.add(linear.get, base.get));
+      const pageEnd = i64.sub(i64.or(at.get, i64.const(0xfff)), base.get);
+      f.if(i64.gtU(pageEnd, i64.extendU(state32(cs + SEG_LIMIT))), () => f.return(i32.const(0)));
+      f.do(linear.set(i64.and(at.get, i64.const(0xffffffff))));
+    });
+    const index = i32.and(i32.wrap(i64.shrU(linear.get, i64.const(12))), i32.const(TLB_ENTRIES - 1));
+    const context = i32.mul(state32(MMU_INDEX_AT), i32.const(TLB_ENTRIES * TLB_ENTRY_SIZE));
+    const entry = f.i32(i32.add(i32.mul(index, i32.const(TLB_ENTRY_SIZE)), context));
+    const tag = i64.load(entry.get, TLB_BASE + TLB_CODE_TAG);
+    f.if(i64.ne(i64.and(linear.get, i64.const(-4096)), tag), () => f.return(i32.const(0)));
+    const page = f.i32(i32.load(entry.get, TLB_BASE + TLB_PAGE));
+    const frame = i32.add(i32.shrU(page.get, i32.const(12)), i32.mul(mode.get, i32.const(SLOT_MODE_STEP)));
+    const slot = f.i32(i32.and(frame, i32.const(CODE_SLOTS - 1)));
+    const wanted = i32.add(i32.add(page.get, mode.get), i32.const(1));
+    f.if(i32.ne(i32.load(i32.shl(slot.get, i32.const(2)), CODE_TAGS), wanted), () => f.return(i32.const(0)));
+    const inPage = i32.shl(i32.and(i32.wrap(linear.get), i32.const(0xfff)), i32.const(2));
+    f.do(i32.load(i32.add(i32.mul(slot.get, i32.const(CODE_TABLE_SIZE)), inPage), CODE_TABLES));
+  });
+}
+
+const callHandler = (type: number, record: I32): I32 =>
+  [record, i32.load(record, RECORD_HANDLER), 0x11, leb(type), 0] as unknown as I32;
+const leb = (value: number): Code => (value < 128 ? [value] : [(value & 127) | 128, value >> 7]);
+
+/** () -> status: runs until something stops it. */
+export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
+  const lookup = defineLookup(m);
+  const handlerType = m.type([T_I32], [T_I32]);
+
+  /** () -> whether TF is set or an interrupt shadow is cast, which then becomes active. */
+  const attend = m.function([], [T_I32], (f) => {
+    const shadow = state32(INT_SHADOW_AT);
+    f.if(shadow, () => f.do(setState32(INT_SHADOW_AT, i32.const(SHADOW_ACTIVE))));
+    const tf = i32.and(state32(RFLAGS_AT), i32.const(RFLAGS_TF));
+    f.do(i32.or(tf, i32.ne(shadow, i32.const(0))));
+  });
+  /** (attention) -> status, after an instruction that retired with attention. */
+  const attended = m.function([T_I32], [T_I32], (f) => {
+    f.if(i32.eq(state32(INT_SHADOW_AT), i32.const(SHADOW_ACTIVE)), () => f.do(setState32(INT_SHADOW_AT, i32.const(0))));
+    f.if(i32.and(f.param32(0).get, i32.const(RFLAGS_TF)), () => {
+      f.do(setState32(DR_AT + 6 * 8, i32.or(state32(DR_AT + 6 * 8), i32.const(DR6_BS))));
+      f.return(call(s.raise, i32.const(DB_VECTOR), i32.const(-1)));
+    });
+    f.do(i32.const(STATUS_OK));
+  });
+
+  /** (RIP, RIP) -> whether both are in one linear page. */
+  const samePage = m.function([T_I64, T_I64], [T_I32], (f) => {
+    const [a, b] = [f.param64(0), f.param64(1)];
+    f.if(i32.ne(state32(CODE_MODE_AT), i32.const(2)), () => {
+      const base = state64(SEG + CS * SEG_SIZE + SEG_BASE);
+      f.do(a.set(i64.add(a.get, base)), b.set(i64.add(b.get, base)));
+    });
+    f.do(i64.ltU(i64.xor(a.get, b.get), i64.const(4096)));
+  });
+
+  return m.function([], [T_I32], (f) => {
+    const record = f.i32(i32.const(EMPTY_RECORD));
+    const next = f.i32();
+    const status = f.i32();
+    /** Address of the link that led, or should lead, to the next record; 0 for none. */
+    const link = f.i32();
+    /** RIP of the instruction that holds the link. */
+    const before = f.i64();
+    const attention = f.i32();
+    const stop = (value: I32): void => {
+      f.do(call(s.sync, record.get));
+      f.return(value);
+    };
+    /** Counts the instruction; ends the run when the budget is spent. */
+    const retire = (): void => {
+      const budget = status;
+      f.do(setState32(BUDGET_AT, budget.tee(i32.sub(state32(BUDGET_AT), i32.const(1)))));
+      f.if(attention.get, () => {
+        f.if(next.tee(call(attended, attention.get)), () => stop(next.get));
+        f.do(attention.set(call(attend)));
+      });
+      f.if(i32.leS(budget.get, i32.const(0)), () => stop(i32.const(STATUS_BUDGET)));
+    };
+    /** Goes on with the record that `field` of the current one links to, or looks it up and links it. */
+    const follow = (field: number, execute: Label, again: Label, distance: I64): void => {
+      f.do(link.set(i32.add(record.get, i32.const(field))));
+      f.if(next.tee(i32.load(record.get, field)), () => {
+        f.do(record.set(next.get));
+        f.br(execute);
+      });
+      f.do(before.set(i64.sub(state64(RIP_AT), distance)));
+      f.br(again);
+    };
+
+    f.do(setGlobal(s.seenBudget, state32(BUDGET_AT)), attention.set(call(attend)));
+    f.if(i32.leS(state32(BUDGET_AT), i32.const(0)), () => stop(i32.const(STATUS_BUDGET)));
+    f.loop((again) => {
+      f.if(
+        next.tee(call(lookup)),
+        () => {
+          f.if(link.get, () => {
+            f.if(call(samePage, state64(RIP_AT), before.get), () => f.do(i32.store(link.get, 0, next.get)));
+          });
+        },
+        () => {
+          f.do(call(s.sync, i32.const(EMPTY_RECORD)));
+          f.do(next.set(call(s.fetch)));
+          f.if(i32.ltU(next.get, i32.const(CODE_BASE)), () => f.return(next.get));
+        },
+      );
+      f.do(record.set(next.get), link.set(i32.const(0)));
+      f.loop((execute) => {
+        f.do(status.set(callHandler(handlerType, record.get)));
+        f.if(i32.eqz(status.get), () => {
+          f.do(setState64(RIP_AT, i64.add(state64(RIP_AT), i64.load8U(record.get, RECORD_LENGTH))));
+          retire();
+          follow(RECORD_NEXT, execute, again, i64.load8U(record.get, RECORD_LENGTH));
+        });
+        f.if(i32.eq(status.get, i32.const(STATUS_TAKEN)), () => {
+          retire();
+          follow(RECORD_TAKEN, execute, again, i64.load(record.get, RECORD_IMM));
+        });
+      });
+      // The link that led to a stale record goes; the next passage makes it anew.
+      f.if(i32.eq(status.get, i32.const(STATUS_STALE)), () => {
+        f.if(link.get, () => f.do(i32.store(link.get, 0, i32.const(0))));
+        f.do(link.set(i32.const(0)));
+        f.br(again);
+      });
+      f.if(i32.eq(status.get, i32.const(STATUS_JUMPED)), () => {
+        retire();
+        f.do(link.set(i32.const(0)));
+        f.br(again);
+      });
+      f.if(i32.or(i32.eq(status.get, i32.const(STATUS_RELOAD)), i32.eq(status.get, i32.const(STATUS_REPEAT))), () => {
+        retire();
+        f.do(attention.set(call(attend)), link.set(i32.const(0)));
+        f.br(again);
+      });
+      stop(status.get);
+    });
+    f.unreachable();
+  });
+}

@@ -1,0 +1,22 @@
+/** The encoding table: every encoding that the processor knows, and the index by map and opcode that the decoder uses. */
+import { type Encoding, MAPS } from './encoding.ts';
+import { integerEncodings } from './integer.ts';
+import { EncodingTable } from './rows.ts';
+import { systemEncodings } from './system.ts';
+
+function build(): readonly Encoding[] {
+  const table = new EncodingTable();
+  systemEncodings(table);
+  integerEncodings(table);
+  return table.rows;
+}
+
+/** All rows; a row's id is its position. Where several fit, the first one counts. */
+export const ENCODINGS: readonly Encoding[] = build();
+
+const byOpcode: Encoding[][] = Array.from({ length: MAPS * 256 }, () => []);
+for (const row of ENCODINGS) {
+  for (let i = 0; i < row.span; i++) byOpcode[row.map * 256 + row.opcode + i]!.push(row);
+}
+/** The rows of opcode `opcode` in map `map`, in the table's order. */
+export const encodingsOf = (map: number, opcode: number): readonly Encoding[] => byOpcode[map * 256 + opcode]!;

@@ -1,0 +1,172 @@
+/**
+ * Lazy flags: an instruction stores what it computed, and whoever wants a flag derives it.
+ *
+ * FLAGS_OP says how, FLAGS_RES FLAGS_DST FLAGS_SRC hold result, destination and source sign-extended to 64 bits, so that no derivation
+ * depends on the operand size: order and sign of the extended values are those of the originals. Flags that the manuals leave
+ * undefined have the values that QEMU gives them.
+ *
+ *   kind      CF                      AF                 OF                        ZF SF PF
+ *   EXPLICIT  bits of SRC, in their RFLAGS positions ............................................
+ *   ADD       carry out of the sign   res ^ dst ^ src    res differs from both     from RES
+ *   SUB       dst < src               same               dst differs from both
+ *   SBB       borrow out of the sign  same               same
+ *   LOGIC     0                       0                  0
+ *   INC, DEC  SRC bit 0               res ^ dst          sign flipped upwards, downwards
+ *   RESULT    SRC bit 0               SRC bit 4          SRC bit 11
+ */
+import { RFLAGS_AF, RFLAGS_CF, RFLAGS_OF, RFLAGS_PF, RFLAGS_SF, RFLAGS_ZF } from '../../arch/registers.ts';
+import { FLAGS_DST, FLAGS_OP, FLAGS_RES, FLAGS_SRC } from '../state.ts';
+import { type Code, type I32, type I64, i32, i64, T_I32 } from '../wasm/code.ts';
+import { call, type FunctionBuilder, type FunctionRef } from '../wasm/function.ts';
+import type { ModuleBuilder } from '../wasm/module.ts';
+import { setState32, setState64, state32, state64 } from './state-access.ts';
+
+export const FL_EXPLICIT = 0;
+export const FL_ADD = 1;
+export const FL_SUB = 2;
+export const FL_SBB = 3;
+export const FL_LOGIC = 4;
+export const FL_INC = 5;
+export const FL_DEC = 6;
+export const FL_RESULT = 7;
+
+/** CF PF AF ZF SF OF. */
+export const STATUS_FLAGS = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF;
+
+const res = state64(FLAGS_RES);
+const dst = state64(FLAGS_DST);
+const src = state64(FLAGS_SRC);
+const srcLow = state32(FLAGS_SRC);
+const sign = (value: I64): I32 => i32.wrap(i64.shrU(value, i64.const(63)));
+const bitOfSrc = (bit: number): I32 => i32.and(i32.shrU(srcLow, i32.const(bit)), i32.const(1));
+
+/** The functions that derive flags; each answers 0 or 1, `status` the whole word. */
+export interface FlagFunctions {
+  readonly carry: FunctionRef;
+  readonly overflow: FunctionRef;
+  readonly adjust: FunctionRef;
+  readonly parity: FunctionRef;
+  readonly zero: FunctionRef;
+  readonly sign: FunctionRef;
+  readonly status: FunctionRef;
+}
+
+/** Adds the flag functions to a module. */
+export function defineFlagFunctions(m: ModuleBuilder): FlagFunctions {
+  const derive = (perKind: readonly I32[], otherwise: I32): FunctionRef =>
+    m.function([], [T_I32], (f) => {
+      f.switch(
+        state32(FLAGS_OP),
+        perKind.map((value) => () => f.return(value)),
+        () => f.return(otherwise),
+      );
+      f.unreachable();
+    });
+  const zero = i32.const(0);
+  const addCarry = sign(i64.or(i64.and(dst, src), i64.and(i64.or(dst, src), i64.not(res))));
+  const subBorrow = sign(i64.or(i64.and(i64.not(dst), src), i64.and(i64.or(i64.not(dst), src), res)));
+  const subOverflow = sign(i64.and(i64.xor(dst, src), i64.xor(dst, res)));
+  const bit4 = (value: I64): I32 => i32.and(i32.shrU(i32.wrap(value), i32.const(4)), i32.const(1));
+  const arithmeticAdjust = bit4(i64.xor(res, i64.xor(dst, src)));
+  const stepAdjust = bit4(i64.xor(res, dst));
+
+  const carry = derive([bitOfSrc(0), addCarry, i64.ltU(dst, src), subBorrow, zero], bitOfSrc(0));
+  const overflow = derive(
+    [
+      bitOfSrc(11),
+      sign(i64.and(i64.xor(res, dst), i64.xor(res, src))),
+      subOverflow,
+      subOverflow,
+      zero,
+      sign(i64.and(res, i64.not(dst))),
+      sign(i64.and(dst, i64.not(res))),
+    ],
+    bitOfSrc(11),
+  );
+  const adjust = derive(
+    [bitOfSrc(4), arithmeticAdjust, arithmeticAdjust, arithmeticAdjust, zero, stepAdjust, stepAdjust],
+    bitOfSrc(4),
+  );
+  const evenParity = i32.xor(
+    i32.and(i32.popcnt(i32.and(state32(FLAGS_RES), i32.const(0xff))), i32.const(1)),
+    i32.const(1),
+  );
+  const parity = derive([bitOfSrc(2)], evenParity);
+  const zeroFlag = derive([bitOfSrc(6)], i64.eqz(res));
+  const signFlag = derive([bitOfSrc(7)], sign(res));
+  const at = (ref: FunctionRef, bit: number): I32 => i32.shl(call(ref), i32.const(bit));
+  const status = m.function([], [T_I32], (f) => {
+    f.if(i32.eqz(state32(FLAGS_OP)), () => f.return(srcLow));
+    f.do(
+      [call(carry), at(parity, 2), at(adjust, 4), at(zeroFlag, 6), at(signFlag, 7), at(overflow, 11)].reduce((a, b) =>
+        i32.or(a, b),
+      ),
+    );
+  });
+  return { carry, overflow, adjust, parity, zero: zeroFlag, sign: signFlag, status };
+}
+
+/** Stores the lazy flags of a result; `dstValue` and `srcValue` where the kind wants them. */
+export function storeFlags(kind: number, result: I64, dstValue?: I64, srcValue?: I64): Code {
+  return [
+    setState32(FLAGS_OP, i32.const(kind)),
+    setState64(FLAGS_RES, result),
+    dstValue === undefined ? [] : setState64(FLAGS_DST, dstValue),
+    srcValue === undefined ? [] : setState64(FLAGS_SRC, srcValue),
+  ];
+}
+
+/** Stores all six status flags as a word. */
+export function storeExplicitFlags(word: I32): Code {
+  return [
+    setState64(FLAGS_SRC, i64.extendU(i32.and(word, i32.const(STATUS_FLAGS)))),
+    setState32(FLAGS_OP, i32.const(FL_EXPLICIT)),
+  ];
+}
+
+/**
+ * Condition `cc` (0 to 15, as the low four bits of Jcc) as 0 or 1. A comparison that was a subtraction is decided on its operands.
+ */
+export function condition(f: FunctionBuilder, flags: FlagFunctions, cc: number): I32 {
+  const result = f.i32();
+  const isSub = i32.eq(state32(FLAGS_OP), i32.const(FL_SUB));
+  const either = (fast: I32, slow: I32): void =>
+    f.if(
+      isSub,
+      () => f.do(result.set(fast)),
+      () => f.do(result.set(slow)),
+    );
+  const known = (fast: I32, slow: FunctionRef): void =>
+    f.if(
+      state32(FLAGS_OP),
+      () => f.do(result.set(fast)),
+      () => f.do(result.set(call(slow))),
+    );
+  const less = i32.xor(call(flags.sign), call(flags.overflow));
+  switch (cc >> 1) {
+    case 0:
+      f.do(result.set(call(flags.overflow)));
+      break;
+    case 1:
+      either(i64.ltU(dst, src), call(flags.carry));
+      break;
+    case 2:
+      known(i64.eqz(res), flags.zero);
+      break;
+    case 3:
+      either(i64.leU(dst, src), i32.or(call(flags.carry), call(flags.zero)));
+      break;
+    case 4:
+      known(i64.ltS(res, i64.const(0)), flags.sign);
+      break;
+    case 5:
+      f.do(result.set(call(flags.parity)));
+      break;
+    case 6:
+      either(i64.ltS(dst, src), less);
+      break;
+    default:
+      either(i64.leS(dst, src), i32.or(call(flags.zero), less));
+  }
+  return (cc & 1) !== 0 ? i32.eqz(result.get) : result.get;
+}
