@@ -1,0 +1,143 @@
+import { describe, expect, it } from 'vitest';
+import { type RunImageOptions, runImage } from './run-image.ts';
+
+const MIB = 1024 * 1024;
+
+/** Runs code to its end and keeps what it printed. */
+async function run(image: Uint8Array, options: Partial<RunImageOptions> = {}) {
+  const text: number[] = [];
+  const result = await runImage({
+    file: 'guest',
+    image,
+    memoryBytes: 16 * MIB,
+    timeoutMs: 20_000,
+    onSerial: (byte) => text.push(byte),
+    ...options,
+  });
+  return { ...result, text: String.fromCharCode(...text) };
+}
+
+const flat = (...code: number[]): Uint8Array => Uint8Array.from(code);
+
+/** A 64-bit ELF of one segment at 1 MiB. */
+function elf64(...code: number[]): Uint8Array {
+  const bytes = new Uint8Array(120 + code.length);
+  const v = new DataView(bytes.buffer);
+  bytes.set([0x7f, 0x45, 0x4c, 0x46, 2, 1, 1]);
+  v.setUint16(16, 2, true);
+  v.setUint16(18, 62, true);
+  v.setBigUint64(24, 0x100000n, true);
+  v.setBigUint64(32, 64n, true);
+  v.setUint16(54, 56, true);
+  v.setUint16(56, 1, true);
+  v.setUint32(64, 1, true);
+  v.setBigUint64(72, 120n, true);
+  v.setBigUint64(88, 0x100000n, true);
+  v.setBigUint64(96, BigInt(code.length), true);
+  v.setBigUint64(104, BigInt(code.length), true);
+  bytes.set(code, 120);
+  return bytes;
+}
+
+/** A multiboot kernel by the addresses of its header, code right after it. */
+function multiboot(...code: number[]): Uint8Array {
+  const flags = 1 << 16;
+  const words = Uint32Array.of(0x1badb002, flags, -(0x1badb002 + flags), 0x100000, 0x100000, 0, 0, 0x100020);
+  return new Uint8Array([...new Uint8Array(words.buffer), ...code]);
+}
+
+const HANG = [0xeb, 0xfe]; // jmp .
+const EXIT_AL = [0xe6, 0xf4]; // out 0xf4, al
+
+describe('end states of a run', () => {
+  it('debug-exit: the status is (value << 1) | 1', async () => {
+    // mov al, 0x10; out 0xf4, al
+    const { end } = await run(flat(0xb0, 0x10, ...EXIT_AL, ...HANG));
+    expect(end).toMatchObject({ kind: 'debug-exit', status: 33 });
+  });
+
+  it('halt', async () => {
+    expect((await run(flat(0xfa, 0xf4))).end).toMatchObject({ kind: 'halt', status: 4 });
+  });
+
+  it('power-off: mov dx, 0x604; mov ax, 0x2000; out dx, ax', async () => {
+    const { end } = await run(flat(0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, ...HANG));
+    expect(end).toMatchObject({ kind: 'poweroff', status: 0 });
+  });
+
+  it('reset: mov dx, 0xcf9; mov al, 6; out dx, al', async () => {
+    const { end } = await run(flat(0xba, 0xf9, 0x0c, 0xb0, 0x06, 0xee, ...HANG));
+    expect(end).toMatchObject({ kind: 'reset', status: 6 });
+  });
+
+  it('triple fault: lidt of an empty table; int3', async () => {
+    const { end } = await run(flat(0x0f, 0x01, 0x1e, 0x20, 0x00, 0xcc, ...new Array(32).fill(0)));
+    expect(end).toMatchObject({ kind: 'shutdown', status: 8 });
+  });
+
+  it('code in a hole is what KVM cannot emulate: mov eax, 0xd0000000; jmp rax', async () => {
+    const { end } = await run(elf64(0xb8, 0x00, 0x00, 0x00, 0xd0, 0xff, 0xe0));
+    expect(end).toMatchObject({ kind: 'internal-error', status: 12 });
+    expect(end.detail).toContain('rip 0xd0000000');
+  });
+
+  it('timeout', async () => {
+    const { end } = await run(flat(...HANG), { timeoutMs: 30 });
+    expect(end).toMatchObject({ kind: 'timeout', status: 14 });
+    expect(end.detail).toContain('rip 0x0');
+  });
+
+  it('max-instructions, exactly', async () => {
+    const { end, instructions } = await run(flat(...HANG), { maxInstructions: 5_000 });
+    expect(end).toMatchObject({ kind: 'max-instructions', status: 16 });
+    expect(instructions).toBe(5_000);
+  });
+
+  it('interrupted', async () => {
+    expect((await run(flat(...HANG), { interrupted: () => true })).end).toMatchObject({
+      kind: 'interrupted',
+      status: 18,
+    });
+  });
+});
+
+describe('a guest and its devices', () => {
+  it('writes strings to the serial port: mov dx, 0x3f8; mov si, text; mov cx, 5; rep outsb', async () => {
+    const code = [0xba, 0xf8, 0x03, 0xbe, 0x0e, 0x00, 0xb9, 0x05, 0x00, 0xfc, 0xf3, 0x6e, 0xf4, 0x90];
+    const { text, exits } = await run(flat(...code, ...new TextEncoder().encode('hello')));
+    expect(text).toBe('hello');
+    expect(exits['hlt']).toBe(1);
+  });
+
+  it('reads its input: in al, dx; out dx, al; three times', async () => {
+    const echo = [0xec, 0xee];
+    const { text } = await run(flat(0xba, 0xf8, 0x03, ...echo, ...echo, ...echo, 0xf4), {
+      onBoard: (board) => board.serial.receive(new TextEncoder().encode('abc')),
+    });
+    expect(text).toBe('abc');
+  });
+
+  it('a device nobody made reads as ones: mov ebx, 0xd0000000; mov al, [rbx]; out 0xf4, al', async () => {
+    const { end } = await run(elf64(0xbb, 0x00, 0x00, 0x00, 0xd0, 0x8a, 0x03, ...EXIT_AL));
+    expect(end).toMatchObject({ kind: 'debug-exit', status: 0xff });
+  });
+});
+
+describe('entry states', () => {
+  it('multiboot gives its magic in eax: cmp eax, 0x2badb002; jne 1f; mov al, 0x11; out 0xf4, al; 1: hlt', async () => {
+    const { end } = await run(multiboot(0x3d, 0x02, 0xb0, 0xad, 0x2b, 0x75, 0x04, 0xb0, 0x11, ...EXIT_AL, 0xf4));
+    expect(end).toMatchObject({ kind: 'debug-exit', status: 35 });
+  });
+
+  it('runs on either type of VM', async () => {
+    for (const vmType of ['default', 'sw-protected'] as const) {
+      expect((await run(flat(0xb0, 0x01, ...EXIT_AL), { vmType })).end.status).toBe(3);
+    }
+  });
+
+  it('refuses memory that no host has', async () => {
+    await expect(run(flat(0xf4), { memoryBytes: 4096 * MIB })).rejects.toThrow(
+      /^guest: memory of 4096 MiB: a default VM/,
+    );
+  });
+});
