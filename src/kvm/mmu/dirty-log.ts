@@ -15,7 +15,13 @@ export function dirtyLogManualProtectAndInitSet(vm: VmState): boolean {
  * The next write to each page whose bit is set faults, so that it is seen. Bit 0 of the 64-bit mask (halves, not 0) is the slot's page
  * `gfnOffset`. mmu_lock held for write; the caller flushes.
  */
-export function enableLogDirtyPtMasked(vm: VmState, slot: Memslot, gfnOffset: number, maskLo: number, maskHi: number): void {
+export function enableLogDirtyPtMasked(
+  vm: VmState,
+  slot: Memslot,
+  gfnOffset: number,
+  maskLo: number,
+  maskHi: number,
+): void {
   const gfn = slot.baseGfn + gfnOffset;
   if (dirtyLogManualProtectAndInitSet(vm)) {
     // Pages count as dirty from the start, so huge pages were not split when logging began: now they must be.

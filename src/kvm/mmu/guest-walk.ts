@@ -2,13 +2,7 @@
  * KVM's own walk of a guest's page tables: 32-bit, PAE, 4 and 5 levels (@kvm paging_tmpl.h walk_addr_generic). It reads the tables through the
  * slots and the host's mappings, sets A and D as the processor would, and answers a gpa or a page fault.
  */
-import {
-  PFERR_FETCH,
-  PFERR_PRESENT,
-  PFERR_RSVD,
-  PFERR_USER,
-  PFERR_WRITE,
-} from '../../arch/error-code.ts';
+import { PFERR_FETCH, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
 import { numberOf } from '../../arch/halves.ts';
 import {
   PT_ACCESSED_MASK,
@@ -30,7 +24,13 @@ import type { VcpuState } from '../vcpu-state.ts';
 import { gfnToGpa, gpaToGfn } from './gpa.ts';
 import type { GuestWalker } from './guest-walker.ts';
 import type { Mmu } from './mmu-context.ts';
-import { tracePagetableWalk, tracePagingElement, traceSetAccessedBit, traceSetDirtyBit, traceWalkerError } from './mmutrace.ts';
+import {
+  tracePagetableWalk,
+  tracePagingElement,
+  traceSetAccessedBit,
+  traceSetDirtyBit,
+  traceWalkerError,
+} from './mmutrace.ts';
 import { refreshPdptrs } from './pdptrs.ts';
 import { permissionFault } from './permission.ts';
 import { ACC_WRITE_MASK, roleLevel } from './role.ts';
@@ -111,7 +111,15 @@ function updateAccessedDirtyBits(vcpu: VcpuState, walker: GuestWalker, wide: boo
 }
 
 /** Fills the walker's fault. */
-function walkError(vcpu: VcpuState, mmu: Mmu, walker: GuestWalker, lo: number, hi: number, code: number, access: number): boolean {
+function walkError(
+  vcpu: VcpuState,
+  mmu: Mmu,
+  walker: GuestWalker,
+  lo: number,
+  hi: number,
+  code: number,
+  access: number,
+): boolean {
   const { fault } = walker;
   let errorCode = code | (access & (PFERR_WRITE | PFERR_USER));
   if ((access & PFERR_FETCH) !== 0 && (isEferNx(mmu) || isCr4Smep(mmu))) errorCode |= PFERR_FETCH;

@@ -35,7 +35,9 @@ export function hugepageAdjust(vcpu: VcpuState, fault: PageFault): void {
   fault.goalLevel = fault.reqLevel;
   const n = pagesPerLevel(fault.goalLevel);
   if (fault.gfn % n !== fault.pfn % n) {
-    throw new Error(`gfn 0x${fault.gfn.toString(16)} and pfn 0x${fault.pfn.toString(16)} differ inside a level ${fault.goalLevel} page`);
+    throw new Error(
+      `gfn 0x${fault.gfn.toString(16)} and pfn 0x${fault.pfn.toString(16)} differ inside a level ${fault.goalLevel} page`,
+    );
   }
   fault.pfn -= fault.pfn % n;
 }

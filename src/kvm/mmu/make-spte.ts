@@ -12,8 +12,8 @@ import {
   markSpteForAccessTrack,
   SPTE_MMU_PRESENT_MASK,
   SPTE_TDP_AD_DISABLED_HI,
-  spteAdEnabled,
   type SpteWord,
+  spteAdEnabled,
 } from './spte.ts';
 import { pagesPerLevel } from './tdp-iter.ts';
 
@@ -72,7 +72,11 @@ export function makeSpte(
   out.hi = hi;
   if (prefetch) markSpteForAccessTrack(m, out);
   if ((lo & PT_WRITABLE_MASK) !== 0 && slotDirtyTrackEnabled(slot)) {
-    vm.log.warnOnOnce(level > PG_LEVEL_4K, 'make_spte', `writable huge page at gfn 0x${gfn.toString(16)} of a dirty-logged slot`);
+    vm.log.warnOnOnce(
+      level > PG_LEVEL_4K,
+      'make_spte',
+      `writable huge page at gfn 0x${gfn.toString(16)} of a dirty-logged slot`,
+    );
     markPageDirtyInSlot(vm, vcpu, slot, gfn);
   }
   return false;

@@ -13,7 +13,8 @@ import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
  * True when TLBs must be flushed. mmu_lock held for write. @kvm mmu.c kvm_arch_pre_set_memory_attributes
  */
 export function preSetMemoryAttributes(vm: VmState, range: GfnRange): boolean {
-  if (vm.log.warnOnOnce(!vm.hasPrivateMem, 'kvm_arch_pre_set_memory_attributes', 'VM without private memory')) return false;
+  if (vm.log.warnOnOnce(!vm.hasPrivateMem, 'kvm_arch_pre_set_memory_attributes', 'VM without private memory'))
+    return false;
   if (vm.log.warnOnOnce(range.end <= range.start, 'kvm_arch_pre_set_memory_attributes', 'empty range')) return false;
   const { slot } = range;
   const slotEnd = slot.baseGfn + slot.npages;
@@ -46,7 +47,8 @@ function hugepageHasAttrs(vm: VmState, slot: Memslot, gfn: number, level: number
 
 /** After attributes changed: says anew which huge pages are mixed. @kvm mmu.c kvm_arch_post_set_memory_attributes */
 export function postSetMemoryAttributes(vm: VmState, range: GfnRange): boolean {
-  if (vm.log.warnOnOnce(!vm.hasPrivateMem, 'kvm_arch_post_set_memory_attributes', 'VM without private memory')) return false;
+  if (vm.log.warnOnOnce(!vm.hasPrivateMem, 'kvm_arch_post_set_memory_attributes', 'VM without private memory'))
+    return false;
   const { slot, attributes } = range;
   const slotEnd = slot.baseGfn + slot.npages;
   for (let level = PG_LEVEL_2M; level <= KVM_MAX_HUGEPAGE_LEVEL; level++) {

@@ -1,12 +1,5 @@
 /** The kvmmmu trace events (@kvm mmutrace.h). Every caller tests `vm.trace.enabled` first: building the fields costs. */
-import {
-  PFERR_FETCH,
-  PFERR_FLAGS,
-  PFERR_PRESENT,
-  PFERR_RSVD,
-  PFERR_USER,
-  PFERR_WRITE,
-} from '../../arch/error-code.ts';
+import { PFERR_FETCH, PFERR_FLAGS, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
 import { flag, formatFlags, hex64 } from '../../arch/flags.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
@@ -85,7 +78,13 @@ export function traceCheckMmioSpte(vm: VmState, lo: number, hi: number, kvmGen: 
   vm.trace.emit('check_mmio_spte', fields);
 }
 
-export function traceHandleMmioPageFault(vm: VmState, addrLo: number, addrHi: number, gfn: number, access: number): void {
+export function traceHandleMmioPageFault(
+  vm: VmState,
+  addrLo: number,
+  addrHi: number,
+  gfn: number,
+  access: number,
+): void {
   vm.trace.emit('handle_mmio_page_fault', { addr: hex64(addrLo, addrHi), gfn: hex(gfn), access: hex(access) });
 }
 
@@ -113,7 +112,14 @@ export function traceSpteRequested(vm: VmState, fault: PageFault): void {
   vm.trace.emit('kvm_mmu_spte_requested', { gfn: hex(fault.gfn), level: fault.goalLevel });
 }
 
-export function traceSplitHugePage(vm: VmState, gfn: number, lo: number, hi: number, level: number, errno: number): void {
+export function traceSplitHugePage(
+  vm: VmState,
+  gfn: number,
+  lo: number,
+  hi: number,
+  level: number,
+  errno: number,
+): void {
   vm.trace.emit('kvm_mmu_split_huge_page', { gfn: hex(gfn), spte: hex64(lo, hi), level, errno });
 }
 

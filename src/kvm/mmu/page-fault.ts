@@ -49,7 +49,8 @@ function writeProtectFault(vcpu: VcpuState, addrLo: number, addrHi: number, erro
   if (vcpu.vm.log.warnOnOnce(cached, 'kvm_mmu_write_protect_fault', 'a write-protected page is in the MMIO cache')) {
     return RET_PF_EMULATE;
   }
-  if (direct && isWriteToGuestPageTable(errorLo, errorHi) && mmuUnprotectGfnAndRetry(vcpu, addrLo, addrHi)) return RET_PF_RETRY;
+  if (direct && isWriteToGuestPageTable(errorLo, errorHi) && mmuUnprotectGfnAndRetry(vcpu, addrLo, addrHi))
+    return RET_PF_RETRY;
   return RET_PF_EMULATE;
 }
 
@@ -86,7 +87,13 @@ function reservedBitReason(ret: number): string {
  * @returns 1 to resume the guest, 0 to go to userspace, or a negative errno
  * HOT
  */
-export function mmuPageFault(vcpu: VcpuState, addrLo: number, addrHi: number, errorLo: number, errorHi: number): number {
+export function mmuPageFault(
+  vcpu: VcpuState,
+  addrLo: number,
+  addrHi: number,
+  errorLo: number,
+  errorHi: number,
+): number {
   const vm = vcpu.vm;
   const mmu = vcpu.mmu.mmu;
   const stats = vcpu.stats;

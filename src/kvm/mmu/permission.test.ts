@@ -3,7 +3,9 @@ import { describe, expect, it } from 'vitest';
 import { permissionFaultOf, pkruBitmask, updatePermissionBitmask } from './permission.ts';
 import { EXT_CR4_PKE, EXT_CR4_SMAP, EXT_CR4_SMEP, ROLE_CR0_WP, ROLE_EFER_NX } from './role.ts';
 
-const lines = readFileSync(new URL('../../../conformance/permission-fault.txt', import.meta.url), 'utf8').trim().split('\n');
+const lines = readFileSync(new URL('../../../conformance/permission-fault.txt', import.meta.url), 'utf8')
+  .trim()
+  .split('\n');
 
 /** All 1,024 answers for one role, in the file's order. */
 function answers(cpuRole: number, cpuRoleExt: number, ept: boolean): string {

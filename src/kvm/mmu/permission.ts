@@ -2,7 +2,15 @@
  * Whether an access is allowed by the rights that a walk found (@kvm mmu.h permission_fault). The answer for every error code and every
  * combination of rights is computed once a role, as 16 bytes and a mask for protection keys.
  */
-import { PFERR_IMPLICIT_ACCESS_HI, PFERR_FETCH, PFERR_PK, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
+import {
+  PFERR_FETCH,
+  PFERR_IMPLICIT_ACCESS_HI,
+  PFERR_PK,
+  PFERR_PRESENT,
+  PFERR_RSVD,
+  PFERR_USER,
+  PFERR_WRITE,
+} from '../../arch/error-code.ts';
 import { CR0_WP, RFLAGS_AC } from '../../arch/registers.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { Mmu } from './mmu-context.ts';

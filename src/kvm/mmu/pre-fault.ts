@@ -6,13 +6,7 @@ import { memIsPrivate } from '../attributes.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';
 import { gpaToGfn } from './gpa.ts';
-import {
-  RET_PF_EMULATE,
-  RET_PF_FIXED,
-  RET_PF_RETRY,
-  RET_PF_SPURIOUS,
-  RET_PF_WRITE_PROTECTED,
-} from './ret-pf.ts';
+import { RET_PF_EMULATE, RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED } from './ret-pf.ts';
 import { mmuReload } from './roots.ts';
 import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
 

@@ -58,7 +58,13 @@ export const EXT_EFER_LMA = 1 << 7;
 const ACCESS_TEXT = ['---', '--x', 'w--', 'w-x', '-u-', '-ux', 'wu-', 'wux'] as const;
 
 /** The text of a shadow page in kvmmmu events (@kvm mmutrace.h KVM_MMU_PAGE_PRINTK). */
-export function shadowPageText(role: number, gfn: number, validGen: number, rootCount: number, unsync: boolean): string {
+export function shadowPageText(
+  role: number,
+  gfn: number,
+  validGen: number,
+  rootCount: number,
+  unsync: boolean,
+): string {
   const level = roleLevel(role);
   const bytes = (role & ROLE_HAS_4_BYTE_GPTE) !== 0 ? 4 : 8;
   const quadrant = (role & ROLE_QUADRANT_MASK) >> ROLE_QUADRANT_SHIFT;

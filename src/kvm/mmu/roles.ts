@@ -12,7 +12,7 @@ import {
   EFER_NX,
 } from '../../arch/registers.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { guestCpuidIsAmdCompatible } from '../x86/cpuid.ts';
+import { guestCpuidIsIntelCompatible } from '../x86/cpuid.ts';
 import type { Mmu } from './mmu-context.ts';
 import { mmuIsNested } from './mmu-is-nested.ts';
 import { updatePermissions } from './permission.ts';
@@ -100,7 +100,7 @@ function resetGuestPagingMetadata(vcpu: VcpuState, mmu: Mmu): void {
     // Under TDP the processor walks the guest's tables and takes its 1 GiB pages whatever the guest's CPUID says.
     gbPages: vcpu.vm.profile.gbPages,
     pse: isCr4Pse(mmu),
-    amd: guestCpuidIsAmdCompatible(vcpu),
+    amd: !guestCpuidIsIntelCompatible(vcpu),
   });
   updatePermissions(mmu);
 }

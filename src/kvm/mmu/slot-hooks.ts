@@ -66,7 +66,12 @@ export function archFlushShadowAll(vm: VmState): void {
 }
 
 /** The change is done; `old` and `next` are null where there is none. @kvm x86.c kvm_arch_commit_memory_region */
-export function archCommitMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | null, change: SlotChange): void {
+export function archCommitMemoryRegion(
+  vm: VmState,
+  old: Memslot | null,
+  next: Memslot | null,
+  change: SlotChange,
+): void {
   if (vm.mmu.nRequestedMmuPages === 0 && (change === 'create' || change === 'delete')) {
     vm.mmu.nMaxMmuPages = Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES);
   }
@@ -76,7 +81,13 @@ export function archCommitMemoryRegion(vm: VmState, old: Memslot | null, next: M
 /** Dirty logging goes on or off (@kvm x86.c kvm_mmu_slot_apply_flags). */
 function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change: SlotChange): void {
   if (change !== 'flags-only' || next === null || (next.flags & KVM_MEM_READONLY) !== 0) return;
-  if (vm.log.warnOnOnce(((oldFlags ^ next.flags) & KVM_MEM_LOG_DIRTY_PAGES) === 0, 'kvm_mmu_slot_apply_flags', 'no change')) {
+  if (
+    vm.log.warnOnOnce(
+      ((oldFlags ^ next.flags) & KVM_MEM_LOG_DIRTY_PAGES) === 0,
+      'kvm_mmu_slot_apply_flags',
+      'no change',
+    )
+  ) {
     return;
   }
   vm.locks.acquire(LOCK_MMU_READ);

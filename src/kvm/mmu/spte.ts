@@ -230,7 +230,10 @@ export function mmioSpteGeneration(lo: number, hi: number): number {
 /** @kvm mmu.c get_mmio_spte_gfn */
 export function mmioSpteGfn(m: SpteMasks, lo: number, hi: number): number {
   // Below the mitigation's bits the gfn is in place, the bits it took are 5 higher; bit 51 of the MMIO value is not part of it.
-  const low = m.nonpresentOrRsvdHi === 0 ? hi & PT64_FRAME_HI & ~m.mmioMaskHi : hi & ((m.nonpresentOrRsvdHi & -m.nonpresentOrRsvdHi) - 1);
+  const low =
+    m.nonpresentOrRsvdHi === 0
+      ? hi & PT64_FRAME_HI & ~m.mmioMaskHi
+      : hi & ((m.nonpresentOrRsvdHi & -m.nonpresentOrRsvdHi) - 1);
   const moved = (hi >>> 5) & m.nonpresentOrRsvdHi;
   return (low | moved) * 0x100000 + (lo >>> 12);
 }
@@ -255,7 +258,13 @@ export function makeMmioSpte(m: SpteMasks, out: SpteWord, generation: number, gf
 /** An entry that points to the table in frame `childPfn` (@kvm spte.c make_nonleaf_spte). HOT */
 export function makeNonleafSpte(m: SpteMasks, out: SpteWord, childPfn: number, adDisabled: boolean): void {
   out.lo =
-    SPTE_MMU_PRESENT_MASK | (childPfn << 12) | m.presentLo | PT_WRITABLE_MASK | m.user | m.x | (adDisabled ? 0 : m.accessed);
+    SPTE_MMU_PRESENT_MASK |
+    (childPfn << 12) |
+    m.presentLo |
+    PT_WRITABLE_MASK |
+    m.user |
+    m.x |
+    (adDisabled ? 0 : m.accessed);
   out.hi = Math.floor(childPfn / 0x100000) | m.presentHi | (adDisabled ? SPTE_TDP_AD_DISABLED_HI : 0);
 }
 

@@ -2,8 +2,8 @@
 import { APIC_ACCESS_PAGE_PRIVATE_MEMSLOT } from '../../memslots/memslots.ts';
 import { handleNoslotFault } from '../noslot-fault.ts';
 import { RET_PF_CONTINUE, RET_PF_EMULATE } from '../ret-pf.ts';
-import { ACC_ALL } from '../role.ts';
 import type { FaultStage } from '../revisions/revision.ts';
+import { ACC_ALL } from '../role.ts';
 
 /** @kvm mmu.c kvm_faultin_pfn */
 export const apicAccessPage: FaultStage = {

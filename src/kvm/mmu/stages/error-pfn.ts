@@ -21,7 +21,7 @@ function handleErrorPfn(vcpu: VcpuState, fault: PageFault): number {
   if (fault.pfn === KVM_PFN_ERR_HWPOISON) {
     const address = gfnToHvaMemslot(fault.slot, fault.gfn);
     vcpu.vm.mm.sendSignal({ signal: SIGBUS, code: 'MCEERR_AR', address, lsb: 12 });
-    vcpu.signalPending = true;
+    vcpu.signal = true;
     return RET_PF_RETRY;
   }
   return -EFAULT;

@@ -13,7 +13,8 @@ export const fastPath: FaultStage = {
     return ret === RET_PF_INVALID ? RET_PF_CONTINUE : ret;
   },
   explain(_vcpu, fault, verdict) {
-    if (verdict === RET_PF_FIXED) return 'the entry was write-protected for dirty logging: it is writable again and the page is dirty';
+    if (verdict === RET_PF_FIXED)
+      return 'the entry was write-protected for dirty logging: it is writable again and the page is dirty';
     if (verdict === RET_PF_SPURIOUS) return 'the entry already allows the access';
     if (fault.rsvd) return 'reserved-bit faults take the slow path';
     if (!fault.present) return 'nothing is mapped yet';

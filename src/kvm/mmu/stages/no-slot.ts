@@ -1,8 +1,8 @@
 /** A gfn without a slot is emulated MMIO, which is shared only. */
 import { handleNoslotFault } from '../noslot-fault.ts';
 import { RET_PF_CONTINUE } from '../ret-pf.ts';
-import { ACC_ALL } from '../role.ts';
 import type { FaultStage } from '../revisions/revision.ts';
+import { ACC_ALL } from '../role.ts';
 
 /** @kvm mmu.c kvm_handle_noslot_fault */
 export const noSlot: FaultStage = {

@@ -2,8 +2,8 @@
 import { handleNoslotFault } from '../noslot-fault.ts';
 import { isNoslotPfn } from '../pfn.ts';
 import { RET_PF_CONTINUE } from '../ret-pf.ts';
-import { ACC_ALL } from '../role.ts';
 import type { FaultStage } from '../revisions/revision.ts';
+import { ACC_ALL } from '../role.ts';
 
 /** @kvm mmu.c kvm_faultin_pfn */
 export const noslotPfn: FaultStage = {
@@ -12,7 +12,11 @@ export const noslotPfn: FaultStage = {
   underMmuLock: false,
   run(vcpu, fault) {
     if (fault.slot === null || !isNoslotPfn(fault.pfn)) return RET_PF_CONTINUE;
-    vcpu.vm.log.warnOnOnce(true, 'kvm_faultin_pfn', `slot ${fault.slot.id} gave no page for gfn 0x${fault.gfn.toString(16)}`);
+    vcpu.vm.log.warnOnOnce(
+      true,
+      'kvm_faultin_pfn',
+      `slot ${fault.slot.id} gave no page for gfn 0x${fault.gfn.toString(16)}`,
+    );
     return handleNoslotFault(vcpu, fault, ACC_ALL);
   },
   explain(_vcpu, fault, verdict) {

@@ -1,8 +1,8 @@
 /** Now that nobody can invalidate anything: is the root still in use, and is the page still the one? */
 import { mmuInvalidateRetryGfn } from '../../notifier.ts';
 import { RET_PF_CONTINUE, RET_PF_RETRY } from '../ret-pf.ts';
-import { isObsoleteSp } from '../roots.ts';
 import type { FaultStage } from '../revisions/revision.ts';
+import { isObsoleteSp } from '../roots.ts';
 
 /** @kvm mmu.c is_page_fault_stale */
 export const staleCheck: FaultStage = {

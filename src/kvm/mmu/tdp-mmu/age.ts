@@ -3,7 +3,15 @@ import type { GfnRange } from '../../notifier.ts';
 import type { VmState } from '../../vm-state.ts';
 import { setPfnDirty } from '../host-page.ts';
 import { traceSpteChanged } from '../mmutrace.ts';
-import { isAccessedSpte, isLastSpte, isShadowPresent, isWritable, markSpteForAccessTrack, spteAdEnabled, sptePfn } from '../spte.ts';
+import {
+  isAccessedSpte,
+  isLastSpte,
+  isShadowPresent,
+  isWritable,
+  markSpteForAccessTrack,
+  spteAdEnabled,
+  sptePfn,
+} from '../spte.ts';
 import type { TdpIter } from '../tdp-iter.ts';
 import { tdpMmuRoots } from './roots.ts';
 import { writeSpte } from './write-spte.ts';

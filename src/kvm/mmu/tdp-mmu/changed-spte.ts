@@ -61,7 +61,11 @@ export function handleChangedSpte(
   if (oldLo === newLo && oldHi === newHi) return;
   if (vm.trace.enabled) traceSpteChanged(vm, asId, gfn, level, oldLo, oldHi, newLo, newHi);
   if (isLeaf && !spteWritableInvariantsHold(m, newLo, newHi)) {
-    vm.log.warnOnOnce(true, 'check_spte_writable_invariants', 'writable without MMU-writable, or that without host-writable');
+    vm.log.warnOnOnce(
+      true,
+      'check_spte_writable_invariants',
+      'writable without MMU-writable, or that without host-writable',
+    );
   }
   if (!wasPresent && !isPresent) {
     if (!isMmioSpte(m, oldLo, oldHi) && !isMmioSpte(m, newLo, newHi) && !isFrozenSpte(newLo, newHi)) {

@@ -87,4 +87,3 @@ export function tdpMmuMap(vcpu: VcpuState, fault: PageFault): number {
   vm.log.warnOnOnce(iter.level === fault.goalLevel, 'kvm_tdp_mmu_map', 'the walk ended at its goal');
   return RET_PF_RETRY;
 }
-

@@ -1,10 +1,11 @@
 /** Page tables of the TDP MMU: made, described, freed (@kvm tdp_mmu.c tdp_mmu_alloc_sp, tdp_mmu_init_sp, tdp_mmu_free_sp). */
+
+import type { VmState } from '../../vm-state.ts';
 import { traceGetPage } from '../mmutrace.ts';
 import { ROLE_LEVEL_MASK, roleLevel } from '../role.ts';
 import type { ShadowPage } from '../shadow-page.ts';
 import { SHADOW_NONPRESENT_HI, SHADOW_NONPRESENT_LO } from '../spte.ts';
 import type { TdpIter } from '../tdp-iter.ts';
-import type { VmState } from '../../vm-state.ts';
 
 export const ENTRIES_PER_PAGE = 512;
 

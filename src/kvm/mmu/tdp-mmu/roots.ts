@@ -46,7 +46,11 @@ export function allocRoot(vcpu: VcpuState): number {
 export function putRoot(vm: VmState, root: ShadowPage): void {
   root.tdpMmuRootCount--;
   if (root.tdpMmuRootCount !== 0) return;
-  vm.log.kvmBugOn((root.role & ROLE_INVALID) === 0, 'kvm_tdp_mmu_put_root', 'the last reference to a valid root was put');
+  vm.log.kvmBugOn(
+    (root.role & ROLE_INVALID) === 0,
+    'kvm_tdp_mmu_put_root',
+    'the last reference to a valid root was put',
+  );
   vm.mmu.tdpMmuRoots.splice(vm.mmu.tdpMmuRoots.indexOf(root), 1);
   freeSp(vm, root);
 }

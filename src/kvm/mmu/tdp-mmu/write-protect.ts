@@ -55,7 +55,14 @@ export function highestBit(lo: number, hi: number): number {
   return hi !== 0 ? 63 - Math.clz32(hi) : 31 - Math.clz32(lo);
 }
 
-function clearDirtyPtMaskedRoot(vm: VmState, root: ShadowPage, gfn: number, maskLo: number, maskHi: number, bit: number): void {
+function clearDirtyPtMaskedRoot(
+  vm: VmState,
+  root: ShadowPage,
+  gfn: number,
+  maskLo: number,
+  maskHi: number,
+  bit: number,
+): void {
   const iter = vm.mmu.iter;
   const m = vm.mmu.memory.i32;
   let lo = maskLo;
@@ -83,7 +90,14 @@ function clearDirtyPtMaskedRoot(vm: VmState, root: ShadowPage, gfn: number, mask
  * For each bit of the 64-bit mask whose 4 KiB entry is there: takes its write access (`wrprot`) or its dirty bit. Bit 0 is `gfn`.
  * @kvm tdp_mmu.c kvm_tdp_mmu_clear_dirty_pt_masked
  */
-export function clearDirtyPtMasked(vm: VmState, slot: Memslot, gfn: number, maskLo: number, maskHi: number, wrprot: boolean): void {
+export function clearDirtyPtMasked(
+  vm: VmState,
+  slot: Memslot,
+  gfn: number,
+  maskLo: number,
+  maskHi: number,
+  wrprot: boolean,
+): void {
   vm.locks.assertHeld(LOCK_MMU_WRITE);
   const bit = wrprot ? PT_WRITABLE_MASK : dirtyBit(vm);
   for (const root of tdpMmuRoots(vm, slot.asId, true)) clearDirtyPtMaskedRoot(vm, root, gfn, maskLo, maskHi, bit);
