@@ -1,12 +1,12 @@
 /** `softkvm conform PATH...`. */
 import { writeFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
-import { conform, type ConformReport } from '../tools/conform/conform.ts';
+import { type ConformReport, conform } from '../tools/conform/conform.ts';
 import { scenarioLines, totalLines } from '../tools/conform/report.ts';
 import { splitParams } from '../tools/module-params.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
-import { colour, print, printJson, Progress } from './output.ts';
 import { collect, onInterrupt } from './options.ts';
+import { colour, Progress, print, printJson } from './output.ts';
 
 interface Options {
   readonly only?: 'contract';
@@ -23,7 +23,9 @@ export function addConform(program: Command): void {
   program
     .command('conform <paths...>')
     .description('replay recorded scenarios from real KVM and compare every answer')
-    .addOption(new Option('--only <what>', 'compare the contract alone: ret, errno, run, regs, out').choices(['contract']))
+    .addOption(
+      new Option('--only <what>', 'compare the contract alone: ret, errno, run, regs, out').choices(['contract']),
+    )
     .option('--verbose', 'a line for every scenario, not for failing ones only')
     .option('--allow-unsupported', 'exit 0 although some scenarios are not supported yet')
     .option('--param <name=value>', "KVM module parameter in place of the folder's (repeatable)", collect, [])

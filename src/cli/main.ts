@@ -6,8 +6,8 @@ import { addBench } from './bench.ts';
 import { addConform } from './conform.ts';
 import { addDecode } from './decode.ts';
 import { addDemo } from './demo.ts';
-import { addExplain } from './explain.ts';
 import { EXIT_USAGE } from './exit-status.ts';
+import { addExplain } from './explain.ts';
 import { addLater } from './later.ts';
 import { addRun } from './run.ts';
 
@@ -28,7 +28,10 @@ function commandLine(): Command {
     .helpOption('-h, --help', 'show this help')
     .exitOverride()
     .showSuggestionAfterError(false)
-    .addHelpText('after', '\nExample:\n  softkvm demo                              the tour: one guest, every class of fault\n  softkvm decode 0x100000006                an error code, bit by bit');
+    .addHelpText(
+      'after',
+      '\nExample:\n  softkvm demo                              the tour: one guest, every class of fault\n  softkvm decode 0x100000006                an error code, bit by bit',
+    );
   for (const add of [addRun, addConform, addExplain, addDecode, addBench, addDemo, addLater]) add(program);
   return program;
 }
@@ -43,6 +46,8 @@ function statusOf(error: unknown): number {
 }
 
 function version(): string {
-  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as { version: string };
+  const manifest = JSON.parse(readFileSync(new URL('../../package.json', import.meta.url), 'utf8')) as {
+    version: string;
+  };
   return manifest.version;
 }

@@ -10,7 +10,8 @@ export function collect(value: string, before: readonly string[]): readonly stri
 export function count(option: string, what: string, least = 1): (text: string) => number {
   return (text) => {
     const value = /^(0x[0-9a-f]+|[0-9]+)$/i.test(text) ? Number(text) : Number.NaN;
-    if (!Number.isSafeInteger(value) || value < least) throw new InputError(`${option} ${text}: expected ${what}, ${least} or more`);
+    if (!Number.isSafeInteger(value) || value < least)
+      throw new InputError(`${option} ${text}: expected ${what}, ${least} or more`);
     return value;
   };
 }
@@ -28,7 +29,11 @@ export function size(option: string, least: number, most: number): (text: string
 }
 
 function sizeText(bytes: number): string {
-  return bytes % 1024 ** 3 === 0 ? `${bytes / 1024 ** 3}G` : bytes % 1024 ** 2 === 0 ? `${bytes / 1024 ** 2}M` : `${bytes / 1024}K`;
+  return bytes % 1024 ** 3 === 0
+    ? `${bytes / 1024 ** 3}G`
+    : bytes % 1024 ** 2 === 0
+      ? `${bytes / 1024 ** 2}M`
+      : `${bytes / 1024}K`;
 }
 
 /** Turns the first Ctrl-C into a request that the work in hand asks for; the second one ends the process. */

@@ -6,7 +6,9 @@ export const colour = picocolors.createColors(process.stdout.isTTY === true && p
 
 /** Prints `value` as one JSON document. */
 export function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value, (_key, v) => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v), 2)}\n`);
+  process.stdout.write(
+    `${JSON.stringify(value, (_key, v) => (typeof v === 'bigint' ? `0x${v.toString(16)}` : v), 2)}\n`,
+  );
 }
 
 export function print(line: string): void {

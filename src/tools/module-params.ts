@@ -15,7 +15,13 @@ interface ModuleParam {
 const any = (): null => null;
 
 export const MODULE_PARAMS: readonly ModuleParam[] = [
-  { name: 'kvm.mmio_caching', key: 'mmioCaching', type: 'bool', missing: any, meaning: 'cache MMIO addresses in MMIO SPTEs' },
+  {
+    name: 'kvm.mmio_caching',
+    key: 'mmioCaching',
+    type: 'bool',
+    missing: any,
+    meaning: 'cache MMIO addresses in MMIO SPTEs',
+  },
   {
     name: 'kvm.tdp_mmu',
     key: 'tdpMmu',
@@ -30,9 +36,27 @@ export const MODULE_PARAMS: readonly ModuleParam[] = [
     missing: (on) => (on ? null : 'shadow paging (kvm_amd.npt=0)'),
     meaning: 'use nested page tables on AMD',
   },
-  { name: 'kvm.nx_huge_pages', key: 'nxHugePages', type: 'bool', missing: any, meaning: 'map huge pages without execute rights' },
-  { name: 'kvm.eager_page_split', key: 'eagerPageSplit', type: 'bool', missing: any, meaning: 'split huge pages when dirty logging starts' },
-  { name: 'kvm.ignore_msrs', key: 'ignoreMsrs', type: 'bool', missing: any, meaning: 'ignore unknown MSRs instead of injecting #GP' },
+  {
+    name: 'kvm.nx_huge_pages',
+    key: 'nxHugePages',
+    type: 'bool',
+    missing: any,
+    meaning: 'map huge pages without execute rights',
+  },
+  {
+    name: 'kvm.eager_page_split',
+    key: 'eagerPageSplit',
+    type: 'bool',
+    missing: any,
+    meaning: 'split huge pages when dirty logging starts',
+  },
+  {
+    name: 'kvm.ignore_msrs',
+    key: 'ignoreMsrs',
+    type: 'bool',
+    missing: any,
+    meaning: 'ignore unknown MSRs instead of injecting #GP',
+  },
   {
     name: 'kvm.enable_vmware_backdoor',
     key: 'enableVmwareBackdoor',

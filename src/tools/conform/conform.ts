@@ -27,6 +27,8 @@ export interface ScenarioResult {
   readonly full: boolean;
   readonly cause?: string;
   readonly firstDifference?: StepDifference;
+  /** Where our own code broke, for a scenario that crashed. */
+  readonly stack?: string;
 }
 
 /** What `softkvm conform --json` prints. */
@@ -97,6 +99,7 @@ function conformScenario(path: string, options: ConformOptions): ScenarioResult 
     full: replayed.full,
     ...(replayed.full ? {} : { cause: causeOf(replayed) }),
     ...(replayed.difference === undefined ? {} : { firstDifference: replayed.difference }),
+    ...(replayed.status === 'crashed' ? { stack: replayed.reason ?? '' } : {}),
   };
 }
 
@@ -121,7 +124,9 @@ function filesUnder(path: string): string[] {
     .flatMap((entry) => {
       const inside = join(path, entry.name);
       if (entry.isDirectory()) return filesUnder(inside);
-      return (entry.name.endsWith('.json') && entry.name !== 'machine.json') || entry.name === 'permission-fault.txt' ? [inside] : [];
+      return (entry.name.endsWith('.json') && entry.name !== 'machine.json') || entry.name === 'permission-fault.txt'
+        ? [inside]
+        : [];
     });
   return found;
 }

@@ -40,13 +40,19 @@ export class HostObjects implements HvaPlaces {
   }
 
   place(hva: number): { mem: number; off: number } | null {
-    for (const m of this.mems.values()) if (hva >= m.hva && hva < m.hva + m.size) return { mem: m.id, off: hva - m.hva };
+    for (const m of this.mems.values())
+      if (hva >= m.hva && hva < m.hva + m.size) return { mem: m.id, off: hva - m.hva };
     return null;
   }
 
   /** Host virtual address of byte `off` of object `mem`. */
   hva(mem: unknown, off: unknown): number {
     return this.object(mem).hva + int(off);
+  }
+
+  /** The file that object `mem` shows, or null. */
+  file(mem: unknown): BackingFile | null {
+    return this.object(mem).file;
   }
 
   /** Loads initial contents through the mapping. */

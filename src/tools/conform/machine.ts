@@ -1,12 +1,13 @@
 /** The machine that a scenario runs on: one system, one VM, its vCPUs, guest_memfds and event counters, made in the recorded order. */
-import { type EventFd, type GuestMemfd, Kvm, KvmError, type Vcpu, type Vm } from '../../kvm/api/index.ts';
+import { EventFd, type GuestMemfd, Kvm, KvmError, type Vcpu, type Vm } from '../../kvm/api/index.ts';
 import type { TraceEvent } from '../../kvm/trace/events.ts';
+import { checkHardware, checkRevision } from '../choices.ts';
 import { UnsupportedError } from '../input-error.ts';
 import { moduleParams } from '../module-params.ts';
 import type { FolderMachine } from './folders.ts';
 import { fromErrno, HostObjects, type OpResult } from './host-objects.ts';
 import { bigInt, int, type Op, type RecordedEvent, type Scenario } from './scenario.ts';
-import { snapshot, type StatsSnapshot } from './stats.ts';
+import { type StatsSnapshot, snapshot } from './stats.ts';
 
 /** A set-up operation that failed or that emitted events. */
 export interface SetupNote {
@@ -31,10 +32,10 @@ export class ScenarioMachine {
 
   constructor(scenario: Scenario, machine: FolderMachine, revision: string | undefined) {
     this.kvm = new Kvm({
-      hardware: machine.hardware,
+      hardware: checkHardware(machine.hardware),
       params: moduleParams(machine.params),
       hostMemory: hostBytes(scenario),
-      ...(revision === undefined ? {} : { revision }),
+      ...(revision === undefined ? {} : { revision: checkRevision(revision) }),
     });
     this.host = new HostObjects(this.kvm.mm);
     this.vm = this.kvm.createVm(int(scenario.vm.type));
@@ -66,7 +67,7 @@ export class ScenarioMachine {
   event(id: unknown): EventFd {
     let event = this.events.get(int(id));
     if (event === undefined) {
-      event = this.kvm.createEventFd();
+      event = new EventFd();
       this.events.set(int(id), event);
     }
     return event;
@@ -90,7 +91,11 @@ export function attempt(call: () => unknown): OpResult {
 }
 
 /** CPUID of a guest: what KVM supports, with the scenario's overrides. */
-export function applyCpuid(machine: ScenarioMachine, vcpu: Vcpu, overrides: { readonly [name: string]: unknown }): void {
+export function applyCpuid(
+  machine: ScenarioMachine,
+  vcpu: Vcpu,
+  overrides: { readonly [name: string]: unknown },
+): void {
   const entries = machine.kvm.getSupportedCpuid().map((e) => ({ ...e }));
   for (const [name, value] of Object.entries(overrides)) {
     const on = (fn: number): (typeof entries)[number] | undefined => entries.find((e) => e.function === fn);
@@ -114,7 +119,8 @@ export function replaceSregs(vcpu: Vcpu, fields: { readonly [name: string]: unkn
     if (name === 'vcpu' || name === 'op') continue;
     if (segments.has(name)) {
       const segment = sregs[name] as { [name: string]: unknown };
-      for (const [field, v] of Object.entries(value as { [name: string]: unknown })) segment[field] = like(segment[field], v);
+      for (const [field, v] of Object.entries(value as { [name: string]: unknown }))
+        segment[field] = like(segment[field], v);
     } else if (name.endsWith('_base') || name.endsWith('_limit')) {
       const at = name.lastIndexOf('_');
       const key = name === 'apic_base' ? null : name.slice(0, at);
@@ -147,7 +153,26 @@ export function recordRegs(machine: ScenarioMachine): { [field: string]: unknown
   return all.length === 1 ? all[0]![1] : Object.fromEntries(all);
 }
 
-const order = ['rip', 'rflags', 'rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rsp', 'rbp', 'r8', 'r9', 'r10', 'r11', 'r12', 'r13', 'r14', 'r15'];
+const order = [
+  'rip',
+  'rflags',
+  'rax',
+  'rbx',
+  'rcx',
+  'rdx',
+  'rsi',
+  'rdi',
+  'rsp',
+  'rbp',
+  'r8',
+  'r9',
+  'r10',
+  'r11',
+  'r12',
+  'r13',
+  'r14',
+  'r15',
+];
 
 function recordVcpuRegs(vcpu: Vcpu): { [field: string]: unknown } {
   const regs = vcpu.getRegs() as unknown as { [name: string]: bigint };

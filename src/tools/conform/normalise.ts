@@ -11,7 +11,15 @@ const neverKept = new Set(['kvm_entry', 'kvm_msr', 'kvm_cpuid', 'kvm_cr']);
 const nestedOnly = new Set(['kvm_inj_virq', 'kvm_apic_accept_irq', 'kvm_smm_transition']);
 const asyncOrNested = /^kvm_(nested_|async_pf_|try_async_get_page)/;
 /** Exits that say something of the host's timer only. */
-const timerExits = new Set(['interrupt', 'nmi', 'vintr', 'EXTERNAL_INTERRUPT', 'INTERRUPT_WINDOW', 'PREEMPTION_TIMER', 'PAUSE_INSTRUCTION']);
+const timerExits = new Set([
+  'interrupt',
+  'nmi',
+  'vintr',
+  'EXTERNAL_INTERRUPT',
+  'INTERRUPT_WINDOW',
+  'PREEMPTION_TIMER',
+  'PAUSE_INSTRUCTION',
+]);
 
 const NONPRESENT = 0x8000000000000000n;
 const FROZEN = 0x80000000000005a0n;

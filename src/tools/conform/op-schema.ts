@@ -8,9 +8,19 @@ type ArgumentSpec = { readonly [argument: string]: ArgumentKind };
 const place = { mem: 'int', off: 'int' } as const;
 const range = { mem: 'int', off: 'int', size: 'int' } as const;
 const registers: ArgumentSpec = Object.fromEntries(
-  ['rax', 'rbx', 'rcx', 'rdx', 'rsi', 'rdi', 'rsp', 'rbp', 'rip', 'rflags', ...[8, 9, 10, 11, 12, 13, 14, 15].map((n) => `r${n}`)].map(
-    (name) => [`${name}?`, 'int' as const],
-  ),
+  [
+    'rax',
+    'rbx',
+    'rcx',
+    'rdx',
+    'rsi',
+    'rdi',
+    'rsp',
+    'rbp',
+    'rip',
+    'rflags',
+    ...[8, 9, 10, 11, 12, 13, 14, 15].map((n) => `r${n}`),
+  ].map((name) => [`${name}?`, 'int' as const]),
 );
 
 export const OPS: { readonly [op: string]: ArgumentSpec } = {
@@ -47,7 +57,16 @@ export const OPS: { readonly [op: string]: ArgumentSpec } = {
     'gfd_mem?': 'int',
     'pad1?': 'int',
   },
-  slot1: { slot: 'int', flags: 'int', gpa: 'int', size: 'int', 'mem?': 'int', 'off?': 'int', 'gmem?': 'int', 'hva?': 'int' },
+  slot1: {
+    slot: 'int',
+    flags: 'int',
+    gpa: 'int',
+    size: 'int',
+    'mem?': 'int',
+    'off?': 'int',
+    'gmem?': 'int',
+    'hva?': 'int',
+  },
   attr: { gpa: 'int', size: 'int', attrs: 'int', 'flags?': 'int' },
   gmem: { id: 'int', size: 'int', 'flags?': 'int' },
   punch: { gmem: 'int', off: 'int', size: 'int' },
@@ -106,7 +125,15 @@ export const OPS: { readonly [op: string]: ArgumentSpec } = {
   smi: { 'vcpu?': 'int' },
   nmi: { 'vcpu?': 'int' },
   interrupt: { 'vcpu?': 'int', 'irq?': 'int' },
-  later: { what: 'string', 'delay?': 'int', 'mem?': 'int', 'off?': 'int', 'size?': 'int', 'hex?': 'hex', 'zero?': 'int' },
+  later: {
+    what: 'string',
+    'delay?': 'int',
+    'mem?': 'int',
+    'off?': 'int',
+    'size?': 'int',
+    'hex?': 'hex',
+    'zero?': 'int',
+  },
   join: {},
   sleep: { ms: 'int' },
 };

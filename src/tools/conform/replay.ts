@@ -1,6 +1,12 @@
 /** Replays one scenario: the set-up, then every step, each answer compared with the recorded one. */
 import { UnsupportedError } from '../input-error.ts';
-import { type Answer, type ChanceRegisters, contractDifference, type Difference, internalsDifference } from './compare.ts';
+import {
+  type Answer,
+  type ChanceRegisters,
+  contractDifference,
+  type Difference,
+  internalsDifference,
+} from './compare.ts';
 import type { FolderMachine } from './folders.ts';
 import type { OpResult } from './host-objects.ts';
 import { applyCpuid, attempt, replaceRegs, replaceSregs, ScenarioMachine } from './machine.ts';
@@ -42,9 +48,7 @@ export interface Replayed {
 export function replayScenario(scenario: Scenario, options: ReplayOptions): Replayed {
   let machine: ScenarioMachine | null = null;
   try {
-    for (const sregs of scenario.guest.sregs) {
-      if ((int(sregs['efer']) & 0x1000) !== 0) throw new UnsupportedError('nested SVM');
-    }
+    refuseNested(scenario);
     machine = new ScenarioMachine(scenario, options.machine, options.revision);
     return replayOn(machine, scenario, options);
   } catch (error) {
@@ -55,6 +59,19 @@ export function replayScenario(scenario: Scenario, options: ReplayOptions): Repl
   } finally {
     machine?.close();
   }
+}
+
+/** A machine after the scenario's set-up, for tools that run the steps themselves; the caller closes it. @throws UnsupportedError */
+export function setUpScenario(scenario: Scenario, options: ReplayOptions): ScenarioMachine {
+  refuseNested(scenario);
+  const machine = new ScenarioMachine(scenario, options.machine, options.revision);
+  setUpDifference(machine, scenario, options);
+  return machine;
+}
+
+function refuseNested(scenario: Scenario): void {
+  const svme = 0x1000;
+  if (scenario.guest.sregs.some((sregs) => (int(sregs['efer']) & svme) !== 0)) throw new UnsupportedError('nested SVM');
 }
 
 function replayOn(machine: ScenarioMachine, scenario: Scenario, options: ReplayOptions): Replayed {
@@ -167,10 +184,14 @@ function setUpVcpu(
   perform({ op: 'vcpu', id });
   const vcpu = machine.vcpus.get(id);
   const missing = (): OpResult => ({ ret: -1, errno: 'EBADF' });
-  if (vcpu !== undefined) perform({ op: 'cpuid' }, () => attempt(() => applyCpuid(machine, vcpu, scenario.guest.cpuid)));
-  const own = <T extends { readonly [field: string]: unknown }>(all: readonly T[]): T | undefined => all.find((r) => int(r['vcpu']) === id);
+  if (vcpu !== undefined)
+    perform({ op: 'cpuid' }, () => attempt(() => applyCpuid(machine, vcpu, scenario.guest.cpuid)));
+  const own = <T extends { readonly [field: string]: unknown }>(all: readonly T[]): T | undefined =>
+    all.find((r) => int(r['vcpu']) === id);
   const sregs = own(scenario.guest.sregs);
-  if (sregs !== undefined) perform({ op: 'sregs', ...sregs }, () => (vcpu === undefined ? missing() : replaceSregs(vcpu, sregs)));
+  if (sregs !== undefined)
+    perform({ op: 'sregs', ...sregs }, () => (vcpu === undefined ? missing() : replaceSregs(vcpu, sregs)));
   const regs = own(scenario.guest.regs);
-  if (regs !== undefined) perform({ op: 'regs', ...regs }, () => (vcpu === undefined ? missing() : replaceRegs(vcpu, regs)));
+  if (regs !== undefined)
+    perform({ op: 'regs', ...regs }, () => (vcpu === undefined ? missing() : replaceRegs(vcpu, regs)));
 }

@@ -15,7 +15,14 @@ export function scenarioLines(r: ScenarioResult, paint: Paint): string[] {
   if (r.status === 'unsupported') return [`${paint.yellow('----')}  ${r.path}: ${r.cause}`];
   const contract = r.contract ? ' (contract holds)' : '';
   const d = r.firstDifference;
-  if (d === undefined) return [`${paint.red('FAIL')}  ${r.path}: ${r.cause}`];
+  if (d === undefined)
+    return [
+      `${paint.red('FAIL')}  ${r.path}: ${r.cause}`,
+      ...(r.stack ?? '')
+        .split('\n')
+        .slice(1, 6)
+        .map((line) => paint.dim(`    ${line}`)),
+    ];
   const where = d.step < 0 ? 'set-up' : `step ${d.step} (${d.op?.op})`;
   return [
     `${paint.red('FAIL')}  ${r.path}: ${where}, ${d.path}${contract}`,
@@ -36,7 +43,9 @@ export function totalLines(report: ConformReport, contractOnly: boolean, paint: 
   lines.push('');
   if (report.permissionFault !== undefined) {
     const p = report.permissionFault;
-    lines.push(`permission-fault.txt: ${p.equal} of ${p.answers} answers equal${p.first === undefined ? '' : `; first difference: ${p.first}`}`);
+    lines.push(
+      `permission-fault.txt: ${p.equal} of ${p.answers} answers equal${p.first === undefined ? '' : `; first difference: ${p.first}`}`,
+    );
   }
   if (t.scenarios > 0) {
     const percent = (n: number): string => `${((100 * n) / t.scenarios).toFixed(1)} %`;

@@ -4,7 +4,6 @@ import { InputError } from '../input-error.ts';
 import { type ArgumentKind, OPS } from './op-schema.ts';
 import type { Scenario } from './scenario.ts';
 
-
 type Json = { readonly [key: string]: unknown };
 
 /** The scenario in the file at `path`. @throws InputError */
@@ -114,7 +113,8 @@ function operation(value: unknown, where: string, only?: string): void {
   const name = op['op'];
   string(name, `${where}.op`);
   const spec = OPS[name as string];
-  if (spec === undefined || !Object.hasOwn(OPS, name as string)) broken(`${where}.op`, 'an operation of the schema', name);
+  if (spec === undefined || !Object.hasOwn(OPS, name as string))
+    broken(`${where}.op`, 'an operation of the schema', name);
   if (only !== undefined && name !== only) broken(`${where}.op`, `"${only}"`, name);
   for (const [argument, kind] of Object.entries(spec)) {
     const optional = argument.endsWith('?');
@@ -163,10 +163,14 @@ function string(value: unknown, where: string): void {
 }
 
 function integer(value: unknown, where: string): void {
-  const good = typeof value === 'number' ? Number.isInteger(value) : typeof value === 'string' && /^0x[0-9a-f]{1,16}$/i.test(value);
+  const good =
+    typeof value === 'number'
+      ? Number.isInteger(value)
+      : typeof value === 'string' && /^0x[0-9a-f]{1,16}$/i.test(value);
   if (!good) broken(where, 'an integer or a 0x hex string of at most 64 bits', value);
 }
 
 function hex(value: unknown, where: string): void {
-  if (typeof value !== 'string' || value.length % 2 !== 0 || !/^[0-9a-f]*$/i.test(value)) broken(where, 'bytes in bare hex', value);
+  if (typeof value !== 'string' || value.length % 2 !== 0 || !/^[0-9a-f]*$/i.test(value))
+    broken(where, 'bytes in bare hex', value);
 }

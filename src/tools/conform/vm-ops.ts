@@ -1,9 +1,9 @@
 /** The operations of a scenario that are ioctls of the system, the VM or a vCPU. */
-import type { GuestMemfd } from '../../kvm/api/index.ts';
+import type { GuestMemfd, UserMemoryRegion2 } from '../../kvm/api/index.ts';
 import { UnsupportedError } from '../input-error.ts';
 import { fromErrno, OK, type OpResult } from './host-objects.ts';
 import { attempt, recordRegs, replaceRegs, replaceSregs, type ScenarioMachine } from './machine.ts';
-import { prepareRun, recordRun, type RunInput } from './run-record.ts';
+import { prepareRun, type RunInput, recordRun } from './run-record.ts';
 import { bigInt, bytesHex, hexBytes, int, type Op } from './scenario.ts';
 
 /** An answer before trace and statistics are added. */
@@ -36,27 +36,35 @@ const handlers: { readonly [op: string]: Handler } = {
   vm: (m, op) => attempt(() => void m.otherVms.push(m.kvm.createVm(int(op['type'])))),
   vcpu: (m, op) => attempt(() => void m.vcpus.set(int(op['id']), m.vm.createVcpu(int(op['id'])))),
   cap: (m, op) => {
-    const args = [bigInt(op['a0']), bigInt(op['a1'])].map(Number);
+    const args = [bigInt(op['a0']), bigInt(op['a1'])];
     const on = op['vcpu'] === undefined ? m.vm : m.vcpu(op);
     return attempt(() => on.enableCap(int(op['cap']), int(op['flags']), args));
   },
   checkext: (m, op) => attempt(() => (op['sys'] ? m.kvm : m.vm).checkExtension(int(op['cap']))),
   irqchip: (m) => attempt(() => m.vm.createIrqchip()),
-  tss_addr: (m, op) => attempt(() => m.vm.setTssAddr(int(op['addr']))),
-  identity_map: (m, op) => attempt(() => m.vm.setIdentityMapAddr(int(op['addr']))),
+  tss_addr: (m, op) => attempt(() => m.vm.setTssAddr(bigInt(op['addr']))),
+  identity_map: (m, op) => attempt(() => m.vm.setIdentityMapAddr(bigInt(op['addr']))),
   nr_mmu_pages: (m, op) => attempt(() => m.vm.setNrMmuPages(int(op['pages']))),
   slot: (m, op) => setSlot(m, op, 2),
   slot1: (m, op) => setSlot(m, op, 1),
   attr: (m, op) => {
-    const range = { address: int(op['gpa']), size: int(op['size']) };
-    const result = attempt(() => m.vm.setMemoryAttributes({ ...range, attributes: int(op['attrs']), flags: int(op['flags']) }));
+    const range = { address: bigInt(op['gpa']), size: bigInt(op['size']) };
+    const result = attempt(() =>
+      m.vm.setMemoryAttributes({ ...range, attributes: bigInt(op['attrs']), flags: bigInt(op['flags']) }),
+    );
     return { ...result, out: { gpa: hex(range.address), size: hex(range.size) } };
   },
   gmem: (m, op) =>
-    attempt(() => void m.gmems.set(int(op['id']), m.vm.createGuestMemfd({ size: int(op['size']), flags: int(op['flags']) }))),
-  punch: (m, op) => attempt(() => gmem(m, op).punchHole(int(op['off']), int(op['size']))),
-  gfalloc: (m, op) => attempt(() => gmem(m, op).fallocate(int(op['mode'], 1), int(op['off']), int(op['size']))),
-  gtruncate: (m, op) => attempt(() => gmem(m, op).ftruncate(int(op['size']))),
+    attempt(
+      () =>
+        void m.gmems.set(
+          int(op['id']),
+          m.vm.createGuestMemfd({ size: bigInt(op['size']), flags: bigInt(op['flags']) }),
+        ),
+    ),
+  punch: (m, op) => attempt(() => gmem(m, op).punchHole(bigInt(op['off']), bigInt(op['size']))),
+  gfalloc: (m, op) => attempt(() => gmem(m, op).fallocate(int(op['mode'], 1), bigInt(op['off']), bigInt(op['size']))),
+  gtruncate: (m, op) => attempt(() => gmem(m, op).ftruncate(bigInt(op['size']))),
   gmmap: (m, op) => attempt(() => gmem(m, op).mmap()),
   gread: (m, op) => attempt(() => gmem(m, op).pread()),
   gstat: (m, op) => {
@@ -123,7 +131,7 @@ const handlers: { readonly [op: string]: Handler } = {
     attempt(() =>
       m.vm.ioeventfd({
         eventfd: m.event(op['ev']),
-        addr: int(op['gpa']),
+        addr: bigInt(op['gpa']),
         len: int(op['len']),
         datamatch: bigInt(op['match']),
         flags: int(op['flags']),
@@ -182,7 +190,8 @@ const missing: { readonly [op: string]: string } = {
 export function runOp(machine: ScenarioMachine, op: Op): OpAnswer {
   const onHost = machine.host.run(op);
   const handler = handlers[op.op];
-  if (onHost === null && handler === undefined) throw new UnsupportedError(missing[op.op] ?? `the operation "${op.op}"`);
+  if (onHost === null && handler === undefined)
+    throw new UnsupportedError(missing[op.op] ?? `the operation "${op.op}"`);
   const answer = onHost ?? handler!(machine, op);
   const signals = machine.host.signals();
   return Object.keys(signals).length === 0 ? answer : { ...answer, out: { ...answer.out, ...signals } };
@@ -194,21 +203,29 @@ function gmem(m: ScenarioMachine, op: Op): GuestMemfd {
   return file;
 }
 
+/** What the slot names as its guest_memfd: one of ours, the file of a memory object, or a raw descriptor number. */
+function descriptor(m: ScenarioMachine, op: Op): UserMemoryRegion2['guestMemfd'] {
+  if (op['gmem'] !== undefined) return m.gmems.get(int(op['gmem']));
+  if (op['gfd_mem'] !== undefined) return m.host.file(op['gfd_mem']) ?? undefined;
+  return op['gfd'] === undefined ? undefined : int(op['gfd']);
+}
+
 function setSlot(m: ScenarioMachine, op: Op, version: 1 | 2): OpAnswer {
   const region = {
     slot: int(op['slot']),
     flags: int(op['flags']),
-    guestPhysAddr: int(op['gpa']),
-    memorySize: int(op['size']),
-    userspaceAddr: op['hva'] !== undefined ? int(op['hva']) : op['mem'] === undefined ? 0 : m.host.hva(op['mem'], op['off']),
+    guestPhysAddr: bigInt(op['gpa']),
+    memorySize: bigInt(op['size']),
+    userspaceAddr:
+      op['hva'] !== undefined ? bigInt(op['hva']) : op['mem'] === undefined ? 0 : m.host.hva(op['mem'], op['off']),
   };
   if (version === 1) return attempt(() => m.vm.setUserMemoryRegion(region));
-  const fd = op['gmem'] !== undefined ? m.gmems.get(int(op['gmem'])) : op['gfd'] !== undefined ? int(op['gfd']) : undefined;
+  const fd = descriptor(m, op);
   return attempt(() =>
     m.vm.setUserMemoryRegion2({
       ...region,
       ...(fd === undefined ? {} : { guestMemfd: fd }),
-      guestMemfdOffset: int(op['goff']),
+      guestMemfdOffset: bigInt(op['goff']),
       pad1: int(op['pad1']),
     }),
   );

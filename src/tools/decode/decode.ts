@@ -83,7 +83,8 @@ export function kindName(kind: CodeKind): string {
 /** The 64-bit value of `text`, decimal or 0x hex. @throws InputError */
 export function parseCode(text: string): bigint {
   const value = /^(0x[0-9a-f]{1,16}|[0-9]{1,20})$/i.test(text) ? BigInt(text) : -1n;
-  if (value < 0n || value >> 64n !== 0n) throw new InputError(`${text}: expected a code of at most 64 bits, as 0x100000006`);
+  if (value < 0n || value >> 64n !== 0n)
+    throw new InputError(`${text}: expected a code of at most 64 bits, as 0x100000006`);
   return value;
 }
 
@@ -129,7 +130,8 @@ function classOf(lo: number, hi: number): FaultClass {
 
 function pageFaultWords(cls: FaultClass, access: string, lo: number, hi: number, kind: 'pf' | 'npf'): string {
   const mode = kind === 'npf' ? '' : lo & PFERR_USER ? 'user-mode ' : 'supervisor ';
-  const priv = hi & PFERR_PRIVATE_ACCESS_HI ? ' of private memory' : hi & PFERR_GUEST_ENC_HI ? ' with the C-bit set' : '';
+  const priv =
+    hi & PFERR_PRIVATE_ACCESS_HI ? ' of private memory' : hi & PFERR_GUEST_ENC_HI ? ' with the C-bit set' : '';
   const what = `a ${mode}${access}${priv}`;
   switch (cls) {
     case 'reserved-bit':
@@ -156,7 +158,8 @@ function pageFaultWords(cls: FaultClass, access: string, lo: number, hi: number,
 }
 
 function kvmDoes(cls: FaultClass, kind: CodeKind): string {
-  if (kind === 'pf') return 'belongs to the guest under two-dimensional paging; with shadow paging kvm_handle_page_fault walks the guest tables first';
+  if (kind === 'pf')
+    return 'belongs to the guest under two-dimensional paging; with shadow paging kvm_handle_page_fault walks the guest tables first';
   switch (cls) {
     case 'reserved-bit':
       return 'handle_mmio_page_fault: emulate when the MMIO SPTE is of the current generation, else fault in again';
@@ -173,18 +176,24 @@ function kvmDoes(cls: FaultClass, kind: CodeKind): string {
 
 function pageFaultWarnings(lo: number, hi: number, kind: 'pf' | 'npf', code: bigint): string[] {
   const warnings: string[] = [];
-  if (hi & PFERR_SYNTHETIC_MASK_HI) warnings.push('bits 48 and 49 are synthetic: KVM sets them for itself, hardware never does');
-  if (lo & PFERR_RSVD && !(lo & PFERR_PRESENT)) warnings.push('RSVD without P: silicon always sets both; some emulators leave P clear');
+  if (hi & PFERR_SYNTHETIC_MASK_HI)
+    warnings.push('bits 48 and 49 are synthetic: KVM sets them for itself, hardware never does');
+  if (lo & PFERR_RSVD && !(lo & PFERR_PRESENT))
+    warnings.push('RSVD without P: silicon always sets both; some emulators leave P clear');
   if (lo & PFERR_FETCH && lo & PFERR_WRITE) warnings.push('FETCH with W: an access is one or the other');
-  if (lo & PFERR_PK && lo & PFERR_FETCH) warnings.push('PK with FETCH: protection keys do not apply to instruction fetches');
+  if (lo & PFERR_PK && lo & PFERR_FETCH)
+    warnings.push('PK with FETCH: protection keys do not apply to instruction fetches');
   if (lo & PFERR_PK && !(lo & PFERR_PRESENT)) warnings.push('PK without P: a key is checked only on present pages');
   const final = (hi & PFERR_GUEST_FINAL_HI) !== 0;
   const table = (hi & PFERR_GUEST_PAGE_HI) !== 0;
-  if (final && table) warnings.push('GUEST_FINAL with GUEST_PAGE: a nested fault is on the final access or on a page table');
+  if (final && table)
+    warnings.push('GUEST_FINAL with GUEST_PAGE: a nested fault is on the final access or on a page table');
   if (kind === 'npf') {
-    if (!final && !table) warnings.push('neither GUEST_FINAL nor GUEST_PAGE: a nested fault from hardware has one of them');
+    if (!final && !table)
+      warnings.push('neither GUEST_FINAL nor GUEST_PAGE: a nested fault from hardware has one of them');
     if (!(lo & PFERR_USER)) warnings.push('U clear: nested page faults are always reported as user accesses');
-    if (hi & (PFERR_GUEST_SIZEM_HI | PFERR_GUEST_VMPL_HI) && !(lo & PFERR_GUEST_RMP)) warnings.push('SIZEM or VMPL without RMP: they qualify an RMP failure');
+    if (hi & (PFERR_GUEST_SIZEM_HI | PFERR_GUEST_VMPL_HI) && !(lo & PFERR_GUEST_RMP))
+      warnings.push('SIZEM or VMPL without RMP: they qualify an RMP failure');
   } else if (hi !== 0 || lo & PFERR_GUEST_RMP) warnings.push('bits 31 and up belong to nested page faults, not to #PF');
   const unknown = undefinedBits(code, PFERR_FLAGS);
   if (unknown !== 0n) warnings.push(`undefined bits are set: 0x${unknown.toString(16)}`);
@@ -206,9 +215,12 @@ function decodeEpt(code: bigint): Decoded {
           ? 'permission-fetch'
           : 'permission';
   const warnings: string[] = [];
-  if ((lo & (EPT_VIOLATION_READ | EPT_VIOLATION_WRITE | EPT_VIOLATION_FETCH)) === 0) warnings.push('no access bit is set: hardware sets READ, WRITE or FETCH');
-  if (lo & EPT_VIOLATION_GVA_TRANSLATED && !(lo & EPT_VIOLATION_GVA_IS_VALID)) warnings.push('GVA_TRANSLATED without GVA_IS_VALID is undefined');
-  if (lo & EPT_VIOLATION_WRITE && lo & EPT_VIOLATION_PROT_WRITE) warnings.push('WRITE refused although PROT_WRITE is set: a stale translation, or an entry that changed since');
+  if ((lo & (EPT_VIOLATION_READ | EPT_VIOLATION_WRITE | EPT_VIOLATION_FETCH)) === 0)
+    warnings.push('no access bit is set: hardware sets READ, WRITE or FETCH');
+  if (lo & EPT_VIOLATION_GVA_TRANSLATED && !(lo & EPT_VIOLATION_GVA_IS_VALID))
+    warnings.push('GVA_TRANSLATED without GVA_IS_VALID is undefined');
+  if (lo & EPT_VIOLATION_WRITE && lo & EPT_VIOLATION_PROT_WRITE)
+    warnings.push('WRITE refused although PROT_WRITE is set: a stale translation, or an entry that changed since');
   const unknown = undefinedBits(code, EPT_QUALIFICATION_FLAGS);
   if (unknown !== 0n) warnings.push(`undefined bits are set: 0x${unknown.toString(16)}`);
   return {
@@ -221,7 +233,11 @@ function decodeEpt(code: bigint): Decoded {
   };
 }
 
-function common(code: bigint, kind: CodeKind, flags: readonly Flag[]): Pick<Decoded, 'code' | 'kind' | 'bits' | 'undefinedBits'> {
+function common(
+  code: bigint,
+  kind: CodeKind,
+  flags: readonly Flag[],
+): Pick<Decoded, 'code' | 'kind' | 'bits' | 'undefinedBits'> {
   const lo = lo64(code);
   const hi = hi64(code);
   const unknown = undefinedBits(code, flags);

@@ -1,0 +1,170 @@
+/** `softkvm run IMAGE`. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { basename } from 'node:path';
+import { type Command, Option } from 'commander';
+import { InputError, UnsupportedError } from '../tools/input-error.ts';
+import { splitParams } from '../tools/module-params.ts';
+import { type RunReport, runGuest } from '../tools/run/run-guest.ts';
+import type { Board } from '../vmm/board.ts';
+import { END_STATES } from '../vmm/end-state.ts';
+import { collect, count, onInterrupt, size } from './options.ts';
+import { printJson } from './output.ts';
+
+interface Options {
+  readonly memory: number;
+  readonly vcpus: number;
+  readonly cpu: 'amd' | 'intel';
+  readonly vmType: 'default' | 'sw-protected' | 'snp' | 'tdx';
+  readonly paging: 'tdp' | 'shadow';
+  readonly onMemoryFault: 'convert' | 'stop';
+  readonly initrd?: string;
+  readonly append: string;
+  readonly revision?: string;
+  readonly hardware?: string;
+  readonly param: readonly string[];
+  readonly trace?: string;
+  readonly stats?: boolean;
+  readonly maxInstructions?: number;
+  readonly timeout?: number;
+  readonly json?: boolean;
+}
+
+const MIB = 1024 * 1024;
+
+export function addRun(program: Command): void {
+  program
+    .command('run <image>')
+    .description('run a guest: multiboot ELF, ELF64, or a flat binary; its serial port is the terminal')
+    .option('--memory <size>', 'guest memory', size('--memory', MIB, 3072 * MIB), 128 * MIB)
+    .option('--vcpus <n>', 'number of vCPUs', count('--vcpus', 'a count of vCPUs'), 1)
+    .addOption(new Option('--cpu <vendor>', 'processor').choices(['amd', 'intel']).default('amd'))
+    .addOption(
+      new Option('--vm-type <type>', 'type of the VM')
+        .choices(['default', 'sw-protected', 'snp', 'tdx'])
+        .default('default'),
+    )
+    .addOption(
+      new Option('--paging <kind>', 'two-dimensional or shadow paging').choices(['tdp', 'shadow']).default('tdp'),
+    )
+    .addOption(
+      new Option('--on-memory-fault <policy>', 'what to do about KVM_EXIT_MEMORY_FAULT')
+        .choices(['convert', 'stop'])
+        .default('convert'),
+    )
+    .option('--initrd <file>', 'a file given to the guest as a multiboot module')
+    .option('--append <string>', 'command line of the guest', '')
+    .option('--revision <name>', 'revision of the fault path')
+    .option('--hardware <profile>', 'hardware profile')
+    .option('--param <name=value>', 'KVM module parameter, as kvm.mmio_caching=0 (repeatable)', collect, [])
+    .option('--trace <file>', "write KVM's trace events, one JSON object a line")
+    .option('--stats', "print KVM's statistics at the end")
+    .option(
+      '--max-instructions <n>',
+      'stop after so many instructions',
+      count('--max-instructions', 'a count of instructions'),
+    )
+    .option('--timeout <seconds>', 'stop after so much real time', count('--timeout', 'seconds'))
+    .option('--json', 'machine-readable report; the serial output is part of it')
+    .addHelpText(
+      'after',
+      `\nExit status: ${END_STATES.map((s) => `${s.status} ${s.meaning}`).join('; ')}; odd: the guest wrote V to the isa-debug-exit port 0xf4, (V<<1)|1; 2: bad input.\n\nExample:\n  softkvm run guests/demo.elf --vm-type sw-protected --stats\n  softkvm run test.flat --memory 512M --append "smap" --timeout 30`,
+    )
+    .action(async (image: string, options: Options) => {
+      refuse(options);
+      const report = await run(image, options);
+      process.exitCode = report.end.status;
+    });
+}
+
+function refuse(o: Options): void {
+  if (o.vcpus > 1) throw new UnsupportedError(`--vcpus ${o.vcpus} (one vCPU is)`);
+  if (o.cpu === 'intel') throw new UnsupportedError('--cpu intel (VMX and EPT)');
+  if (o.vmType === 'snp' || o.vmType === 'tdx') throw new UnsupportedError(`--vm-type ${o.vmType}`);
+  if (o.paging === 'shadow') throw new UnsupportedError('--paging shadow');
+}
+
+async function run(file: string, o: Options): Promise<RunReport> {
+  const interrupt = onInterrupt();
+  const feed = terminalInput();
+  const trace: string[] = [];
+  const report = await runGuest({
+    file,
+    image: readInput(file),
+    memoryBytes: o.memory,
+    vmType: o.vmType === 'sw-protected' ? 'sw-protected' : 'default',
+    onMemoryFault: o.onMemoryFault,
+    append: o.append,
+    modules: o.initrd === undefined ? [] : [{ name: basename(o.initrd), bytes: readInput(o.initrd) }],
+    params: splitParams(o.param),
+    ...(o.hardware === undefined ? {} : { hardware: o.hardware }),
+    ...(o.revision === undefined ? {} : { revision: o.revision }),
+    ...(o.maxInstructions === undefined ? {} : { maxInstructions: o.maxInstructions }),
+    ...(o.timeout === undefined ? {} : { timeoutMs: o.timeout * 1000 }),
+    interrupted: () => interrupt.requested,
+    onSerial: (byte) => {
+      if (!o.json) process.stdout.write(Uint8Array.of(byte));
+    },
+    ...(o.trace === undefined ? {} : { onTrace: (event) => void trace.push(JSON.stringify(event)) }),
+    onBoard: (board) => {
+      feed.to = board;
+    },
+  });
+  interrupt.done();
+  feed.stop();
+  if (o.trace !== undefined) writeOutput(o.trace, `${trace.join('\n')}\n`);
+  if (o.json) printJson(report);
+  else process.stderr.write(reportText(report, o.stats === true));
+  return report;
+}
+
+/** What the user types goes to the guest's serial port, once there is a board. */
+function terminalInput(): { to: Board | null; readonly stop: () => void } {
+  const feed = {
+    to: null as Board | null,
+    stop: () => {
+      process.stdin.off('data', receive);
+      process.stdin.pause();
+    },
+  };
+  const receive = (bytes: Buffer): void => feed.to?.serial.receive(bytes);
+  process.stdin.on('data', receive);
+  process.stdin.unref?.();
+  return feed;
+}
+
+function reportText(r: RunReport, stats: boolean): string {
+  const lines = [`softkvm: ${r.end.kind}: ${r.end.detail} (status ${r.end.status})`];
+  if (stats) {
+    const exits = Object.entries(r.exits).map(([name, n]) => `${name} ${n}`);
+    lines.push(
+      `instructions ${r.instructions}, ${(r.milliseconds / 1000).toFixed(3)} s`,
+      `exits ${exits.join(', ') || 'none'}`,
+    );
+    for (const [name, value] of Object.entries({ ...r.stats.vm, ...r.stats.vcpu }))
+      if (value !== 0) lines.push(`${name} ${value}`);
+  }
+  return `${lines.join('\n')}\n`;
+}
+
+function readInput(file: string): Uint8Array {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    const code = (error as NodeJS.ErrnoException).code;
+    const why =
+      code === 'ENOENT'
+        ? 'no such file'
+        : code === 'EISDIR'
+          ? 'is a folder, expected a file'
+          : `cannot be read (${code})`;
+    throw new InputError(`${file}: ${why}`);
+  }
+}
+
+function writeOutput(file: string, text: string): void {
+  try {
+    writeFileSync(file, text);
+  } catch (error) {
+    throw new InputError(`${file}: cannot be written (${(error as NodeJS.ErrnoException).code})`);
+  }
+}

@@ -1,0 +1,188 @@
+/**
+ * How many faults a second: a guest touches fresh memory page by page, every touch a TLB miss, two walks, an exit, the fault path, a new
+ * 4K mapping and a resume. Then the same faults given to the fault path directly, with no processor.
+ */
+import v8 from 'node:v8';
+import { runInNewContext } from 'node:vm';
+import { PFERR_GUEST_FINAL_HI, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
+import { hiOf, loOf } from '../../arch/halves.ts';
+import { Kvm, type Vcpu, type Vm } from '../../kvm/api/index.ts';
+import { mmuPageFault } from '../../kvm/mmu/page-fault.ts';
+import { mmuReload } from '../../kvm/mmu/roots.ts';
+import { checkHardware, SILICON } from '../choices.ts';
+import { InputError } from '../input-error.ts';
+
+/** What `softkvm bench faults --json` prints. */
+export interface FaultBench {
+  readonly version: 1;
+  readonly mib: number;
+  readonly hardware: string;
+  readonly faults: number;
+  readonly seconds: number;
+  /** End to end. */
+  readonly faultsPerSecond: number;
+  readonly nsPerFault: number;
+  /** The processor's share: from one VMRUN to the #VMEXIT. */
+  readonly nsHardware: number;
+  /** KVM's share. */
+  readonly nsKvm: number;
+  /** The fault path alone. */
+  readonly barePerSecond: number;
+  readonly nsBare: number;
+  /** JavaScript heap that grew in steady state, by fault. */
+  readonly bytesPerFault: number;
+}
+
+const MIB = 1024 * 1024;
+const PAGE = 4096;
+/** Where the memory that is touched begins. */
+const DATA_GPA = 0x4000_0000;
+const CODE = 0xa000;
+const PML4 = 0x10000;
+const RET_RESUME = 1;
+
+interface Rig {
+  readonly vm: Vm;
+  readonly vcpu: Vcpu;
+}
+
+/** @throws InputError */
+export function benchFaults(mib: number, hardware: string | undefined): FaultBench {
+  if (mib > 2048) throw new InputError(`--mib ${mib}: expected at most 2048`);
+  const faults = (mib * MIB) / PAGE;
+  // Compiled code is what is measured.
+  endToEnd(Math.min(mib, 64), hardware);
+  bare(Math.min(mib, 64), hardware);
+  const whole = endToEnd(mib, hardware);
+  const share = hardwareShare(Math.min(mib, 128), hardware);
+  const path = bare(mib, hardware);
+  const nsPerFault = (whole.seconds * 1e9) / faults;
+  return {
+    version: 1,
+    mib,
+    hardware: whole.hardware,
+    faults,
+    seconds: whole.seconds,
+    faultsPerSecond: faults / whole.seconds,
+    nsPerFault,
+    nsHardware: nsPerFault * share,
+    nsKvm: nsPerFault * (1 - share),
+    barePerSecond: faults / path.seconds,
+    nsBare: (path.seconds * 1e9) / faults,
+    bytesPerFault: Math.max(0, whole.heapBytes) / faults,
+  };
+}
+
+function endToEnd(mib: number, hardware: string | undefined): { seconds: number; heapBytes: number; hardware: string } {
+  const { vm, vcpu } = makeRig(mib, hardware);
+  collectGarbage();
+  const heap = process.memoryUsage().heapUsed;
+  const start = performance.now();
+  runToHalt(vcpu);
+  const seconds = (performance.now() - start) / 1000;
+  const heapBytes = process.memoryUsage().heapUsed - heap;
+  const name = vm.state.profile.name;
+  vm.close();
+  return { seconds, heapBytes, hardware: name };
+}
+
+/** The part of the time that is spent between VMRUN and #VMEXIT, measured in a run of its own. */
+function hardwareShare(mib: number, hardware: string | undefined): number {
+  const { vm, vcpu } = makeRig(mib, hardware);
+  const processor = vm.state.processor;
+  const vmrun = processor.vmrun.bind(processor);
+  let inside = 0;
+  processor.vmrun = (vmcb: number) => {
+    const start = performance.now();
+    vmrun(vmcb);
+    inside += performance.now() - start;
+  };
+  const clock = clockCost();
+  const start = performance.now();
+  runToHalt(vcpu);
+  const total = performance.now() - start;
+  const exits = (mib * MIB) / PAGE;
+  vm.close();
+  // Each exit reads the clock twice: about one reading falls inside the measured part, one outside.
+  return Math.min(1, Math.max(0, (inside - exits * clock) / (total - 2 * exits * clock)));
+}
+
+/** Milliseconds that one reading of the clock takes. */
+function clockCost(): number {
+  const n = 200_000;
+  const start = performance.now();
+  for (let i = 0; i < n; i++) performance.now();
+  return (performance.now() - start) / n;
+}
+
+function bare(mib: number, hardware: string | undefined): { seconds: number } {
+  const { vm, vcpu } = makeRig(mib, hardware);
+  const state = vcpu.state;
+  if (mmuReload(state) < 0) throw new Error('no root for the bare fault path');
+  const end = DATA_GPA + mib * MIB;
+  const start = performance.now();
+  for (let gpa = DATA_GPA; gpa < end; gpa += PAGE) {
+    const result = mmuPageFault(state, loOf(gpa), hiOf(gpa), PFERR_WRITE | PFERR_USER, PFERR_GUEST_FINAL_HI);
+    if (result !== RET_RESUME) throw new Error(`the bare fault path answered ${result} at 0x${gpa.toString(16)}`);
+  }
+  const seconds = (performance.now() - start) / 1000;
+  vm.close();
+  return { seconds };
+}
+
+function runToHalt(vcpu: Vcpu): void {
+  const { ret, errno, exit } = vcpu.run();
+  if (ret !== 0 || exit?.reason !== 'hlt')
+    throw new Error(`the guest ended with ${errno ?? exit?.reason}, expected hlt`);
+}
+
+/** A 64-bit guest whose tables map the first 4 GiB with 2 MiB pages, at a loop over the data. */
+function makeRig(mib: number, hardware: string | undefined): Rig {
+  const kvm = new Kvm({
+    hardware: checkHardware(hardware ?? SILICON),
+    hostMemory: Math.ceil((mib * 1.02 + 192) / 2) * 2 * MIB,
+  });
+  const vm = kvm.createVm(0);
+  const low = kvm.mm.mmap({ size: 2 * MIB, kind: 'anon' });
+  const data = kvm.mm.mmap({ size: mib * MIB, kind: 'anon' });
+  vm.setUserMemoryRegion({ slot: 0, flags: 0, guestPhysAddr: 0, memorySize: 2 * MIB, userspaceAddr: low });
+  vm.setUserMemoryRegion({ slot: 1, flags: 0, guestPhysAddr: DATA_GPA, memorySize: mib * MIB, userspaceAddr: data });
+  kvm.mm.write(low + CODE, guestCode(DATA_GPA, DATA_GPA + mib * MIB));
+  kvm.mm.write(low + PML4, words([0x11023n]));
+  kvm.mm.write(low + 0x11000, words(Array.from({ length: 4 }, (_, i) => 0x12023n + BigInt(i) * 0x1000n)));
+  kvm.mm.write(low + 0x12000, words(Array.from({ length: 2048 }, (_, i) => 0xe3n + BigInt(i) * 0x200000n)));
+  const vcpu = vm.createVcpu(0);
+  vcpu.setCpuid2(kvm.getSupportedCpuid());
+  const sregs = vcpu.getSregs();
+  const flat = { base: 0n, limit: 0xffffffff, present: 1, s: 1, g: 1, dpl: 0, avl: 0, unusable: 0 };
+  Object.assign(sregs.cs, flat, { selector: 8, type: 11, l: 1, db: 0 });
+  for (const segment of [sregs.ds, sregs.es, sregs.ss])
+    Object.assign(segment, flat, { selector: 16, type: 3, l: 0, db: 1 });
+  Object.assign(sregs, { cr0: 0x80010033n, cr3: BigInt(PML4), cr4: 0x620n, efer: 0xd01n });
+  vcpu.setSregs(sregs);
+  vcpu.setRegs({ ...vcpu.getRegs(), rip: BigInt(CODE), rflags: 2n });
+  return { vm, vcpu };
+}
+
+/** mov ebx,start; mov ecx,end; 1: mov [rbx],eax; add rbx,4096; cmp rbx,rcx; jb 1b; hlt */
+function guestCode(start: number, end: number): Uint8Array {
+  const code = new Uint8Array(64);
+  const view = new DataView(code.buffer);
+  code.set([0xbb], 0);
+  view.setUint32(1, start, true);
+  code.set([0xb9], 5);
+  view.setUint32(6, end, true);
+  code.set([0x89, 0x03, 0x48, 0x81, 0xc3, 0x00, 0x10, 0x00, 0x00, 0x48, 0x39, 0xcb, 0x72, 0xf2, 0xf4], 10);
+  return code;
+}
+
+function words(values: readonly bigint[]): Uint8Array {
+  return new Uint8Array(BigUint64Array.from(values).buffer);
+}
+
+/** A full collection now, and a young generation large enough that none hides what the run allocates. */
+function collectGarbage(): void {
+  v8.setFlagsFromString('--expose-gc');
+  v8.setFlagsFromString('--min-semi-space-size=64');
+  (runInNewContext('gc') as () => void)();
+}

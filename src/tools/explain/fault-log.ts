@@ -1,0 +1,174 @@
+/** Follows every fault of a VM through the fault path: what it was, what was there, what each stage said, what came of it. */
+import { join64 } from '../../arch/halves.ts';
+import { errnoName } from '../../host/errno.ts';
+import { getMemoryAttributes, KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../../kvm/attributes.ts';
+import {
+  gfnToMemslot,
+  KVM_MEM_GUEST_MEMFD,
+  KVM_MEM_LOG_DIRTY_PAGES,
+  KVM_MEM_READONLY,
+} from '../../kvm/memslots/memslots.ts';
+import type { PageFault } from '../../kvm/mmu/fault.ts';
+import type { FaultRecorder } from '../../kvm/mmu/recorder.ts';
+import { retPfName } from '../../kvm/mmu/ret-pf.ts';
+import type { TraceEvent } from '../../kvm/trace/events.ts';
+import type { VcpuState } from '../../kvm/vcpu-state.ts';
+import type { VmState } from '../../kvm/vm-state.ts';
+import { type SpteView, spteOf } from './spte-words.ts';
+
+export interface StageRecord {
+  readonly name: string;
+  readonly kvmFunction: string;
+  /** `RET_PF_CONTINUE` and so on, or the name of an errno. */
+  readonly verdict: string;
+  readonly reason: string;
+}
+
+export interface SlotView {
+  readonly id: number;
+  readonly gpa: string;
+  readonly bytes: number;
+  readonly readonly: boolean;
+  readonly dirtyLogging: boolean;
+  readonly guestMemfd: boolean;
+}
+
+export interface FaultRecord {
+  readonly vcpu: number;
+  readonly gpa: string;
+  readonly gfn: string;
+  readonly errorCode: string;
+  /** KVM made the fault itself, ahead of an access. */
+  readonly prefetch: boolean;
+  readonly slot: SlotView | null;
+  readonly attribute: 'private' | 'shared';
+  readonly spteBefore: SpteView | null;
+  readonly invalidateSeq: number;
+  readonly memslotGeneration: number;
+  readonly stages: StageRecord[];
+  /** What the list of stages ended with; null when the fault never entered it. */
+  verdict: string | null;
+  spteAfter: SpteView | null;
+  invalidateSeqAfter: number;
+  /** The vCPU's one-entry MMIO cache after the fault. */
+  mmioCache: { readonly gfn: string; readonly generation: number } | null;
+  /** Trace events between this fault and the next. */
+  readonly events: TraceEvent[];
+}
+
+export class FaultLog implements FaultRecorder {
+  faults: FaultRecord[] = [];
+  private current: FaultRecord | null = null;
+  private inStages = false;
+  private readonly vm: VmState;
+
+  constructor(vm: VmState) {
+    this.vm = vm;
+    vm.mmu.recorder = this;
+  }
+
+  /** Hears of a trace event; a `kvm_page_fault` opens a record. */
+  event(event: TraceEvent): void {
+    if (event.event === 'kvm_page_fault') {
+      const vcpu = this.vcpuById(event.fields.vcpu);
+      if (vcpu !== null) this.open(vcpu, BigInt(event.fields.address), BigInt(event.fields.error_code), false);
+      return;
+    }
+    this.current?.events.push(event);
+  }
+
+  begin(fault: PageFault): void {
+    const address = join64(fault.addrLo, fault.addrHi);
+    const known = this.current;
+    if (known === null || this.inStages || known.stages.length > 0 || BigInt(known.gpa) !== address) {
+      const vcpu = this.vm.vcpus.find((v) => v?.mmu.fault === fault) ?? this.vm.vcpus[0];
+      if (vcpu !== undefined) this.open(vcpu, address, join64(fault.errorLo, fault.errorHi), fault.prefetch);
+    }
+    this.inStages = true;
+  }
+
+  stage(name: string, verdict: number, reason: string): void {
+    const stage = this.vm.revision.stages.find((s) => s.name === name);
+    this.current?.stages.push({ name, kvmFunction: stage?.kvmFunction ?? '', verdict: verdictName(verdict), reason });
+  }
+
+  end(_fault: PageFault, result: number): void {
+    this.inStages = false;
+    if (this.current !== null) {
+      this.current.verdict = verdictName(result);
+      this.close();
+    }
+  }
+
+  /** Completes the last record; call when the step or run is over. */
+  finish(): void {
+    this.close();
+  }
+
+  /** The faults so far, which this call takes out of the log. */
+  take(): FaultRecord[] {
+    this.finish();
+    const taken = this.faults;
+    this.faults = [];
+    this.current = null;
+    return taken;
+  }
+
+  private open(vcpu: VcpuState, gpa: bigint, errorCode: bigint, prefetch: boolean): void {
+    this.close();
+    const vm = this.vm;
+    const gfn = Number(gpa / 4096n);
+    const slot = gfnToMemslot(vm, gfn);
+    this.current = {
+      vcpu: vcpu.id,
+      gpa: hex(gpa),
+      gfn: hex(gfn),
+      errorCode: hex(errorCode),
+      prefetch,
+      slot:
+        slot === null
+          ? null
+          : {
+              id: slot.id,
+              gpa: hex(slot.baseGfn * 4096),
+              bytes: slot.npages * 4096,
+              readonly: (slot.flags & KVM_MEM_READONLY) !== 0,
+              dirtyLogging: (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0,
+              guestMemfd: (slot.flags & KVM_MEM_GUEST_MEMFD) !== 0,
+            },
+      attribute: getMemoryAttributes(vm, gfn) & KVM_MEMORY_ATTRIBUTE_PRIVATE ? 'private' : 'shared',
+      spteBefore: spteOf(vcpu, gfn),
+      invalidateSeq: vm.mmuInvalidateSeq,
+      memslotGeneration: vm.slots.generation(0),
+      stages: [],
+      verdict: null,
+      spteAfter: null,
+      invalidateSeqAfter: vm.mmuInvalidateSeq,
+      mmioCache: null,
+      events: [],
+    };
+    this.faults.push(this.current);
+  }
+
+  private close(): void {
+    const fault = this.current;
+    const vcpu = fault === null ? null : this.vcpuById(fault.vcpu);
+    if (fault === null || vcpu === null) return;
+    fault.spteAfter = spteOf(vcpu, Number(fault.gfn));
+    fault.invalidateSeqAfter = this.vm.mmuInvalidateSeq;
+    const cache = vcpu.mmu;
+    fault.mmioCache = cache.mmioGfn === 0 ? null : { gfn: hex(cache.mmioGfn), generation: cache.mmioGen };
+  }
+
+  private vcpuById(id: number): VcpuState | null {
+    return this.vm.vcpus.find((v) => v?.id === id) ?? null;
+  }
+}
+
+function verdictName(verdict: number): string {
+  return verdict < 0 ? errnoName(-verdict) : retPfName(verdict);
+}
+
+function hex(n: number | bigint): string {
+  return `0x${n.toString(16)}`;
+}

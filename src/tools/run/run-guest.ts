@@ -1,0 +1,91 @@
+/** `softkvm run`: checks what the user chose, runs the image, and reports how it ended and what it cost. */
+import type { TraceEvent } from '../../kvm/api/index.ts';
+import type { Board, BoardVmType } from '../../vmm/board.ts';
+import type { EndState } from '../../vmm/end-state.ts';
+import { ImageError } from '../../vmm/image-error.ts';
+import type { MemoryFaultMode } from '../../vmm/memory-fault-policy.ts';
+import { runImage } from '../../vmm/run-image.ts';
+import { checkHardware, checkRevision, SILICON } from '../choices.ts';
+import { InputError } from '../input-error.ts';
+import { moduleParams } from '../module-params.ts';
+
+export interface RunOptions {
+  /** Name of the image, for messages. */
+  readonly file: string;
+  readonly image: Uint8Array;
+  readonly memoryBytes: number;
+  readonly vmType: BoardVmType;
+  readonly onMemoryFault: MemoryFaultMode;
+  readonly append: string;
+  readonly modules: readonly { readonly name: string; readonly bytes: Uint8Array }[];
+  /** Module parameters by their kernel names. */
+  readonly params: { readonly [name: string]: string };
+  readonly hardware?: string;
+  readonly revision?: string;
+  readonly maxInstructions?: number;
+  readonly timeoutMs?: number;
+  readonly interrupted: () => boolean;
+  readonly onSerial: (byte: number) => void;
+  readonly onTrace?: (event: TraceEvent) => void;
+  readonly onBoard?: (board: Board) => void;
+}
+
+/** What `softkvm run --json` prints. */
+export interface RunReport {
+  readonly version: 1;
+  readonly image: string;
+  readonly hardware: string;
+  readonly end: EndState;
+  readonly instructions: number;
+  readonly milliseconds: number;
+  /** Exits to userspace by name. */
+  readonly exits: { readonly [name: string]: number };
+  readonly stats: {
+    readonly vm: { readonly [name: string]: number };
+    readonly vcpu: { readonly [name: string]: number };
+  };
+  /** What KVM would have logged. */
+  readonly log: readonly string[];
+  readonly serial: string;
+}
+
+/** @throws InputError, UnsupportedError */
+export async function runGuest(o: RunOptions): Promise<RunReport> {
+  if (o.image.length === 0) throw new InputError(`${o.file}: is empty, expected an image`);
+  const { params, onSerial, onBoard, revision, ...rest } = o;
+  const hardware = checkHardware(o.hardware ?? SILICON);
+  const serial: number[] = [];
+  let log: readonly string[] = [];
+  let board: Board | null = null;
+  const start = performance.now();
+  const result = await runImage({
+    ...rest,
+    hardware,
+    params: moduleParams(params),
+    ...(revision === undefined ? {} : { revision: checkRevision(revision) }),
+    onSerial: (byte) => {
+      serial.push(byte);
+      onSerial(byte);
+    },
+    onBoard: (b) => {
+      board = b;
+      log = [];
+      onBoard?.(b);
+    },
+  }).catch((error: unknown) => {
+    throw error instanceof ImageError ? new InputError(error.message) : error;
+  });
+  if (board !== null) log = (board as Board).vm.state.log.entries.map((e) => `${e.kind}: ${e.where}: ${e.message}`);
+  return {
+    version: 1,
+    image: o.file,
+    hardware,
+    end: result.end,
+    instructions: result.instructions,
+    milliseconds: performance.now() - start,
+    exits: result.exits,
+    stats: { vm: result.vmStats, vcpu: result.vcpuStats },
+    log,
+    serial: new TextDecoder().decode(Uint8Array.from(serial)),
+  };
+}
