@@ -1,0 +1,123 @@
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest';
+import { runCommandLine } from './main.ts';
+
+let folder: string;
+let stdout = '';
+let stderr = '';
+
+beforeEach(() => {
+  folder = mkdtempSync(join(tmpdir(), 'softkvm-'));
+  stdout = '';
+  stderr = '';
+  vi.spyOn(process.stdout, 'write').mockImplementation((text) => {
+    stdout += text.toString();
+    return true;
+  });
+  vi.spyOn(process.stderr, 'write').mockImplementation((text) => {
+    stderr += text.toString();
+    return true;
+  });
+});
+
+afterEach(() => {
+  vi.restoreAllMocks();
+  process.exitCode = undefined;
+  rmSync(folder, { recursive: true });
+});
+
+/** Runs a command line; its status and what it printed. */
+async function softkvm(...args: string[]): Promise<{ status: number; stdout: string; stderr: string }> {
+  await runCommandLine(args);
+  return { status: Number(process.exitCode ?? 0), stdout, stderr };
+}
+
+function file(name: string, content: string | Uint8Array): string {
+  const path = join(folder, name);
+  writeFileSync(path, content);
+  return path;
+}
+
+/** Exit status 2 and one line on stderr. */
+async function refuses(args: string[], message: RegExp): Promise<void> {
+  const result = await softkvm(...args);
+  expect(result.status, result.stderr).toBe(2);
+  expect(result.stdout).toBe('');
+  expect(result.stderr).toMatch(message);
+  expect(result.stderr.trimEnd()).not.toContain('\n');
+}
+
+describe('the command line', () => {
+  it('decodes a code', async () => {
+    const { status, stdout } = await softkvm('decode', '0x100000006', '--json');
+    expect(status).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ kind: 'npf', class: 'not-present', access: 'write' });
+  });
+
+  it('has help with an example for every command', async () => {
+    for (const command of [
+      'run',
+      'conform',
+      'explain',
+      'decode',
+      'demo',
+      'range-diff',
+      'explore',
+      'trace',
+      'inspect',
+    ]) {
+      stdout = '';
+      const { status } = await softkvm(command, '--help');
+      expect(status, command).toBe(0);
+      expect(stdout, command).toContain('Example:');
+      expect(stdout, command).toContain('--json');
+    }
+  });
+
+  it.each([['range-diff', 'a', 'b'], ['explore', 'x'], ['trace', 'report'], ['inspect'], ['series'], ['campaign']])(
+    'says that %s is not supported yet',
+    async (...args) => {
+      await refuses(args, /^softkvm: not supported yet: softkvm /);
+    },
+  );
+
+  const bad: readonly (readonly [string, () => string[], RegExp])[] = [
+    ['an unknown command', () => ['frobnicate'], /unknown command 'frobnicate'/],
+    ['an unknown option', () => ['decode', '1', '--frobnicate'], /unknown option '--frobnicate'/],
+    ['no argument', () => ['decode'], /missing required argument 'code'/],
+    ['a code that is no number', () => ['decode', 'xyz'], /xyz: expected a code/],
+    ['an unknown kind', () => ['decode', '1', '--kind', 'tlb'], /'tlb' is invalid/],
+    ['a missing scenario', () => ['conform', join(folder, 'none.json')], /none\.json: no such file/],
+    ['a scenario that is not JSON', () => ['conform', file('a.json', '{')], /a\.json: is not JSON/],
+    [
+      'a scenario that breaks the schema',
+      () => ['conform', file('b.json', '{"name":"b"}')],
+      /b\.json: vm: expected an object, found nothing/,
+    ],
+    ['a file of another kind', () => ['conform', file('c.bin', 'x')], /c\.bin: expected a scenario/],
+    [
+      'an unknown parameter',
+      () => ['run', file('i', 'x'), '--param', 'kvm.frob=1'],
+      /--param kvm\.frob: no such parameter/,
+    ],
+    ['a parameter without value', () => ['run', file('i', 'x'), '--param', 'kvm.tdp_mmu'], /expected name=value/],
+    [
+      'a parameter value that is not supported yet',
+      () => ['run', file('i', '\xf4'), '--param', 'kvm_amd.npt=0'],
+      /not supported yet: shadow paging/,
+    ],
+    ['a missing image', () => ['run', join(folder, 'none')], /none: no such file/],
+    ['an empty image', () => ['run', file('e', '')], /e: is empty/],
+    ['memory of size 0', () => ['run', file('i', 'x'), '--memory', '0'], /--memory 0: expected a size/],
+    ['absurd memory', () => ['run', file('i', 'x'), '--memory', '900T'], /--memory 900T: expected a size/],
+    ['an unknown revision', () => ['run', file('i', 'x'), '--revision', 'linux-1.0'], /--revision linux-1\.0/],
+    ['an unknown profile', () => ['run', file('i', 'x'), '--hardware', 'z80'], /--hardware z80: no such profile/],
+    ['a truncated ELF', () => ['run', file('t.elf', '\x7fELF\x02\x01\x01')], /t\.elf: /],
+    ['explain with nothing', () => ['explain'], /expected a scenario, or --error-code/],
+  ];
+  it.each(bad)('refuses %s', async (_name, args, message) => {
+    await refuses(args(), message);
+  });
+});
