@@ -13,9 +13,10 @@ import { ioeventfd } from '../io-bus/ioeventfd.ts';
 import { type MemoryRegion, setUserMemoryRegion } from '../memslots/set-memory-region.ts';
 import type { TraceEvent } from '../trace/events.ts';
 import { createVcpu, destroyVm } from '../vm-lifecycle.ts';
+import { setIdentityMapAddr, setNrMmuPages, setTssAddr } from '../vm-settings.ts';
 import type { VmState } from '../vm-state.ts';
 import { createIrqchip } from '../x86/irqchip.ts';
-import { setIdentityMapAddr, setNrMmuPages, setTssAddr } from '../x86/vm-ioctls.ts';
+
 import type { EventFd } from './event-fd.ts';
 import { GuestMemfd } from './guest-memfd.ts';
 import { check, hex, KvmError, u64 } from './kvm-error.ts';

@@ -1,0 +1,220 @@
+/** A virtual processor: the ioctls of a vCPU file descriptor. Every method throws KvmError, with EIO once the VM is dead. */
+import { EIO, errnoName } from '../../host/errno.ts';
+import type { DirtyRingEntry } from '../dirty/dirty-ring.ts';
+import { KVM_EXIT_MEMORY_FAULT, type KvmRun } from '../kvm-run.ts';
+import { vcpuPreFaultMemory } from '../pre-fault.ts';
+import type { VcpuState } from '../vcpu-state.ts';
+import { getCpuid2, setCpuid2 } from '../x86/cpuid.ts';
+import { vcpuEnableCap } from '../x86/enable-cap.ts';
+import { getVcpuEvents, setVcpuEvents, type VcpuEvents } from '../x86/events.ts';
+import { setGuestDebug } from '../x86/guest-debug.ts';
+import { getLapicState, setLapicState } from '../x86/lapic-state.ts';
+import { getMpState, setMpState } from '../x86/mp-state.ts';
+import { ioctlGetMsr, ioctlSetMsr } from '../x86/msr.ts';
+import { getRegs, setRegs } from '../x86/regs.ts';
+import { vcpuIoctlRun } from '../x86/run.ts';
+import { getSregs, setSregs } from '../x86/sregs.ts';
+import { translate } from '../x86/translate.ts';
+import { type CpuidEntry2, fromCpuidEntry2, toCpuidEntry2 } from './cpuid-entry.ts';
+import { check, hex, KvmError, u64 } from './kvm-error.ts';
+import type { MsrEntry, Regs, Sregs, Translation } from './registers.ts';
+import { readExit, type VcpuExit } from './vcpu-exit.ts';
+
+/** After so much, a signal arrives: KVM_RUN ends with EINTR before it enters the guest again. */
+export interface RunLimits {
+  /** Exits of the guest to KVM. */
+  readonly maxExits?: number;
+  /** Instructions that the guest retires. */
+  readonly maxInstructions?: number;
+}
+
+/** What ioctl(KVM_RUN) returned, and what it left in kvm_run. */
+export interface RunResult {
+  readonly ret: 0 | -1;
+  /** Name of the errno when `ret` is -1. */
+  readonly errno: string | null;
+  /** The exit; null when the call failed and left none: only a memory fault comes together with an error. */
+  readonly exit: VcpuExit | null;
+}
+
+/** What is left of the range, and the result of the ioctl. */
+export interface PreFaultResult {
+  readonly ret: 0 | -1;
+  readonly errno: string | null;
+  readonly gpa: number;
+  readonly size: number;
+}
+
+export class Vcpu {
+  /** KVM's own state of the vCPU: for tools that look inside. */
+  readonly state: VcpuState;
+
+  constructor(state: VcpuState) {
+    this.state = state;
+  }
+
+  get id(): number {
+    return this.state.id;
+  }
+
+  /** The page shared with KVM: exits are read from it, and the data of reads go into it. */
+  get kvmRun(): KvmRun {
+    return this.state.run;
+  }
+
+  private alive(operation: string): VcpuState {
+    if (this.state.vm.log.vmBugged) throw new KvmError(EIO, operation, 'the VM is dead');
+    return this.state;
+  }
+
+  /**
+   * KVM_RUN. Completes the previous exit with the data that userspace has left in `kvmRun`, then runs the guest to the next one.
+   * @returns ret -1 with EINTR (signal, limit), EFAULT and EHWPOISON (with a memory-fault exit, or without: KVM has no better answer),
+   *   EAGAIN (not runnable yet); nothing is thrown for what the guest does
+   * @throws KvmError EIO: the VM is dead
+   * @kvm x86.c kvm_arch_vcpu_ioctl_run
+   */
+  run(limits: RunLimits = {}): RunResult {
+    const vcpu = this.alive('KVM_RUN');
+    const { maxExits = Number.POSITIVE_INFINITY, maxInstructions = Number.POSITIVE_INFINITY } = limits;
+    vcpu.signalAtExit = vcpu.stats.exits + maxExits;
+    vcpu.signalAtInstruction = vcpu.vm.processor.insns + maxInstructions;
+    const r = vcpuIoctlRun(vcpu);
+    vcpu.signal = false;
+    vcpu.signalAtExit = Number.POSITIVE_INFINITY;
+    vcpu.signalAtInstruction = Number.POSITIVE_INFINITY;
+    if (r < 0) {
+      const exit = vcpu.run.exitReason === KVM_EXIT_MEMORY_FAULT ? readExit(vcpu.run) : null;
+      return { ret: -1, errno: errnoName(r), exit };
+    }
+    return { ret: 0, errno: null, exit: readExit(vcpu.run) };
+  }
+
+  /** Sends a signal to the vCPU's thread: the KVM_RUN that is under way, or the next one, ends with EINTR. */
+  interrupt(): void {
+    this.state.signal = true;
+  }
+
+  /** KVM_GET_REGS */
+  getRegs(): Regs {
+    return getRegs(this.alive('KVM_GET_REGS'));
+  }
+
+  /** KVM_SET_REGS: a pending exception is dropped. @kvm x86.c __set_regs */
+  setRegs(regs: Regs): void {
+    setRegs(this.alive('KVM_SET_REGS'), regs);
+  }
+
+  /** KVM_GET_SREGS */
+  getSregs(): Sregs {
+    return getSregs(this.alive('KVM_GET_SREGS'));
+  }
+
+  /** KVM_SET_SREGS. @throws KvmError EINVAL: control registers or EFER that do not fit together @kvm x86.c __set_sregs */
+  setSregs(sregs: Sregs): void {
+    check(setSregs(this.alive('KVM_SET_SREGS'), sregs), 'KVM_SET_SREGS');
+  }
+
+  /** KVM_GET_CPUID2 */
+  getCpuid2(): CpuidEntry2[] {
+    return getCpuid2(this.alive('KVM_GET_CPUID2')).map(toCpuidEntry2);
+  }
+
+  /** KVM_SET_CPUID2. @throws KvmError EINVAL: changed after KVM_RUN, or an impossible address width; E2BIG */
+  setCpuid2(entries: readonly CpuidEntry2[]): void {
+    const r = setCpuid2(this.alive('KVM_SET_CPUID2'), entries.map(fromCpuidEntry2));
+    check(r, 'KVM_SET_CPUID2', `${entries.length} entries`);
+  }
+
+  /** KVM_GET_MSRS: fills `data` of the entries, up to the first MSR that cannot be read. @returns how many */
+  getMsrs(entries: readonly MsrEntry[]): number {
+    const vcpu = this.alive('KVM_GET_MSRS');
+    for (const [i, entry] of entries.entries()) {
+      const data = ioctlGetMsr(vcpu, entry.index >>> 0);
+      if (data === null) return i;
+      entry.data = data;
+    }
+    return entries.length;
+  }
+
+  /** KVM_SET_MSRS: up to the first MSR that refuses its value. @returns how many */
+  setMsrs(entries: readonly MsrEntry[]): number {
+    const vcpu = this.alive('KVM_SET_MSRS');
+    for (const [i, entry] of entries.entries()) {
+      if (!ioctlSetMsr(vcpu, entry.index >>> 0, u64(entry.data))) return i;
+    }
+    return entries.length;
+  }
+
+  /** KVM_GET_VCPU_EVENTS */
+  getVcpuEvents(): VcpuEvents {
+    return getVcpuEvents(this.alive('KVM_GET_VCPU_EVENTS'));
+  }
+
+  /** KVM_SET_VCPU_EVENTS. @throws KvmError EINVAL: flags, or events that cannot be together */
+  setVcpuEvents(events: VcpuEvents): void {
+    check(setVcpuEvents(this.alive('KVM_SET_VCPU_EVENTS'), events), 'KVM_SET_VCPU_EVENTS');
+  }
+
+  /** KVM_GET_MP_STATE: KVM_MP_STATE_* */
+  getMpState(): number {
+    return getMpState(this.alive('KVM_GET_MP_STATE'));
+  }
+
+  /** KVM_SET_MP_STATE. @throws KvmError EINVAL */
+  setMpState(state: number): void {
+    check(setMpState(this.alive('KVM_SET_MP_STATE'), state), 'KVM_SET_MP_STATE', `state ${state}`);
+  }
+
+  /** KVM_SET_GUEST_DEBUG: `control` KVM_GUESTDBG_*; debug registers for KVM_GUESTDBG_USE_HW_BP. @throws KvmError EBUSY, EINVAL */
+  setGuestDebug(debug: { control: number; debugreg?: readonly bigint[] }): void {
+    const r = setGuestDebug(this.alive('KVM_SET_GUEST_DEBUG'), debug.control, debug.debugreg ?? []);
+    check(r, 'KVM_SET_GUEST_DEBUG', `control ${hex(debug.control)}`);
+  }
+
+  /** KVM_GET_LAPIC: 1024 bytes, a register every 16. @throws KvmError EINVAL: no APIC in KVM */
+  getLapic(): Uint8Array {
+    const page = getLapicState(this.alive('KVM_GET_LAPIC'));
+    if (typeof page === 'number') throw new KvmError(page, 'KVM_GET_LAPIC');
+    return page;
+  }
+
+  /** KVM_SET_LAPIC. @throws KvmError EINVAL: no APIC in KVM */
+  setLapic(page: Uint8Array): void {
+    check(setLapicState(this.alive('KVM_SET_LAPIC'), page), 'KVM_SET_LAPIC');
+  }
+
+  /** KVM_TRANSLATE: as a supervisor's implicit read; `writeable` and `usermode` are constants. @kvm x86.c kvm_arch_vcpu_ioctl_translate */
+  translate(gva: number | bigint): Translation {
+    return translate(this.alive('KVM_TRANSLATE'), u64(gva));
+  }
+
+  /**
+   * KVM_PRE_FAULT_MEMORY: maps the range for the vCPU as reads would.
+   * @returns the rest of the range; ret 0 when at least one page was mapped. Errno: EINVAL (flags, alignment, range), EINTR, ENOENT
+   *   (no slot), EFAULT, EHWPOISON
+   * @kvm kvm_main.c kvm_vcpu_pre_fault_memory
+   */
+  preFaultMemory(range: { gpa: number | bigint; size: number | bigint; flags?: number | bigint }): PreFaultResult {
+    const left = { gpa: u64(range.gpa), size: u64(range.size) };
+    const r = vcpuPreFaultMemory(this.alive('KVM_PRE_FAULT_MEMORY'), left, u64(range.flags ?? 0));
+    const rest = { gpa: Number(left.gpa), size: Number(left.size) };
+    return r < 0 ? { ret: -1, errno: errnoName(r), ...rest } : { ret: 0, errno: null, ...rest };
+  }
+
+  /** Harvests the dirty ring as a userspace does: its new entries, each marked for `Vm.resetDirtyRings`. */
+  dirtyRingEntries(): DirtyRingEntry[] {
+    return this.state.dirtyRing === null ? [] : this.state.dirtyRing.harvest();
+  }
+
+  /** KVM_ENABLE_CAP on the vCPU. @throws KvmError EINVAL */
+  enableCap(cap: number, flags = 0, args: readonly (number | bigint)[] = []): number {
+    const r = vcpuEnableCap(this.alive('KVM_ENABLE_CAP'), cap, flags, args.map(u64));
+    return check(r, 'KVM_ENABLE_CAP', `capability ${cap}, flags ${hex(flags)}`);
+  }
+
+  /** The vCPU's binary statistics, by the kernel's names. */
+  stats(): Record<string, number> {
+    return { ...this.state.stats };
+  }
+}
