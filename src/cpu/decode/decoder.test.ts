@@ -1,4 +1,4 @@
-import { Decoder as Iced, DecoderOptions, Mnemonic } from 'iced-x86';
+import { DecoderOptions, Decoder as Iced, Mnemonic } from 'iced-x86';
 import { expect, test } from 'vitest';
 import { DECODE_OK, Decoder } from './decoder.ts';
 
@@ -24,7 +24,7 @@ const families: Readonly<Record<string, readonly string[]>> = {
   SCAS: ['SCASB', 'SCASW', 'SCASD', 'SCASQ'],
   SHL: ['SHL', 'SAL'],
   PREFETCHW: ['PREFETCH', 'PREFETCHW', 'PREFETCHWT1', 'RESERVEDNOP'],
-  SGDT: ['SGDT'],
+  VMMCALL: ['VMMCALL', 'VMGEXIT'],
   XSAVE: ['XSAVE', 'XSAVE64'],
   XRSTOR: ['XRSTOR', 'XRSTOR64'],
   XSAVEOPT: ['XSAVEOPT', 'XSAVEOPT64'],
@@ -33,12 +33,31 @@ const families: Readonly<Record<string, readonly string[]>> = {
   XRSTORS: ['XRSTORS', 'XRSTORS64'],
   FXSAVE: ['FXSAVE', 'FXSAVE64'],
   FXRSTOR: ['FXRSTOR', 'FXRSTOR64'],
-  RETF: ['RETF'],
   MOVD: ['MOVD', 'MOVQ'],
 };
 /** Encodings of the hint-NOP space that have names in newer manuals; to this processor they are NOPs. */
-const nops = ['PREFETCHNTA', 'PREFETCHT0', 'PREFETCHT1', 'PREFETCHT2', 'PREFETCHIT0', 'PREFETCHIT1', 'ENDBR64', 'ENDBR32', 'RDSSPD',
-  'RDSSPQ', 'CLDEMOTE', 'RESERVEDNOP', 'NOP', 'BNDMK', 'BNDMOV', 'BNDCL', 'BNDCU', 'BNDCN', 'BNDLDX', 'BNDSTX']; // prettier-ignore
+const nops = [
+  'PREFETCHNTA',
+  'PREFETCHT0',
+  'PREFETCHT1',
+  'PREFETCHT2',
+  'PREFETCHIT0',
+  'PREFETCHIT1',
+  'ENDBR64',
+  'ENDBR32',
+  'RDSSPD',
+  'RDSSPQ',
+  'CLDEMOTE',
+  'RESERVEDNOP',
+  'NOP',
+  'BNDMK',
+  'BNDMOV',
+  'BNDCL',
+  'BNDCU',
+  'BNDCN',
+  'BNDLDX',
+  'BNDSTX',
+]; // prettier-ignore
 
 /** A small generator with a seed, so that a failure can be had again. */
 function random(seed: number): () => number {

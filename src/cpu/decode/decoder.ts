@@ -364,6 +364,8 @@ function prefixFits(prefix: Encoding['prefix'], flags: number): boolean {
       return true;
     case 'NP':
       return repeat === 0 && (flags & RECORD_HAS_OPERAND_SIZE) === 0;
+    case 'NR':
+      return repeat === 0;
     case '66':
       return repeat === 0 && (flags & RECORD_HAS_OPERAND_SIZE) !== 0;
     case 'F3':

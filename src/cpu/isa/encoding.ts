@@ -28,8 +28,8 @@ export interface Encoding {
   /** The whole ModRM byte, or -1. */
   readonly literal: number;
   readonly hasModrm: boolean;
-  /** Mandatory prefix: '' any. */
-  readonly prefix: '' | 'NP' | '66' | 'F3' | 'F2';
+  /** Mandatory prefix: '' any, NP none of the three, NR neither F2 nor F3. */
+  readonly prefix: '' | 'NP' | 'NR' | '66' | 'F3' | 'F2';
   /** VEX.W: -1 ignored. */
   readonly w: number;
   readonly form: 'any' | 'memory' | 'register';
@@ -76,7 +76,7 @@ export function parseEncoding(
     } else if (token.startsWith('/')) {
       hasModrm = true;
       if (token !== '/r') digit = Number(token.slice(1));
-    } else if (opcode < 0 && map === 0 && ['NP', '66', 'F3', 'F2'].includes(token)) {
+    } else if (opcode < 0 && map === 0 && ['NP', 'NR', '66', 'F3', 'F2'].includes(token)) {
       prefix = token as Encoding['prefix'];
     } else if (opcode < 0 && map === 0 && token === '0F') {
       map = 1;

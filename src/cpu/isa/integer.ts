@@ -254,8 +254,8 @@ export function integerEncodings({ op, string }: EncodingTable): void {
   // Three-byte opcodes and VEX.
   op('F2 0F 38 F0 /r', 'CRC32', 'Gy,Eb', crc32);
   op('F2 0F 38 F1 /r', 'CRC32', 'Gd,Ev', crc32, 'v');
-  op('0F 38 F0 /r', 'MOVBE', 'Gv,Mv', movbe);
-  op('0F 38 F1 /r', 'MOVBE', 'Mv,Gv', movbe);
+  op('NR 0F 38 F0 /r', 'MOVBE', 'Gv,Mv', movbe);
+  op('NR 0F 38 F1 /r', 'MOVBE', 'Mv,Gv', movbe);
   op('66 0F 38 F6 /r', 'ADCX', 'Gy,Ey', adcx);
   op('F3 0F 38 F6 /r', 'ADOX', 'Gy,Ey', adox);
   op('VEX.NP.0F38 F2 /r', 'ANDN', 'Gy,By,Ey', andn);

@@ -94,7 +94,7 @@ export function systemEncodings({ sys }: EncodingTable): void {
     [0xfd, 'RDPRU', S.SYS_RDPRU],
   ] as const) {
     // prettier-ignore
-    const np = [0xc8, 0xc9, 0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf, 0xf9].includes(modrm) ? '' : 'NP ';
+    const np = [0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf, 0xf9].includes(modrm) ? '' : 'NP ';
     sys(`${np}0F 01 ${modrm.toString(16)}`, name, '', op);
   }
   sys('0F 01 f8', 'SWAPGS', '', S.SYS_SWAPGS, 'o64');
