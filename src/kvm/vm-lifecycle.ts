@@ -4,7 +4,13 @@ import { KVM_MAX_VCPU_IDS, KVM_MAX_VCPUS } from './capabilities.ts';
 import { DirtyRing } from './dirty/dirty-ring.ts';
 import { gmemUnbind } from './guest-memfd/guest-memfd.ts';
 import { ioBusesDestroy } from './io-bus/io-bus.ts';
-import { LOCK_VM } from './locks.ts';
+import { LOCK_SLOTS, LOCK_VM } from './locks.ts';
+import {
+  APIC_ACCESS_PAGE_PRIVATE_MEMSLOT,
+  IDENTITY_PAGETABLE_PRIVATE_MEMSLOT,
+  TSS_PRIVATE_MEMSLOT,
+} from './memslots/memslot.ts';
+import { x86SetMemoryRegion } from './memslots/set-memory-region.ts';
 import { uninitVm } from './mmu/create.ts';
 import { VcpuState } from './vcpu-state.ts';
 import type { VmState } from './vm-state.ts';
@@ -37,6 +43,9 @@ export function createVcpu(vm: VmState, id: number): VcpuState | number {
   return vcpu;
 }
 
+/** Slots over memory that KVM mapped into the process itself. */
+const ownSlots = [APIC_ACCESS_PAGE_PRIVATE_MEMSLOT, IDENTITY_PAGETABLE_PRIVATE_MEMSLOT, TSS_PRIVATE_MEMSLOT];
+
 const destroyed = new WeakSet<VmState>();
 
 /** Takes everything down; a second call does nothing. @kvm kvm_destroy_vm */
@@ -46,6 +55,9 @@ export function destroyVm(vm: VmState): void {
   ioBusesDestroy(vm);
   vm.mm.unregisterNotifier(vm.notifier);
   vm.notifier.release();
+  vm.locks.acquire(LOCK_SLOTS);
+  for (const id of ownSlots) x86SetMemoryRegion(vm, id, 0, 0);
+  vm.locks.release(LOCK_SLOTS);
   for (const vcpu of vm.vcpus.splice(0)) vcpuDestroy(vcpu);
   uninitVm(vm);
   for (const set of vm.slots.sets) {

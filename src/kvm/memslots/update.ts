@@ -16,6 +16,10 @@ import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, Memslot, type MemslotChan
 
 /** The first half of an update: readers see `next` instead of `old`, and that an update is in flight. */
 export function beginSwap(vm: VmState, asId: number, old: Memslot | null, next: Memslot | null): void {
+  if (vm.notifier.activeInvalidateCount !== 0) {
+    // The kernel waits here: starts and ends of invalidations must see the same slots.
+    throw new Error('slots cannot change while an MMU notifier invalidation is under way');
+  }
   const set = vm.slots.sets[asId]!;
   set.replace(old, next);
   set.updateInProgress = true;
