@@ -14,7 +14,7 @@ import {
   X86EMUL_MODE_REAL,
 } from './ctxt.ts';
 import { x86DecodeInsn } from './decode.ts';
-import { initDecodeCache } from './emulate.ts';
+import { emulatorWritebackRegisterCache, initDecodeCache } from './emulate.ts';
 import { x86EmulateInsn } from './execute.ts';
 import {
   type DescriptorTable,
@@ -23,7 +23,6 @@ import {
   X86EMUL_IO_NEEDED,
   X86EMUL_PROPAGATE_FAULT,
   type X86EmulateOps,
-  type X86Exception,
 } from './ops.ts';
 
 const MSR_EFER = 0xc000_0080;
@@ -157,6 +156,8 @@ export class FlatMachine implements X86EmulateOps {
 
   private mmioExit(): Outcome {
     const { address, data } = this.fragments[this.at]!;
+    // Who looks at the registers in the middle of an instruction sees the emulator's.
+    if (!this.writing) emulatorWritebackRegisterCache(this.ctxt);
     return { kind: this.writing ? 'mmio-write' : 'mmio-read', address, bytes: data.length, data };
   }
 
@@ -186,19 +187,16 @@ export class FlatMachine implements X86EmulateOps {
     return address;
   }
 
-  private fault(fault: X86Exception, lo: number, hi: number): number {
-    fault.vector = 14;
-    fault.errorCodeValid = true;
-    fault.errorCode = 0;
-    fault.addressLo = lo;
-    fault.addressHi = hi;
-    return X86EMUL_PROPAGATE_FAULT;
-  }
-
   private split(address: number, data: Uint8Array): void {
     this.fragments = [];
     this.at = 0;
-    for (let i = 0; i < data.length; i += 8) this.fragments.push({ address: address + i, data: data.slice(i, i + 8) });
+    // At most eight bytes, and never across a page.
+    for (let i = 0; i < data.length; ) {
+      const room = 4096 - ((address + i) & 4095);
+      const size = Math.min(8, room, data.length - i);
+      this.fragments.push({ address: address + i, data: data.slice(i, i + size) });
+      i += size;
+    }
   }
 
   readGpr(ctxt: EmulateCtxt, nr: number): void {
@@ -209,29 +207,21 @@ export class FlatMachine implements X86EmulateOps {
     this.regs[2 * nr] = ctxt.regs[2 * nr]!;
     this.regs[2 * nr + 1] = ctxt.regs[2 * nr + 1]!;
   }
-  private plain(
-    what: string,
-    lo: number,
-    hi: number,
-    buf: Uint8Array,
-    off: number,
-    n: number,
-    fault: X86Exception,
-  ): number {
+  private plain(what: string, lo: number, hi: number, buf: Uint8Array, off: number, n: number): number {
     const address = this.access(what, lo, n);
-    if (hi !== 0 || address + n > this.memory.length) return this.fault(fault, lo, hi);
+    if (hi !== 0 || address + n > this.memory.length) return X86EMUL_IO_NEEDED;
     buf.set(this.memory.subarray(address, address + n), off);
     return X86EMUL_CONTINUE;
   }
-  readStd(_: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, n: number, f: X86Exception): number {
-    return this.plain('read-std', lo, hi, buf, off, n, f);
+  readStd(_: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, n: number): number {
+    return this.plain('read-std', lo, hi, buf, off, n);
   }
-  fetch(_: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, n: number, f: X86Exception): number {
-    return this.plain('fetch', lo, hi, buf, off, n, f);
+  fetch(_: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, n: number): number {
+    return this.plain('fetch', lo, hi, buf, off, n);
   }
-  writeStd(_: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, n: number, f: X86Exception): number {
+  writeStd(_: EmulateCtxt, lo: number, hi: number, buf: Uint8Array, off: number, n: number): number {
     const address = this.access('write-std', lo, n);
-    if (hi !== 0 || address + n > this.memory.length) return this.fault(f, lo, hi);
+    if (hi !== 0 || address + n > this.memory.length) return X86EMUL_IO_NEEDED;
     this.memory.set(buf.subarray(off, off + n), address);
     return X86EMUL_CONTINUE;
   }
