@@ -72,7 +72,7 @@ export class PageFault {
     this.maxLevel = PG_LEVEL_1G;
     this.reqLevel = PG_LEVEL_4K;
     this.goalLevel = PG_LEVEL_4K;
-    this.gfn = (addrHi >>> 0) * 0x100000 + (addrLo >>> 12);
+    this.gfn = addrHi === 0 ? addrLo >>> 12 : (addrHi >>> 0) * 0x100000 + (addrLo >>> 12);
     this.slot = null;
     this.mmuSeq = 0;
     this.pfn = KVM_PFN_ERR_FAULT;

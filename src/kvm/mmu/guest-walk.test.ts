@@ -3,10 +3,10 @@ import { CR0_WP, RFLAGS_AC } from '../../arch/registers.ts';
 import { X86Exception } from '../emulate/ops.ts';
 import { KVM_MEM_READONLY } from '../memslots/memslots.ts';
 import { gvaToGpa } from './guest-walk.ts';
+import { TestMmu } from './mmu.testing.ts';
 import { updatePermissions } from './permission.ts';
 import { resetRsvdBits } from './reset-rsvd-bits.ts';
 import { EXT_CR4_PSE, EXT_CR4_SMAP, ROLE_CR0_WP, ROLE_EFER_NX, ROLE_HAS_4_BYTE_GPTE } from './role.ts';
-import { TestMmu } from './test-mmu.ts';
 
 const MB = 1024 * 1024;
 const W = 2;

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { getDirtyLog } from '../dirty/dirty-bitmap.ts';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../memslots/memslots.ts';
+import { FETCH, READ, TestMmu, WRITE } from './mmu.testing.ts';
 import { RET_PF_EMULATE, RET_PF_FIXED, RET_PF_SPURIOUS } from './ret-pf.ts';
-import { FETCH, READ, TestMmu, WRITE } from './test-mmu.ts';
 
 const P = 1;
 const MB = 1024 * 1024;

@@ -1,10 +1,9 @@
-/** A VM whose MMU can be exercised without a processor: faults are made by hand. For tests and benchmarks. */
+/** A VM whose MMU runs without a processor: faults are made by hand. What benchmarks measure and tests look into. */
 import type { Processor } from '../../cpu/processor.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
 import { HostMachine } from '../../host/machine.ts';
 import { setUserMemoryRegion } from '../memslots/set-memory-region.ts';
 import { defaultParams, type KvmParams } from '../params.ts';
-import type { TraceEvent } from '../trace/events.ts';
 import { VcpuState } from '../vcpu-state.ts';
 import type { VendorOps } from '../vendor-ops.ts';
 import { VmState } from '../vm-state.ts';
@@ -21,11 +20,9 @@ export const FETCH = 0x14;
 /** Bit 32: the final access. */
 const FINAL_HI = 1;
 
-export class TestMmu {
+export class BareMmu {
   readonly vm: VmState;
   readonly vcpu: VcpuState;
-  /** Events since `takeTrace`. */
-  private events: TraceEvent[] = [];
 
   constructor(options: { type?: number; params?: Partial<KvmParams>; memoryBytes?: number; maxPhyAddr?: number } = {}) {
     const host = new HostMachine({ memoryBytes: options.memoryBytes ?? 256 * 1024 * 1024 });
@@ -54,18 +51,6 @@ export class TestMmu {
     this.vm.vcpus.push(this.vcpu);
     mmuCreate(this.vcpu);
     this.vcpu.mmu.rootMmu.rootRole = (ACC_ALL << ROLE_ACCESS_SHIFT) | ROLE_CR0_WP | ROLE_EFER_NX | ROLE_DIRECT | 4;
-  }
-
-  /** Starts recording events. */
-  traceOn(): void {
-    this.vm.trace.setSink((event) => this.events.push(event));
-  }
-
-  /** The events so far, one line each: what changed, without the frames. */
-  takeTrace(): string[] {
-    const lines = this.events.map((e) => `${e.event} ${Object.values(e.fields).map(withoutPfn).join(' ')}`);
-    this.events = [];
-    return lines.filter((line) => !line.includes('8000000000000000 0x80000000000005a0'));
   }
 
   /** Sets slot `slot`; memory size 0 deletes it. Host memory is mapped anew unless `hva` is given. Answers the hva. */
@@ -102,12 +87,4 @@ export class TestMmu {
     mmuFreeObsoleteRoots(this.vcpu);
     mmuReload(this.vcpu);
   }
-}
-
-/** An SPTE without its frame, as recordings have it; anything else as it is. */
-function withoutPfn(value: unknown): string {
-  if (typeof value !== 'string' || !/^0x[0-9a-f]+$/.test(value)) return String(value);
-  const word = BigInt(value);
-  if ((word & 0x800n) === 0n || word >> 12n === 0n) return value;
-  return `0x${(word & ~0xff_ffff_f000n).toString(16)}+pfn`;
 }
