@@ -58,6 +58,10 @@ export interface DemoOptions {
   readonly onOutput?: (text: string) => void;
   /** Gets every trace event besides. */
   readonly onTrace?: (event: TraceEvent) => void;
+  /** Is given the board before the guest starts, to look inside. */
+  readonly onBoard?: (board: Board) => void;
+  /** Hears of each class that the guest announces, by id. */
+  readonly onClass?: (id: string) => void;
   /** Milliseconds; 60 s if absent. */
   readonly timeoutMs?: number;
 }
@@ -106,7 +110,8 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
   const board = new Board({ kvm, vmType: 'sw-protected', memoryBytes: MEMORY, onSerial });
   board.load(loadImage(demoImage(), { file: 'demo.elf', memoryBytes: MEMORY, append: '', modules: [] }));
   const account = new FaultAccount();
-  const tour = new Tour(board, account);
+  const tour = new Tour(board, account, options.onClass ?? (() => {}));
+  options.onBoard?.(board);
   board.vm.onTrace((event) => {
     account.event(event);
     options.onTrace?.(event);
@@ -142,8 +147,10 @@ class Tour {
   private current = 0;
   private since: number;
   private answer = 0;
+  private readonly onClass: (id: string) => void;
 
-  constructor(board: Board, account: FaultAccount) {
+  constructor(board: Board, account: FaultAccount, onClass: (id: string) => void) {
+    this.onClass = onClass;
     this.board = board;
     this.account = account;
     account.current = this.perClass[0]!.counts;
@@ -178,6 +185,7 @@ class Tour {
     this.since = now;
     this.current = value < CLASSES.length ? value : 0;
     this.account.current = this.perClass[this.current]!.counts;
+    this.onClass(CLASSES[this.current]!.id);
   }
 
   private command(value: number): number {
