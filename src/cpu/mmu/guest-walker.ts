@@ -70,7 +70,8 @@ export class GuestWalker {
   private readonly memory: PhysicalMemory;
   private readonly i32: Int32Array;
   private readonly profile: HardwareProfile;
-  private readonly physHi: number;
+  /** High half of the physical address bits that the processor does not have. */
+  readonly physHi: number;
 
   /** PAGING_*: what the guest's control registers select. */
   mode = PAGING_NONE;

@@ -11,24 +11,10 @@ import {
   CR0_PG,
   CR0_TS,
   CR4_DE,
-  CR4_FSGSBASE,
   CR4_LA57,
-  CR4_MCE,
-  CR4_OSFXSR,
-  CR4_OSXMMEXCPT,
-  CR4_OSXSAVE,
   CR4_PAE,
-  CR4_PCE,
   CR4_PCIDE,
-  CR4_PGE,
-  CR4_PKE,
-  CR4_PSE,
-  CR4_PVI,
-  CR4_SMAP,
-  CR4_SMEP,
-  CR4_TSD,
   CR4_UMIP,
-  CR4_VME,
   CS,
   EFER_LMA,
   EFER_LME,
@@ -43,26 +29,10 @@ import {
   VMCB_ATTR_L,
 } from '../../arch/vmcb.ts';
 import { recordReg, recordRm } from '../decode/record.ts';
-import type { HardwareProfile } from '../profile.ts';
 import { CR0_AT, CR2_AT, CR3_AT, CR4_AT, CR8_AT, DR_AT, STATUS_OK } from '../state.ts';
 import type { Core } from './core.ts';
 import { gprHi, gprLo, readRm, setGpr, writeRm } from './operands.ts';
 import { W_CR0, W_CR3, W_CR4, W_EFER } from './words.ts';
-
-/** CR4 bits that the processor of `profile` has. */
-export function cr4Known(profile: HardwareProfile): number {
-  let known =
-    CR4_VME | CR4_PVI | CR4_TSD | CR4_DE | CR4_PSE | CR4_PAE | CR4_MCE | CR4_PGE | CR4_PCE | CR4_OSFXSR | CR4_OSXMMEXCPT;
-  known |= CR4_OSXSAVE;
-  if (profile.umip) known |= CR4_UMIP;
-  if (profile.la57) known |= CR4_LA57;
-  if (profile.fsgsbase) known |= CR4_FSGSBASE;
-  if (profile.pcid) known |= CR4_PCIDE;
-  if (profile.smep) known |= CR4_SMEP;
-  if (profile.smap) known |= CR4_SMAP;
-  if (profile.pku) known |= CR4_PKE;
-  return known;
-}
 
 /** EXITINFO1 of a control-register exit: with DecodeAssists bit 63 says MOV, and the register's number follows. */
 function movInfo(core: Core, code: number, gpr: number): number {
@@ -119,7 +89,6 @@ export function movToCr(core: Core, record: number, length: number): number {
     default:
       if (hi !== 0 || (lo & ~15) !== 0) return core.gp(0);
       i32[CR8_AT >> 2] = lo;
-      core.askAttention();
       return STATUS_OK;
   }
 }
@@ -167,7 +136,7 @@ function writeCr3(core: Core, lo: number, hi: number): number {
 function writeCr4(core: Core, value: number, hi: number): number {
   const i32 = core.i32;
   const old = i32[W_CR4]!;
-  if (hi !== 0 || (value & ~cr4Known(core.profile)) !== 0) return core.gp(0);
+  if (hi !== 0 || (value & ~core.cr4Known) !== 0) return core.gp(0);
   if (core.longMode() && ((value & CR4_PAE) === 0 || ((value ^ old) & CR4_LA57) !== 0)) return core.gp(0);
   if ((value & ~old & CR4_PCIDE) !== 0 && (!core.longMode() || (i32[W_CR3]! & 0xfff) !== 0)) return core.gp(0);
   i32[W_CR4] = value;

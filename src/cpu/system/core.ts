@@ -3,7 +3,7 @@
  * and the ways in which an instruction can end. Statuses are STATUS_* of state.ts.
  */
 import { GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
-import { CR4_SMAP, EFER_LMA, RFLAGS_AC } from '../../arch/registers.ts';
+import { CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
 import { SVM_EXIT_NPF, V_GIF_ENABLE_MASK, V_GIF_MASK, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import { GuestWalker, WALK_NESTED_FAULT, WALK_OK } from '../mmu/guest-walker.ts';
@@ -12,7 +12,6 @@ import type { HardwareProfile } from '../profile.ts';
 import {
   ACCESS_FETCH,
   ACCESS_READ,
-  BUDGET_AT,
   EXIT_CODE_AT,
   EXIT_INFO1_AT,
   EXIT_INFO2_AT,
@@ -21,13 +20,14 @@ import {
   FAULT_HAS_ERROR,
   FAULT_VECTOR,
   INT_SHADOW_AT,
-  INT_SHADOW_RIP_AT,
+  RF_RIP_AT,
   SEG_ATTR,
   STATUS_EXCEPTION,
   STATUS_EXIT,
   STATUS_OK,
   STATUS_RELOAD,
 } from '../state.ts';
+import { cr4Known } from './features.ts';
 import { Stack } from './stack.ts';
 import {
   SEG_WORDS,
@@ -67,6 +67,9 @@ export class Core {
   readonly stack: Stack;
   code: CodeCache = { invalidateCode() {}, readRflags: () => 2, writeRflags() {} };
 
+  /** CR4 bits that exist. */
+  readonly cr4Known: number;
+
   // The intercepts of the control block in force.
   interceptCr = 0;
   interceptDr = 0;
@@ -83,12 +86,6 @@ export class Core {
   /** The event whose delivery has begun and not ended, in EVENTINJ form, and its error code: EXITINTINFO of an exit meanwhile. */
   event = 0;
   eventError = 0;
-  /** The next instruction boundary must be looked at by the run loop (trap flag, pending virtual interrupt, interrupt window). */
-  attention = false;
-  /** What BUDGET_AT held when `askAttention` emptied it. */
-  remaining = 0;
-  /** HLT ran without being intercepted. */
-  halted = false;
   /** Address of the decoded record of the instruction in `system`, 0 outside: its length gives the next RIP of an exit. */
   record = 0;
 
@@ -112,9 +109,19 @@ export class Core {
     this.i32 = memory.i32;
     this.u8 = memory.u8;
     this.profile = profile;
+    this.cr4Known = cr4Known(profile);
     this.tlb = new Tlb(memory);
     this.walker = new GuestWalker(memory, profile);
     this.stack = new Stack(this);
+  }
+
+  /** RFLAGS whole, with RF only while it is meant. */
+  flags(): number {
+    const i32 = this.i32;
+    const flags = this.code.readRflags();
+    if ((flags & RFLAGS_RF) === 0) return flags;
+    const rf = RF_RIP_AT >> 2;
+    return i32[rf] === i32[W_RIP] && i32[rf + 1] === i32[W_RIP + 1] ? flags : flags & ~RFLAGS_RF;
   }
 
   // Endings.
@@ -179,39 +186,16 @@ export class Core {
     return STATUS_RELOAD;
   }
 
-  /** Interrupts are held off for one more instruction, which is `length` bytes further. */
-  shadow(length: number): void {
-    const i32 = this.i32;
-    this.nextRip(length);
-    i32[INT_SHADOW_AT >> 2] = 1;
-    i32[INT_SHADOW_RIP_AT >> 2] = this.lo;
-    i32[(INT_SHADOW_RIP_AT >> 2) + 1] = this.hi;
-  }
-
-  /** True while the shadow holds at the current RIP. */
-  inShadow(): boolean {
-    const i32 = this.i32;
-    return (
-      i32[INT_SHADOW_AT >> 2] !== 0 &&
-      i32[INT_SHADOW_RIP_AT >> 2] === i32[W_RIP] &&
-      i32[(INT_SHADOW_RIP_AT >> 2) + 1] === i32[W_RIP + 1]
-    );
+  /** Interrupts are held off for one more instruction; the interpreter ends that. */
+  shadow(): void {
+    this.i32[INT_SHADOW_AT >> 2] = 1;
   }
 
   /** STGI and CLGI on a processor with a virtual GIF that the control block enables; else #UD (@apm 15.33). */
   setVirtualGif(on: boolean): number {
     if (!this.profile.vgif || (this.intCtl & V_GIF_ENABLE_MASK) === 0) return this.ud();
     this.intCtl = on ? this.intCtl | V_GIF_MASK : this.intCtl & ~V_GIF_MASK;
-    this.askAttention();
     return STATUS_OK;
-  }
-
-  /** Makes the interpreter come back after the running instruction: the run loop has something to look at. */
-  askAttention(): void {
-    if (this.attention) return;
-    this.attention = true;
-    this.remaining = this.i32[BUDGET_AT >> 2]!;
-    this.i32[BUDGET_AT >> 2] = 0;
   }
 
   // Mode.
@@ -270,6 +254,16 @@ export class Core {
       this.rolePkru = pkru;
       this.tlb.flushAll();
     }
+  }
+
+  /** After a restore of the state: the TLB in memory is taken as it is, with the paging roles that go with it. */
+  adoptState(): void {
+    this.tlb.adopt();
+    const i32 = this.i32;
+    this.role0 = i32[W_CR0]! & CR0_PAGING;
+    this.role4 = i32[W_CR4]! & CR4_PAGING;
+    this.roleNx = i32[W_EFER]! & 0xc00;
+    this.rolePkru = i32[W_PKRU]!;
   }
 
   /** True when `va` is canonical for the guest's paging depth. HOT */

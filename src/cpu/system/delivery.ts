@@ -81,7 +81,7 @@ function deliverReal(core: Core, event: GuestEvent): number {
   if (!readAt(core, i32[IDTR_BASE >> 2]!, 0, offset, 4, IMPLICIT)) return core.status;
   const ip = core.lo & 0xffff;
   const selector = core.lo >>> 16;
-  const flags = core.code.readRflags();
+  const flags = core.flags();
   const stack = core.stack;
   stack.current(IMPLICIT);
   if (!stack.push(2, flags, 0) || !stack.push(2, core.selector(CS), 0) || !stack.push(2, event.ripLo, 0)) {
@@ -145,7 +145,7 @@ function deliverProtected(core: Core, event: GuestEvent): number {
   if (!markAccessed(core, selector, codeHi)) return core.status;
   const cpl = core.cpl();
   const newCpl = (codeAttributes & TYPE_DC) !== 0 ? cpl : dplOf(codeAttributes);
-  const flags = core.code.readRflags();
+  const flags = core.flags();
   if ((flags & RFLAGS_VM) !== 0) return core.gp(externalError(core, event, selector));
   const stack = core.stack;
   let stackSelector = 0;
@@ -262,7 +262,7 @@ function deliverLong(core: Core, event: GuestEvent): number {
   }
   const stack = core.stack;
   stack.flat(rspLo & ~15, rspHi, newCpl === 3 ? 1 : IMPLICIT);
-  const flags = core.code.readRflags();
+  const flags = core.flags();
   const image = event.resumeFlag ? flags | RFLAGS_RF : flags;
   if (
     !stack.push(8, core.selector(SS), 0) ||

@@ -11,9 +11,9 @@ import {
   SYSTEM_LDT,
   SYSTEM_TASK_GATE,
   SYSTEM_TSS,
+  SYSTEM_TSS_BUSY,
   SYSTEM_TSS16,
   SYSTEM_TSS16_BUSY,
-  SYSTEM_TSS_BUSY,
   TYPE_CODE,
   TYPE_DC,
   TYPE_RW,
@@ -145,7 +145,7 @@ export function storeSystemSegment(core: Core, record: number, task: boolean, si
 }
 
 function setZf(core: Core, on: boolean): number {
-  const flags = core.code.readRflags();
+  const flags = core.flags();
   core.code.writeRflags(on ? flags | RFLAGS_ZF : flags & ~RFLAGS_ZF);
   return STATUS_OK;
 }
@@ -197,8 +197,7 @@ export function askSelector(core: Core, record: number, limit: boolean, size: nu
   const long = core.longMode();
   const tss = type === SYSTEM_TSS || type === SYSTEM_TSS_BUSY;
   const tss16 = !long && (type === SYSTEM_TSS16 || type === SYSTEM_TSS16_BUSY);
-  const gate =
-    type === SYSTEM_CALL_GATE || (!long && (type === SYSTEM_CALL_GATE16 || type === SYSTEM_TASK_GATE));
+  const gate = type === SYSTEM_CALL_GATE || (!long && (type === SYSTEM_CALL_GATE16 || type === SYSTEM_TASK_GATE));
   const known = !system || tss || tss16 || type === SYSTEM_LDT || (!limit && gate);
   if (!known || !visible(core, selector, attributes)) return setZf(core, false);
   const value = limit ? descriptorLimit(core.lo, core.hi) | 0 : core.hi & 0x00ffff00;

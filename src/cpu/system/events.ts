@@ -30,6 +30,7 @@ import {
   FAULT_HAS_ERROR,
   FAULT_VECTOR,
   INSNS_AT,
+  INT_SHADOW_AT,
   STATUS_EXCEPTION,
   STATUS_OK,
   STATUS_RELOAD,
@@ -43,8 +44,6 @@ export class Events {
   private readonly event = new GuestEvent();
   /** Vector of the exception whose delivery is under way, -1 when there is none. */
   private previous = -1;
-  /** An event was delivered since the run loop last looked: it takes the place of a single-step trap. */
-  delivered = false;
 
   constructor(core: Core) {
     this.core = core;
@@ -106,7 +105,7 @@ export class Events {
       event.ripHi = i32[W_RIP + 1]!;
       event.resumeFlag = vector !== DB_VECTOR && vector !== BP_VECTOR && vector !== OF_VECTOR;
       const status = deliver(core, event);
-      if (status === STATUS_OK) return this.done();
+      if (status === STATUS_OK) return this.between();
       if (status !== STATUS_EXCEPTION) return status;
     }
   }
@@ -136,7 +135,12 @@ export class Events {
 
   /** A maskable interrupt `vector` that the control block's V_IRQ asks for: STATUS_OK or STATUS_EXIT. */
   interrupt(vector: number): number {
-    return this.inject(vector | SVM_EVTINJ_TYPE_INTR | SVM_EVTINJ_VALID, 0, this.core.i32[W_RIP]!, this.core.i32[W_RIP + 1]!);
+    return this.inject(
+      vector | SVM_EVTINJ_TYPE_INTR | SVM_EVTINJ_VALID,
+      0,
+      this.core.i32[W_RIP]!,
+      this.core.i32[W_RIP + 1]!,
+    );
   }
 
   /** The event of EVENTINJ, returning to `rip` when it is a software interrupt: STATUS_OK or STATUS_EXIT. */
@@ -155,8 +159,18 @@ export class Events {
     core.eventError = error;
     this.previous = type === SVM_EVTINJ_TYPE_EXEPT ? event.vector : -1;
     const status = deliver(core, event);
-    if (status === STATUS_OK) return this.done();
+    if (status === STATUS_OK) return this.between();
     return status === STATUS_EXCEPTION ? this.exception() : status;
+  }
+
+  /** An event between instructions took an instruction's worth of time: a guest that only faults does not stop the clock. */
+  private between(): number {
+    const i32 = this.core.i32;
+    const insns = (i32[INSNS_AT >> 2]! + 1) | 0;
+    i32[INSNS_AT >> 2] = insns;
+    if (insns === 0) i32[(INSNS_AT >> 2) + 1]!++;
+    i32[BUDGET_AT >> 2]!--;
+    return this.done();
   }
 
   private done(): number {
@@ -164,13 +178,7 @@ export class Events {
     core.event = 0;
     core.eventError = 0;
     this.previous = -1;
-    this.delivered = true;
-    // A delivery takes an instruction's worth of time, so that a guest that only faults does not stop the clock.
-    const i32 = core.i32;
-    const insns = i32[INSNS_AT >> 2]! + 1;
-    i32[INSNS_AT >> 2] = insns;
-    if (insns === 0) i32[(INSNS_AT >> 2) + 1]!++;
-    i32[BUDGET_AT >> 2]!--;
+    core.i32[INT_SHADOW_AT >> 2] = 0;
     return STATUS_OK;
   }
 }

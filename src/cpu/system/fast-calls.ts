@@ -9,7 +9,6 @@ import {
   RFLAGS_FIXED,
   RFLAGS_IF,
   RFLAGS_RF,
-  RFLAGS_TF,
   RFLAGS_VM,
   RSP,
   SS,
@@ -44,7 +43,7 @@ export function syscall(core: Core, length: number): number {
   if ((i32[W_EFER]! & EFER_SCE) === 0) return core.ud();
   if (!core.protectedMode()) return core.ud();
   const selector = i32[(STAR_AT >> 2) + 1]! & 0xffff;
-  const flags = core.code.readRflags();
+  const flags = core.flags();
   const next = (i32[W_RIP]! >>> 0) + length;
   if (core.longMode()) {
     const from64 = core.mode64();
@@ -78,7 +77,7 @@ export function sysret(core: Core, wide: boolean): number {
   if (!core.protectedMode() || core.cpl() !== 0) return core.gp(0);
   const selector = i32[(STAR_AT >> 2) + 1]! >>> 16;
   const long = core.longMode();
-  const flags = core.code.readRflags();
+  const flags = core.flags();
   const ripLo = i32[W_GPR + RCX * 2]!;
   if (long && wide) {
     flat(core, CS, ((selector + 16) & 0xffff) | 3, CODE64 | USER);
@@ -93,7 +92,6 @@ export function sysret(core: Core, wide: boolean): number {
   const image = long ? i32[W_GPR + R11 * 2]! & 0x3f7fd5 & ~kept : flags | RFLAGS_IF;
   core.code.writeRflags(image | RFLAGS_FIXED);
   core.updateMode();
-  if ((image & RFLAGS_TF) !== 0) core.askAttention();
   return STATUS_RELOAD;
 }
 
@@ -112,7 +110,7 @@ export function sysenter(core: Core): number {
   i32[W_GPR + RSP * 2] = i32[esp]!;
   i32[W_GPR + RSP * 2 + 1] = long ? i32[esp + 1]! : 0;
   core.setRip(i32[eip]!, long ? i32[eip + 1]! : 0);
-  core.code.writeRflags(core.code.readRflags() & ~(RFLAGS_IF | RFLAGS_VM | RFLAGS_RF));
+  core.code.writeRflags(core.flags() & ~(RFLAGS_IF | RFLAGS_VM | RFLAGS_RF));
   core.updateMode();
   return STATUS_RELOAD;
 }

@@ -60,21 +60,19 @@ export function changeableFlags(cpl: number, iopl: number): number {
 
 /** Puts a popped image of `size` bytes into RFLAGS as privilege `cpl` may; `extra` bits go in too. */
 export function popFlags(core: Core, image: number, size: number, cpl: number, extra: number): void {
-  const old = core.code.readRflags();
+  const old = core.flags();
   const iopl = (old & RFLAGS_IOPL) >>> RFLAGS_IOPL_SHIFT;
   let mask = changeableFlags(cpl, iopl) | extra;
   if (size === 2) mask &= 0xffff;
-  const flags = (old & ~mask) | (image & mask);
-  core.code.writeRflags(flags);
+  core.code.writeRflags((old & ~mask) | (image & mask));
   core.updateMmuIndex();
-  if ((flags & RFLAGS_TF) !== 0) core.askAttention();
 }
 
 /** IRET with operand size `size`: a STATUS. */
 export function iret(core: Core, size: number): number {
   if ((core.intercept3 & INTERCEPT_IRET) !== 0) return core.exit(SVM_EXIT_IRET);
   if (!core.protectedMode()) return iretReal(core, size);
-  const flags = core.code.readRflags();
+  const flags = core.flags();
   const long = core.longMode();
   if ((flags & RFLAGS_VM) !== 0) return core.gp(0);
   if ((flags & RFLAGS_NT) !== 0) return long ? core.gp(0) : returnTask(core);

@@ -66,14 +66,7 @@ export function linear(core: Core, n: number, lo: number, hi: number, size: numb
 export function operandAddress(core: Core, record: number, size: number, store: boolean): boolean {
   effectiveAddress(core.i32, core.u8, record);
   const i32 = core.i32;
-  return linear(
-    core,
-    recordSegment(core.u8, record),
-    i32[SCRATCH >> 2]!,
-    i32[(SCRATCH >> 2) + 1]!,
-    size,
-    store,
-  );
+  return linear(core, recordSegment(core.u8, record), i32[SCRATCH >> 2]!, i32[(SCRATCH >> 2) + 1]!, size, store);
 }
 
 /** Reads the rm operand (register or memory), `size` bytes, into `core.lo` and `core.hi`. */

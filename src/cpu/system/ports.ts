@@ -1,16 +1,5 @@
 /** IN, OUT, INS and OUTS (@sdm 18.5; @apm 15.10). There is no device on the processor's own bus: what nobody intercepts reads as ones. */
-import {
-  ES,
-  RAX,
-  RCX,
-  RDI,
-  RDX,
-  RFLAGS_DF,
-  RFLAGS_IOPL,
-  RFLAGS_IOPL_SHIFT,
-  RSI,
-  TR,
-} from '../../arch/registers.ts';
+import { ES, RAX, RCX, RDI, RDX, RFLAGS_DF, RFLAGS_IOPL, RFLAGS_IOPL_SHIFT, RSI, TR } from '../../arch/registers.ts';
 import { SYSTEM_TSS, SYSTEM_TSS_BUSY } from '../../arch/segment.ts';
 import {
   INTERCEPT_IOIO_PROT,

@@ -35,6 +35,7 @@ import {
   INTERCEPT_WBINVD,
   SVM_EXIT_CLGI,
   SVM_EXIT_HLT,
+  SVM_EXIT_INTR,
   SVM_EXIT_INVD,
   SVM_EXIT_INVLPG,
   SVM_EXIT_INVLPGA,
@@ -73,9 +74,9 @@ import { W_CR0, W_CR4, W_EFER, W_RFLAGS } from './words.ts';
 export function hlt(core: Core, length: number): number {
   if (core.cpl() !== 0) return core.gp(0);
   if ((core.intercept3 & INTERCEPT_HLT) !== 0) return core.exit(SVM_EXIT_HLT);
-  core.halted = true;
-  core.askAttention();
-  return core.reload(length);
+  // Nothing but the physical interrupt that ends the budget wakes it, so that comes at once.
+  core.reload(length);
+  return core.exit(SVM_EXIT_INTR);
 }
 
 function maySetInterruptFlag(core: Core): boolean {
@@ -93,21 +94,21 @@ export function cli(core: Core): number {
 export function sti(core: Core, length: number): number {
   if (!maySetInterruptFlag(core)) return core.gp(0);
   const flags = core.i32[W_RFLAGS]!;
-  if ((flags & RFLAGS_IF) === 0) core.shadow(length);
+  if ((flags & RFLAGS_IF) === 0) core.shadow();
   core.i32[W_RFLAGS] = flags | RFLAGS_IF;
-  return STATUS_OK;
+  return core.reload(length);
 }
 
 export function pushf(core: Core, size: number): number {
   if ((core.intercept3 & INTERCEPT_PUSHF) !== 0) return core.exit(SVM_EXIT_PUSHF);
   const stack = core.stack;
   stack.current(currentContext(core));
-  if (!stack.push(size, core.code.readRflags() & ~(RFLAGS_VM | RFLAGS_RF), 0)) return core.status;
+  if (!stack.push(size, core.flags() & ~(RFLAGS_VM | RFLAGS_RF), 0)) return core.status;
   stack.commit();
   return STATUS_OK;
 }
 
-export function popf(core: Core, size: number): number {
+export function popf(core: Core, size: number, length: number): number {
   if ((core.intercept3 & INTERCEPT_POPF) !== 0) return core.exit(SVM_EXIT_POPF);
   const stack = core.stack;
   stack.current(currentContext(core));
@@ -116,7 +117,7 @@ export function popf(core: Core, size: number): number {
   const cpl = core.protectedMode() ? core.cpl() : 0;
   const image = core.lo & ~(RFLAGS_RF | RFLAGS_VIF | RFLAGS_VIP);
   popFlags(core, image, size, cpl, size === 2 ? 0 : RFLAGS_RF);
-  return STATUS_OK;
+  return core.reload(length);
 }
 
 /** CLAC (`on` false) and STAC. */

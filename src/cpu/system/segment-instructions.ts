@@ -19,7 +19,7 @@ export function movFromSegment(core: Core, record: number, size: number): number
 function load(core: Core, n: number, selector: number, length: number): number {
   const status = loadDataSegment(core, n, selector);
   if (status !== STATUS_OK) return status;
-  if (n === SS) core.shadow(length);
+  if (n === SS) core.shadow();
   return core.reload(length);
 }
 
@@ -54,7 +54,7 @@ export function popSegment(core: Core, record: number, size: number, length: num
   stack.lo = lo;
   stack.hi = hi;
   stack.commit();
-  if (n === SS) core.shadow(length);
+  if (n === SS) core.shadow();
   return core.reload(length);
 }
 
@@ -73,7 +73,7 @@ export function loadFar(core: Core, record: number, size: number, length: number
   const status = loadDataSegment(core, n, core.lo & 0xffff);
   if (status !== STATUS_OK) return status;
   setGpr(core, recordReg(core.u8, record), size, lo, hi);
-  if (n === SS) core.shadow(length);
+  if (n === SS) core.shadow();
   return core.reload(length);
 }
 
@@ -111,4 +111,3 @@ export function writeBase(core: Core, record: number, n: number, size: number): 
   core.i32[word + 1] = hi;
   return STATUS_OK;
 }
-

@@ -1,0 +1,125 @@
+/**
+ * The processor: one core with SVM. KVM programs control blocks and page tables in physical memory, enters with `vmrun`, and finds the
+ * exit in the control block; neither side calls the other in any other way.
+ */
+import { PAT_RESET_HI, PAT_RESET_LO } from '../arch/msr.ts';
+import type { PhysicalMemory } from '../host/physical-memory.ts';
+import { Interpreter } from './interpreter/interpreter.ts';
+import type { HardwareProfile } from './profile.ts';
+import {
+  BUDGET_AT,
+  FPU_CW_AT,
+  GPR,
+  INSNS_AT,
+  MXCSR_AT,
+  PAT_AT,
+  STATE_BASE,
+  STATE_END,
+  TLB_END,
+  XCR0_AT,
+  XMM,
+  XMM_SIZE,
+} from './state.ts';
+import { loadSystem, storeSystem } from './svm/vmcb-state.ts';
+import { Svm } from './svm/vmrun.ts';
+import { Core } from './system/core.ts';
+import { Events } from './system/events.ts';
+import { Port } from './system/port.ts';
+
+/** All of the processor that a guest can change, as `capture` copied it. */
+export interface ProcessorState {
+  readonly bytes: Uint8Array;
+  readonly asid: number;
+}
+
+export class Processor {
+  readonly memory: PhysicalMemory;
+  readonly profile: HardwareProfile;
+  readonly interpreter: Interpreter;
+  /** General registers: number n has its low half at 2n. RAX and RSP go through the control block. */
+  readonly gpr: Int32Array;
+  /** The sixteen YMM registers, 32 bytes each. */
+  readonly xmm: Uint8Array;
+  /** Everything from FCW to the last YMM register, as state.ts lays it out: what a switch of vCPUs swaps. */
+  readonly fpu: Uint8Array;
+  private readonly core: Core;
+  private readonly svm: Svm;
+
+  constructor(memory: PhysicalMemory, profile: HardwareProfile) {
+    this.memory = memory;
+    this.profile = profile;
+    this.core = new Core(memory, profile);
+    const events = new Events(this.core);
+    this.interpreter = new Interpreter(memory, new Port(this.core, events));
+    this.core.code = this.interpreter;
+    this.svm = new Svm(this.core, events, this.interpreter);
+    const buffer = memory.memory.buffer;
+    this.gpr = new Int32Array(buffer, GPR, 32);
+    this.xmm = new Uint8Array(buffer, XMM, 16 * XMM_SIZE);
+    this.fpu = new Uint8Array(buffer, FPU_CW_AT, STATE_END - FPU_CW_AT);
+    memory.setWatchedWrite((pfn) => this.interpreter.invalidateCode(pfn));
+    this.reset();
+  }
+
+  private reset(): void {
+    const i32 = this.memory.i32;
+    i32[FPU_CW_AT >> 2] = 0x37f;
+    i32[MXCSR_AT >> 2] = 0x1f80;
+    i32[XCR0_AT >> 2] = 1;
+    i32[PAT_AT >> 2] = PAT_RESET_LO;
+    i32[(PAT_AT >> 2) + 1] = PAT_RESET_HI;
+  }
+
+  /** Virtual time: instructions retired since the machine started, event deliveries included. */
+  get insns(): number {
+    const i32 = this.memory.i32;
+    return i32[(INSNS_AT >> 2) + 1]! * 0x1_0000_0000 + (i32[INSNS_AT >> 2]! >>> 0);
+  }
+
+  /** The next `vmrun` takes a physical interrupt (SVM_EXIT_INTR) after at most `instructions`; 0: after event injection at once. */
+  setBudget(instructions: number): void {
+    this.memory.i32[BUDGET_AT >> 2] = instructions;
+  }
+
+  /**
+   * Enters the guest of the control block at physical address `vmcbPa` and comes back with its #VMEXIT (@apm 15.5). HOT
+   * @throws RangeError when the address is not that of a page of memory
+   */
+  vmrun(vmcbPa: number): void {
+    if ((vmcbPa & 0xfff) !== 0 || vmcbPa / 4096 >= this.memory.frames) throw new RangeError(`VMCB at ${vmcbPa}`);
+    this.svm.vmrun(vmcbPa);
+  }
+
+  /** VMLOAD: FS, GS, TR, LDTR, KERNEL_GS_BASE and the MSRs of SYSCALL and SYSENTER. */
+  vmload(vmcbPa: number): void {
+    loadSystem(this.core, vmcbPa >>> 2);
+  }
+
+  /** VMSAVE: stores what VMLOAD loads. */
+  vmsave(vmcbPa: number): void {
+    storeSystem(this.core, vmcbPa >>> 2);
+  }
+
+  /** INVLPGA: forgets the page of linear address `va` in address space `asid`. */
+  invlpga(vaLo: number, vaHi: number, asid: number): void {
+    if (asid === this.svm.asid) this.core.tlb.invlpg(vaLo, vaHi);
+  }
+
+  /** Forgets every translation. */
+  flushTlbAll(): void {
+    this.core.tlb.flushAll();
+  }
+
+  /** Copies registers, TLB and virtual time. */
+  capture(): ProcessorState {
+    return { bytes: this.memory.u8.slice(STATE_BASE, TLB_END), asid: this.svm.asid };
+  }
+
+  /** Puts a captured state back; what was decoded is forgotten, as memory will have changed too. */
+  restore(state: ProcessorState): void {
+    this.memory.u8.set(state.bytes, STATE_BASE);
+    this.svm.asid = state.asid;
+    this.core.adoptState();
+    this.interpreter.flushDecoded();
+  }
+}

@@ -1,0 +1,35 @@
+/**
+ * QEMU 7.2 emulating an EPYC with `-cpu EPYC,+svm,+npt,+pku,+smap,+smep,+umip`: the machine on which the recorded scenarios were made.
+ * SVM with nested paging and hardly anything else; the quirks are QEMU's.
+ */
+import type { HardwareProfile } from '../profile.ts';
+import { bits } from './cpuid-table.ts';
+import { epycCpuid } from './epyc.ts';
+
+export const qemuTcgEpyc: HardwareProfile = {
+  name: 'qemu-tcg-epyc',
+  vendor: 'amd',
+  maxPhyAddr: 40,
+  nrips: false,
+  decodeAssists: false,
+  flushByAsid: false,
+  vgif: false,
+  asids: 16,
+  tlbFlushedAtEntry: true,
+  rsvdWithoutP: true,
+  paePdpteRsvd: false,
+  idtErrorAsQemu: true,
+  int3AsInterrupt: true,
+  ioAddressSize: false,
+  cacheHintsFault: false,
+  gbPages: true,
+  la57: false,
+  smep: true,
+  smap: true,
+  umip: true,
+  pku: true,
+  fsgsbase: true,
+  pcid: false,
+  // NPT, SVME address check
+  cpuid: epycCpuid({ maxPhyAddr: 40, asids: 16, svmFeatures: bits(0, 28), brand: 'AMD EPYC Processor' }),
+};

@@ -1,0 +1,37 @@
+/** An EPYC as the manuals describe it: every assist that the processor model has, a TLB that outlives exits, faults with P. */
+import type { HardwareProfile } from '../profile.ts';
+import { bits } from './cpuid-table.ts';
+import { epycCpuid } from './epyc.ts';
+
+export const siliconEpyc: HardwareProfile = {
+  name: 'silicon-epyc',
+  vendor: 'amd',
+  maxPhyAddr: 48,
+  nrips: true,
+  decodeAssists: true,
+  flushByAsid: true,
+  vgif: true,
+  asids: 32768,
+  tlbFlushedAtEntry: false,
+  rsvdWithoutP: false,
+  paePdpteRsvd: true,
+  idtErrorAsQemu: false,
+  int3AsInterrupt: false,
+  ioAddressSize: true,
+  cacheHintsFault: true,
+  gbPages: true,
+  la57: false,
+  smep: true,
+  smap: true,
+  umip: true,
+  pku: true,
+  fsgsbase: true,
+  pcid: false,
+  // NPT, NRIPS, VmcbClean, FlushByAsid, DecodeAssists, PauseFilter, VGIF, SVME address check
+  cpuid: epycCpuid({
+    maxPhyAddr: 48,
+    asids: 32768,
+    svmFeatures: bits(0, 3, 5, 6, 7, 10, 16, 28),
+    brand: 'AMD EPYC 7551 32-Core Processor',
+  }),
+};

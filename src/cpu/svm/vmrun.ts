@@ -1,0 +1,279 @@
+/** VMRUN and #VMEXIT: entering a guest that a control block describes, and what comes back (@apm 15.5, 15.6, 15.21). */
+
+import { PFERR_FETCH } from '../../arch/error-code.ts';
+import { numberOf } from '../../arch/halves.ts';
+import { ptePfn } from '../../arch/paging.ts';
+import { CS, RFLAGS_IF } from '../../arch/registers.ts';
+import {
+  INTERCEPT_VINTR,
+  SVM_EVTINJ_TYPE_MASK,
+  SVM_EVTINJ_TYPE_SOFT,
+  SVM_EXIT_ERR,
+  SVM_EXIT_EXCP_BASE,
+  SVM_EXIT_INTR,
+  SVM_EXIT_NPF,
+  SVM_EXIT_SHUTDOWN,
+  SVM_EXIT_VINTR,
+  TLB_CONTROL_DO_NOTHING,
+  TLB_CONTROL_FLUSH_ASID_LOCAL,
+  V_GIF_ENABLE_MASK,
+  V_GIF_MASK,
+  V_IGN_TPR_MASK,
+  V_INTR_PRIO_SHIFT,
+  V_IRQ_MASK,
+  VMCB_ASID,
+  VMCB_EVENT_INJ,
+  VMCB_EXIT_CODE,
+  VMCB_EXIT_INFO_1,
+  VMCB_EXIT_INFO_2,
+  VMCB_EXIT_INT_INFO,
+  VMCB_INSN_LEN,
+  VMCB_INT_CTL,
+  VMCB_INT_VECTOR,
+  VMCB_INTERCEPT_CR,
+  VMCB_INTERCEPT_DR,
+  VMCB_INTERCEPT_EXCEPTIONS,
+  VMCB_INTERCEPT_WORD3,
+  VMCB_INTERCEPT_WORD4,
+  VMCB_IOPM_BASE,
+  VMCB_MSRPM_BASE,
+  VMCB_NESTED_CR3,
+  VMCB_NESTED_CTL,
+  VMCB_NEXT_RIP,
+  VMCB_PAUSE_COUNT,
+  VMCB_TLB_CTL,
+} from '../../arch/vmcb.ts';
+import { recordLength } from '../decode/record.ts';
+import { TAG_CODE } from '../mmu/tlb.ts';
+import {
+  BUDGET_AT,
+  CR8_AT,
+  EXIT_CODE_AT,
+  EXIT_INFO1_AT,
+  EXIT_INFO2_AT,
+  INT_SHADOW_AT,
+  STATUS_BUDGET,
+  STATUS_EXCEPTION,
+  STATUS_EXIT,
+  STATUS_OK,
+} from '../state.ts';
+import type { Core } from '../system/core.ts';
+import type { Events } from '../system/events.ts';
+import { currentContext } from '../system/linear-memory.ts';
+import { W_RFLAGS, W_RIP } from '../system/words.ts';
+import { consistent } from './consistency.ts';
+import { loadGuest, storeGuest } from './vmcb-state.ts';
+
+/** The part of the interpreter that runs a guest. */
+export interface Engine {
+  run(): number;
+}
+
+export class Svm {
+  private readonly core: Core;
+  private readonly events: Events;
+  private readonly engine: Engine;
+  /** The address space whose translations the TLB holds. */
+  asid = 0;
+
+  constructor(core: Core, events: Events, engine: Engine) {
+    this.core = core;
+    this.events = events;
+    this.engine = engine;
+  }
+
+  /** VMRUN with the control block at physical address `vmcbPa`, until its #VMEXIT. HOT */
+  vmrun(vmcbPa: number): void {
+    const core = this.core;
+    const i32 = core.i32;
+    const block = vmcbPa >>> 2;
+    if (!consistent(core, block)) {
+      i32[block + (VMCB_EXIT_CODE >> 2)] = SVM_EXIT_ERR;
+      i32[block + (VMCB_EXIT_CODE >> 2) + 1] = -1;
+      return;
+    }
+    const nested = (i32[block + (VMCB_NESTED_CTL >> 2)]! & 1) !== 0;
+    this.loadControls(block);
+    loadGuest(core, block, nested);
+    const walker = core.walker;
+    walker.nested = nested;
+    if (nested) {
+      const ncr3 = block + (VMCB_NESTED_CR3 >> 2);
+      walker.nestedWalker.rootPfn = ptePfn(i32[ncr3]!, i32[ncr3 + 1]!);
+    }
+    core.updatePaging();
+    core.updateMode();
+    this.controlTlb(block);
+    this.events.reset();
+    if (this.enter(block)) this.loop(block);
+    this.exit(block, nested);
+  }
+
+  /** HOT */
+  private loadControls(block: number): void {
+    const core = this.core;
+    const i32 = core.i32;
+    core.interceptCr = i32[block + (VMCB_INTERCEPT_CR >> 2)]!;
+    core.interceptDr = i32[block + (VMCB_INTERCEPT_DR >> 2)]!;
+    core.interceptExceptions = i32[block + (VMCB_INTERCEPT_EXCEPTIONS >> 2)]!;
+    core.intercept3 = i32[block + (VMCB_INTERCEPT_WORD3 >> 2)]!;
+    core.intercept4 = i32[block + (VMCB_INTERCEPT_WORD4 >> 2)]!;
+    core.intCtl = i32[block + (VMCB_INT_CTL >> 2)]!;
+    core.pauseCount = i32[block + (VMCB_PAUSE_COUNT >> 2)]! >>> 16;
+    const iopm = block + (VMCB_IOPM_BASE >> 2);
+    const msrpm = block + (VMCB_MSRPM_BASE >> 2);
+    core.iopmBase = numberOf(i32[iopm]! & ~0xfff, i32[iopm + 1]!);
+    core.msrpmBase = numberOf(i32[msrpm]! & ~0xfff, i32[msrpm + 1]!);
+  }
+
+  /** Flushes what the control block, or the processor's own nature, asks to flush (@apm 15.16). HOT */
+  private controlTlb(block: number): void {
+    const core = this.core;
+    const asid = core.i32[block + (VMCB_ASID >> 2)]!;
+    const control = core.i32[block + (VMCB_TLB_CTL >> 2)]! & 0xff;
+    if (core.profile.tlbFlushedAtEntry || asid !== this.asid) {
+      core.tlb.flushAll();
+      this.asid = asid;
+    } else if (control === TLB_CONTROL_FLUSH_ASID_LOCAL) core.tlb.flushNonGlobal();
+    else if (control !== TLB_CONTROL_DO_NOTHING) core.tlb.flushAll();
+  }
+
+  /** Injects what EVENTINJ holds; false when that ended in an exit. */
+  private enter(block: number): boolean {
+    const core = this.core;
+    const i32 = core.i32;
+    const at = block + (VMCB_EVENT_INJ >> 2);
+    const event = i32[at]!;
+    if (event >= 0) return true;
+    let ripLo = i32[W_RIP]!;
+    let ripHi = i32[W_RIP + 1]!;
+    if (core.profile.nrips && (event & SVM_EVTINJ_TYPE_MASK) === SVM_EVTINJ_TYPE_SOFT) {
+      ripLo = i32[block + (VMCB_NEXT_RIP >> 2)]!;
+      ripHi = i32[block + (VMCB_NEXT_RIP >> 2) + 1]!;
+    }
+    return this.events.inject(event, i32[at + 1]!, ripLo, ripHi) === STATUS_OK;
+  }
+
+  /** Runs the guest until it exits. HOT */
+  private loop(block: number): void {
+    const core = this.core;
+    const i32 = core.i32;
+    const budget = BUDGET_AT >> 2;
+    for (;;) {
+      let status: number;
+      if ((core.intCtl & V_IRQ_MASK) === 0) status = this.engine.run();
+      else {
+        if (i32[budget]! <= 0) {
+          core.exit(SVM_EXIT_INTR);
+          return;
+        }
+        if (this.interruptWindow()) {
+          if ((core.intercept3 & INTERCEPT_VINTR) !== 0) {
+            core.exit(SVM_EXIT_VINTR);
+            return;
+          }
+          core.intCtl &= ~V_IRQ_MASK;
+          if (this.events.interrupt(i32[block + (VMCB_INT_VECTOR >> 2)]! & 0xff) !== STATUS_OK) return;
+          continue;
+        }
+        // The window may open after any instruction.
+        const saved = i32[budget]!;
+        i32[budget] = 1;
+        status = this.engine.run();
+        i32[budget] = saved - 1 + i32[budget]!;
+      }
+      if (status === STATUS_EXIT) return;
+      if (status === STATUS_EXCEPTION) {
+        if (this.events.exception() !== STATUS_OK) return;
+      } else if (status !== STATUS_BUDGET) throw new Error(`the interpreter answered status ${status}`);
+      if (i32[budget]! <= 0) {
+        core.exit(SVM_EXIT_INTR);
+        return;
+      }
+    }
+  }
+
+  /** Whether the virtual interrupt that V_IRQ asks for can be taken now (@apm 15.21.4). */
+  private interruptWindow(): boolean {
+    const core = this.core;
+    const i32 = core.i32;
+    const control = core.intCtl;
+    if ((control & V_GIF_ENABLE_MASK) !== 0 && (control & V_GIF_MASK) === 0) return false;
+    if ((i32[W_RFLAGS]! & RFLAGS_IF) === 0 || i32[INT_SHADOW_AT >> 2] !== 0) return false;
+    const priority = (control >>> V_INTR_PRIO_SHIFT) & 15;
+    return (control & V_IGN_TPR_MASK) !== 0 || priority > (i32[CR8_AT >> 2]! & 15);
+  }
+
+  /** #VMEXIT: stores the guest and why it stopped. HOT */
+  private exit(block: number, nested: boolean): void {
+    const core = this.core;
+    const i32 = core.i32;
+    storeGuest(core, block, nested);
+    const code = i32[EXIT_CODE_AT >> 2]!;
+    const info1 = EXIT_INFO1_AT >> 2;
+    const info2 = EXIT_INFO2_AT >> 2;
+    const to1 = block + (VMCB_EXIT_INFO_1 >> 2);
+    const to2 = block + (VMCB_EXIT_INFO_2 >> 2);
+    const int = block + (VMCB_EXIT_INT_INFO >> 2);
+    i32[block + (VMCB_EXIT_CODE >> 2)] = code;
+    i32[block + (VMCB_EXIT_CODE >> 2) + 1] = 0;
+    i32[to1] = i32[info1]!;
+    i32[to1 + 1] = i32[info1 + 1]!;
+    i32[to2] = i32[info2]!;
+    i32[to2 + 1] = i32[info2 + 1]!;
+    // Without a delivery in progress both are zero.
+    i32[int] = core.event;
+    i32[int + 1] = core.eventError;
+    i32[block + (VMCB_EVENT_INJ >> 2)] = 0;
+    i32[block + (VMCB_EVENT_INJ >> 2) + 1] = 0;
+    if (core.profile.nrips) this.storeNextRip(block, code);
+    if (core.profile.decodeAssists) this.storeInstruction(block, code);
+  }
+
+  /** nRIP of instruction intercepts, and of the traps INT3 and INTO; zero for all else (@apm 15.7.1). */
+  private storeNextRip(block: number, code: number): void {
+    const core = this.core;
+    const at = block + (VMCB_NEXT_RIP >> 2);
+    const instruction =
+      code < SVM_EXIT_EXCP_BASE || (code > SVM_EXIT_VINTR && code < SVM_EXIT_NPF && code !== SVM_EXIT_SHUTDOWN);
+    const trap = code === SVM_EXIT_EXCP_BASE + 3 || code === SVM_EXIT_EXCP_BASE + 4;
+    if (instruction || trap) core.nextRip(recordLength(core.u8, core.record));
+    else {
+      core.lo = 0;
+      core.hi = 0;
+    }
+    core.i32[at] = core.lo;
+    core.i32[at + 1] = core.hi;
+  }
+
+  /** The instruction bytes at a data fault, as many as the TLB can still reach (@apm 15.8.4). */
+  private storeInstruction(block: number, code: number): void {
+    const core = this.core;
+    const i32 = core.i32;
+    const u8 = core.u8;
+    const to = (block << 2) + VMCB_INSN_LEN;
+    u8[to] = 0;
+    const page = code === SVM_EXIT_EXCP_BASE + 14;
+    if (!page && code !== SVM_EXIT_NPF) return;
+    if ((i32[EXIT_INFO1_AT >> 2]! & PFERR_FETCH) !== 0 || core.event < 0) return;
+    const cs = core.segment(CS);
+    const wide = core.mode64();
+    const lo = wide ? i32[W_RIP]! : (i32[W_RIP]! + i32[cs]!) | 0;
+    const hi = wide ? i32[W_RIP + 1]! : 0;
+    const context = currentContext(core);
+    let at = core.tlb.lookup(context, lo, hi, TAG_CODE);
+    if (at === -1) return;
+    let count = 0;
+    while (count < 15) {
+      u8[to + 1 + count] = u8[at]!;
+      count++;
+      at++;
+      if ((at & 0xfff) === 0) {
+        const nextLo = (lo + count) | 0;
+        at = core.tlb.lookup(context, nextLo, nextLo === 0 && wide ? (hi + 1) | 0 : hi, TAG_CODE);
+        if (at === -1) break;
+      }
+    }
+    u8[to] = count;
+  }
+}

@@ -1,0 +1,48 @@
+/** Which control-register bits a processor has, from its profile. */
+import {
+  CR4_DE,
+  CR4_FSGSBASE,
+  CR4_LA57,
+  CR4_MCE,
+  CR4_OSFXSR,
+  CR4_OSXMMEXCPT,
+  CR4_OSXSAVE,
+  CR4_PAE,
+  CR4_PCE,
+  CR4_PCIDE,
+  CR4_PGE,
+  CR4_PKE,
+  CR4_PSE,
+  CR4_PVI,
+  CR4_SMAP,
+  CR4_SMEP,
+  CR4_TSD,
+  CR4_UMIP,
+  CR4_VME,
+} from '../../arch/registers.ts';
+import type { HardwareProfile } from '../profile.ts';
+
+/** CR4 bits that the processor of `profile` has. */
+export function cr4Known(profile: HardwareProfile): number {
+  let known =
+    CR4_VME |
+    CR4_PVI |
+    CR4_TSD |
+    CR4_DE |
+    CR4_PSE |
+    CR4_PAE |
+    CR4_MCE |
+    CR4_PGE |
+    CR4_PCE |
+    CR4_OSFXSR |
+    CR4_OSXMMEXCPT;
+  known |= CR4_OSXSAVE;
+  if (profile.umip) known |= CR4_UMIP;
+  if (profile.la57) known |= CR4_LA57;
+  if (profile.fsgsbase) known |= CR4_FSGSBASE;
+  if (profile.pcid) known |= CR4_PCIDE;
+  if (profile.smep) known |= CR4_SMEP;
+  if (profile.smap) known |= CR4_SMAP;
+  if (profile.pku) known |= CR4_PKE;
+  return known;
+}
