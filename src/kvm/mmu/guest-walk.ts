@@ -36,18 +36,13 @@ import { permissionFault } from './permission.ts';
 import { ACC_WRITE_MASK, roleLevel } from './role.ts';
 import { isCr0Pg, isCr4Pae, isCr4Pse, isCr4Smep, isEferNx } from './role-bits.ts';
 import { pagesPerLevel } from './tdp-iter.ts';
+import { translateGpa } from './translate-gpa.ts';
 
 /** @kvm INVALID_GPA */
 export const INVALID_GPA = -1;
 
 const PF_VECTOR = 14;
 const PKEY_MASK = PT64_PKEY_HI >>> PT64_PKEY_HI_SHIFT;
-
-/** An L2 gpa as an L1 gpa, where the MMU walks L2's tables; the same gpa otherwise (@kvm mmu.h kvm_translate_gpa). */
-export function translateGpa(vcpu: VcpuState, mmu: Mmu, gpa: number): number {
-  if (mmu !== vcpu.mmu.nestedMmu) return gpa;
-  throw new Error('translation through nested page tables is not supported');
-}
 
 /** Index of the address in its table of `level`, with 9 bits a level. */
 function index64(lo: number, hi: number, level: number): number {

@@ -1,12 +1,96 @@
-/** The bare MMU with its trace taken down as lines. For tests. */
+/** A VM whose MMU runs without a processor: faults are made by hand, and the trace is taken down as lines. For tests. */
+import type { Processor } from '../../cpu/processor.ts';
+import type { HardwareProfile } from '../../cpu/profile.ts';
+import { HostMachine } from '../../host/machine.ts';
+import { setUserMemoryRegion } from '../memslots/set-memory-region.ts';
+import { defaultParams, type KvmParams } from '../params.ts';
 import type { TraceEvent } from '../trace/events.ts';
-import { BareMmu } from './bare-mmu.ts';
+import { VcpuState } from '../vcpu-state.ts';
+import type { VendorOps } from '../vendor-ops.ts';
+import { VmState } from '../vm-state.ts';
+import { initVm, mmuCreate } from './create.ts';
+import { mmuDoPageFault } from './do-page-fault.ts';
+import { linux612 } from './revisions/linux-6.12.ts';
+import { ACC_ALL, ROLE_ACCESS_SHIFT, ROLE_CR0_WP, ROLE_DIRECT, ROLE_EFER_NX } from './role.ts';
+import { mmuFreeObsoleteRoots, mmuReload } from './roots.ts';
 
-export { FETCH, READ, WRITE } from './bare-mmu.ts';
+/** Error codes of nested faults on the final access, low half. */
+export const READ = 4;
+export const WRITE = 6;
+export const FETCH = 0x14;
+/** Bit 32: the final access. */
+const FINAL_HI = 1;
 
-export class TestMmu extends BareMmu {
+export class TestMmu {
+  readonly vm: VmState;
+  readonly vcpu: VcpuState;
+
   /** Events since `takeTrace`. */
   private events: TraceEvent[] = [];
+
+  constructor(options: { type?: number; params?: Partial<KvmParams>; memoryBytes?: number; maxPhyAddr?: number } = {}) {
+    const host = new HostMachine({ memoryBytes: options.memoryBytes ?? 256 * 1024 * 1024 });
+    const vendor = {
+      name: 'svm',
+      tdpEnabled: true,
+      maxTdpLevel: 4,
+      maxHugePageLevel: 3,
+      loadMmuPgd() {},
+      flushTlbCurrent() {},
+      flushTlbAll() {},
+    };
+    this.vm = new VmState({
+      host,
+      mm: host.createProcess(),
+      processor: { insns: 0 } as unknown as Processor,
+      profile: { maxPhyAddr: options.maxPhyAddr ?? 40, gbPages: true } as HardwareProfile,
+      params: { ...defaultParams, ...options.params },
+      revision: linux612,
+      vendor: vendor as unknown as VendorOps,
+      type: options.type ?? 0,
+    });
+    initVm(this.vm);
+    this.vm.mm.registerNotifier(this.vm.notifier);
+    this.vcpu = new VcpuState(this.vm, 0);
+    this.vm.vcpus.push(this.vcpu);
+    mmuCreate(this.vcpu);
+    this.vcpu.mmu.rootMmu.rootRole = (ACC_ALL << ROLE_ACCESS_SHIFT) | ROLE_CR0_WP | ROLE_EFER_NX | ROLE_DIRECT | 4;
+  }
+
+  /** Sets slot `slot`; memory size 0 deletes it. Host memory is mapped anew unless `hva` is given. Answers the hva. */
+  slot(
+    slot: number,
+    gpa: number,
+    size: number,
+    options: { flags?: number; hva?: number; kind?: 'anon' | 'thp' } = {},
+  ): number {
+    const hva = options.hva ?? (size === 0 ? 0 : this.vm.mm.mmap({ size, kind: options.kind ?? 'anon' }));
+    const region = {
+      slot,
+      flags: options.flags ?? 0,
+      guestPhysAddr: BigInt(gpa),
+      memorySize: BigInt(size),
+      userspaceAddr: BigInt(hva),
+      guestMemfdOffset: 0n,
+      guestMemfd: 'other-file' as const,
+    };
+    const r = setUserMemoryRegion(this.vm, region, 2);
+    if (r !== 0) throw new Error(`slot ${slot}: ${r}`);
+    return hva;
+  }
+
+  /** One nested fault, with the roots brought up to date before as KVM_RUN does. */
+  fault(gpa: number, error: number, prefetch = false): number {
+    this.enter();
+    return mmuDoPageFault(this.vcpu, gpa | 0, Math.floor(gpa / 0x1_0000_0000), error, FINAL_HI, prefetch);
+  }
+
+  /** What happens before the guest is entered. */
+  enter(): void {
+    this.vcpu.requests = 0;
+    mmuFreeObsoleteRoots(this.vcpu);
+    mmuReload(this.vcpu);
+  }
 
   /** Starts recording events. */
   traceOn(): void {

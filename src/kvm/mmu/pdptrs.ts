@@ -4,7 +4,7 @@ import { readGuestPage } from '../guest-memory.ts';
 import { vcpuMemslotsId } from '../memslots/memslots.ts';
 import { makeRequest, REQ_LOAD_MMU_PGD, type VcpuState } from '../vcpu-state.ts';
 import { gfnToGpa, gpaToGfn } from './gpa.ts';
-import { translateGpa } from './guest-walk.ts';
+import { translateGpa } from './translate-gpa.ts';
 
 const buffer = new Uint8Array(32);
 const words = new Int32Array(buffer.buffer);
