@@ -12,7 +12,7 @@ const ALL = RFLAGS_CF | RFLAGS_PF | RFLAGS_AF | RFLAGS_ZF | RFLAGS_SF | RFLAGS_O
 function definedFlags(op: number, size: number, src: bigint, src2: bigint): number {
   const isDouble = op === A.ALU_SHLD || op === A.ALU_SHRD;
   if (isDouble || (op >= A.ALU_ROL && op <= A.ALU_SAR)) {
-    const count = Number(isDouble ? src2 : src) & (size === 8 ? 63 : 31);
+    const count = Number((isDouble ? src2 : src) & (size === 8 ? 63n : 31n));
     const rotate = op <= A.ALU_RCR;
     if (count === 0) return ALL;
     if (isDouble && count > size * 8) return 0;

@@ -3,11 +3,13 @@ import { type Encoding, MAPS } from './encoding.ts';
 import { integerEncodings } from './integer.ts';
 import { EncodingTable } from './rows.ts';
 import { systemEncodings } from './system.ts';
+import { vectorEncodings } from './vector.ts';
 
 function build(): readonly Encoding[] {
   const table = new EncodingTable();
   systemEncodings(table);
   integerEncodings(table);
+  vectorEncodings(table);
   return table.rows;
 }
 

@@ -37,6 +37,8 @@ export abstract class MachineContext extends Context {
   abstract stackRead(sp: I64, size: number): Local64;
   /** Address of the 16 bytes (XMM) or 8 bytes (MMX) of vector register operand `index`. */
   abstract vector(index: number): I32;
+  /** Bytes of a register in the file of operand `index`: 16 for XMM, 8 for MMX. */
+  abstract vectorBytes(index: number): number;
   /** The handler's record. */
   abstract readonly record: I32;
 }

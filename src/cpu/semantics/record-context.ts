@@ -104,6 +104,9 @@ export class RecordContext extends MachineContext {
     if (file === 'mmx') return i32.add(i32.shl(field, i32.const(1)), i32.const(FPU_REGS));
     return i32.add(i32.shl(field, i32.const(2)), i32.const(XMM));
   }
+  vectorBytes(index: number): number {
+    return this.shape.operands[index]!.file === 'mmx' ? 8 : 16;
+  }
   immediate(): I64 {
     return i64.load(this.record, RECORD_IMM);
   }

@@ -141,6 +141,32 @@ export const i64 = {
 export const memoryCopy = (to: I32, from: I32, bytes: I32): Code => [to, from, bytes, 0xfc, 10, 0, 0];
 export const memoryFill = (to: I32, value: I32, bytes: I32): Code => [to, value, bytes, 0xfc, 11, 0];
 
+/** Code that leaves one 128-bit vector. */
+export type V128 = Code & { readonly [type]?: 'v128' };
+const vectorOp = (opcode: number): Code => [0xfd, uleb(opcode)];
+
+export const v128 = {
+  load: (address: I32, offset = 0): V128 => [address, vectorOp(0), 0, uleb(offset)],
+  /** Loads 4 or 8 bytes, the rest zero. */
+  load32Zero: (address: I32, offset = 0): V128 => [address, vectorOp(92), 0, uleb(offset)],
+  load64Zero: (address: I32, offset = 0): V128 => [address, vectorOp(93), 0, uleb(offset)],
+  store: (address: I32, offset: number, value: V128): Code => [address, value, vectorOp(11), 0, uleb(offset)],
+  /** Stores the low 8 bytes. */
+  store64: (address: I32, offset: number, value: V128): Code => [address, value, vectorOp(91), 0, uleb(offset), 0],
+  shuffle: (a: V128, b: V128, lanes: readonly number[]): V128 => [a, b, vectorOp(13), [...lanes]],
+  /** A binary operation by its number in the SIMD opcode space. */
+  binary:
+    (opcode: number) =>
+    (a: V128, b: V128): V128 => [a, b, vectorOp(opcode)],
+  /** A shift of every lane by a count. */
+  shift:
+    (opcode: number) =>
+    (a: V128, count: I32): V128 => [a, count, vectorOp(opcode)],
+  /** The top bits of the sixteen bytes. */
+  byteMask: (a: V128): I32 => [a, vectorOp(100)],
+  zero: (): V128 => [vectorOp(12), new Array<number>(16).fill(0)],
+} as const;
+
 /** Loads `size` bytes (1, 2, 4, 8) sign-extended. */
 export function loadSigned(size: number, address: I32, offset = 0): I64 {
   if (size === 1) return i64.load8S(address, offset);

@@ -1,0 +1,124 @@
+/** Saving, restoring and initialising the x87, MMX and SSE state; x87 arithmetic is not implemented. */
+import { GP_VECTOR, NM_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { CR0_EM, CR0_TS, RAX } from '../../arch/registers.ts';
+import {
+  ACCESS_READ,
+  ACCESS_WRITE,
+  CODE_MODE_AT,
+  CR0_AT,
+  FPU_CW_AT,
+  FPU_REGS,
+  FPU_SW_AT,
+  FPU_TAG_AT,
+  MXCSR_AT,
+  XMM,
+  XMM_SIZE,
+} from '../state.ts';
+import { type I32, i32, i64, v128 } from '../wasm/code.ts';
+import type { MachineContext, MachineEmitter } from './machine-context.ts';
+import { setState32, state32 } from './state-access.ts';
+import { requireVector } from './vector.ts';
+
+/** The bits of MXCSR that exist. */
+export const MXCSR_MASK = 0xffff;
+/** Control word after FNINIT. */
+const FPU_CW_INIT = 0x37f;
+
+/** x87 instructions want neither emulation nor a task switch in between. */
+function requireX87(c: MachineContext): void {
+  c.f.if(i32.and(state32(CR0_AT), i32.const(CR0_EM | CR0_TS)), () => c.fault(NM_VECTOR));
+}
+
+export const fninit: MachineEmitter = (c) => {
+  requireX87(c);
+  c.do(setState32(FPU_CW_AT, i32.const(FPU_CW_INIT)), setState32(FPU_SW_AT, i32.const(0)));
+  c.do(setState32(FPU_TAG_AT, i32.const(0)));
+};
+/** FNCLEX: exception flags, the summary and busy. */
+export const fnclex: MachineEmitter = (c) => {
+  requireX87(c);
+  c.do(setState32(FPU_SW_AT, i32.and(state32(FPU_SW_AT), i32.const(0x7f00))));
+};
+export const fnstcw: MachineEmitter = (c) => {
+  requireX87(c);
+  c.write(0, i64.extendU(state32(FPU_CW_AT)));
+};
+export const fldcw: MachineEmitter = (c) => {
+  requireX87(c);
+  c.do(setState32(FPU_CW_AT, i32.or(i32.wrap(c.readUnsigned(0).get), i32.const(0x40))));
+};
+export const fnstsw: MachineEmitter = (c) => {
+  requireX87(c);
+  c.write(0, i64.extendU(state32(FPU_SW_AT)));
+};
+export const fnstswAx: MachineEmitter = (c) => {
+  requireX87(c);
+  c.setGpr(RAX, 2, i64.extendU(state32(FPU_SW_AT)));
+};
+export const emms: MachineEmitter = (c) => {
+  requireVector(c, 8);
+  c.do(setState32(FPU_TAG_AT, i32.const(0)));
+};
+
+export const ldmxcsr: MachineEmitter = (c) => {
+  requireVector(c, 16);
+  const value = c.f.i32(i32.wrap(c.readUnsigned(0).get));
+  c.f.if(i32.and(value.get, i32.const(~MXCSR_MASK)), () => c.fault(GP_VECTOR, 0));
+  c.do(setState32(MXCSR_AT, value.get));
+};
+export const stmxcsr: MachineEmitter = (c) => {
+  requireVector(c, 16);
+  c.write(0, i64.extendU(state32(MXCSR_AT)));
+};
+
+// The 512-byte image of FXSAVE (@sdm vol. 1, 10.5.1).
+const IMAGE_SIZE = 512;
+const IMAGE_ST = 32;
+const IMAGE_XMM = 160;
+
+/** FXSAVE reports #UD and #NM as x87 does; the image is aligned, and all of it is reachable before any of it moves. */
+function requireImage(c: MachineContext, access: number): void {
+  c.f.if(i32.and(state32(CR0_AT), i32.const(CR0_EM)), () => c.fault(UD_VECTOR));
+  c.f.if(i32.and(state32(CR0_AT), i32.const(CR0_TS)), () => c.fault(NM_VECTOR));
+  c.requireAligned(16);
+  c.pointer(16, access, i64.const(0));
+  c.pointer(16, access, i64.const(IMAGE_SIZE - 16));
+}
+/** Calls `move(image, state)` with host addresses for each 16-byte register of the image. */
+function eachRegister(c: MachineContext, access: number, move: (image: I32, state: I32) => void): void {
+  const { f } = c;
+  const registers = (count: I32, image: number, state: number, stride: number): void => {
+    const n = f.i32(i32.const(0));
+    f.loop((again) => {
+      const at = i64.add(i64.const(image), i64.shl(i64.extendU(n.get), i64.const(4)));
+      const pointer = c.pointer(16, access, at);
+      move(pointer.get, i32.add(i32.const(state), i32.mul(n.get, i32.const(stride))));
+      f.brIf(again, i32.ltU(n.tee(i32.add(n.get, i32.const(1))), count));
+    });
+  };
+  registers(i32.const(8), IMAGE_ST, FPU_REGS, 16);
+  const longMode = i32.eq(state32(CODE_MODE_AT), i32.const(2));
+  registers(i32.select(longMode, i32.const(16), i32.const(8)), IMAGE_XMM, XMM, XMM_SIZE);
+}
+
+export const fxsave: MachineEmitter = (c) => {
+  requireImage(c, ACCESS_WRITE);
+  const head = c.pointer(16, ACCESS_WRITE, i64.const(0));
+  c.do(i64.store(head.get, 0, i64.const(0)), i64.store(head.get, 8, i64.const(0)));
+  c.do(i32.store16(head.get, 0, state32(FPU_CW_AT)), i32.store16(head.get, 2, state32(FPU_SW_AT)));
+  c.do(i32.store8(head.get, 4, state32(FPU_TAG_AT)));
+  const second = c.pointer(16, ACCESS_WRITE, i64.const(16));
+  c.do(i64.store(second.get, 0, i64.const(0)));
+  c.do(i32.store(second.get, 8, state32(MXCSR_AT)), i32.store(second.get, 12, i32.const(MXCSR_MASK)));
+  eachRegister(c, ACCESS_WRITE, (image, state) => c.do(v128.store(image, 0, v128.load(state))));
+};
+
+export const fxrstor: MachineEmitter = (c) => {
+  requireImage(c, ACCESS_READ);
+  const mxcsr = c.f.i32(i32.load(c.pointer(16, ACCESS_READ, i64.const(16)).get, 8));
+  c.f.if(i32.and(mxcsr.get, i32.const(~MXCSR_MASK)), () => c.fault(GP_VECTOR, 0));
+  const head = c.pointer(16, ACCESS_READ, i64.const(0));
+  c.do(setState32(FPU_CW_AT, i32.load16U(head.get)), setState32(FPU_SW_AT, i32.load16U(head.get, 2)));
+  c.do(setState32(FPU_TAG_AT, i32.load8U(head.get, 4)), setState32(MXCSR_AT, mxcsr.get));
+  eachRegister(c, ACCESS_READ, (image, state) => c.do(v128.store(state, 0, v128.load(image))));
+};
