@@ -197,7 +197,10 @@ export class Vcpu {
    */
   preFaultMemory(range: { gpa: number | bigint; size: number | bigint; flags?: number | bigint }): PreFaultResult {
     const left = { gpa: u64(range.gpa), size: u64(range.size) };
-    const r = vcpuPreFaultMemory(this.alive('KVM_PRE_FAULT_MEMORY'), left, u64(range.flags ?? 0));
+    const vcpu = this.alive('KVM_PRE_FAULT_MEMORY');
+    const r = vcpuPreFaultMemory(vcpu, left, u64(range.flags ?? 0));
+    // The signal that ended it is taken on the way back to userspace.
+    vcpu.signal = false;
     const rest = { gpa: Number(left.gpa), size: Number(left.size) };
     return r < 0 ? { ret: -1, errno: errnoName(r), ...rest } : { ret: 0, errno: null, ...rest };
   }

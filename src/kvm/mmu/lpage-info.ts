@@ -1,7 +1,7 @@
 /** Where in a slot a huge page may not be used, counted (@kvm kvm_host.h struct kvm_lpage_info, kvm_arch_memory_slot). */
 import { PG_LEVEL_1G, PG_LEVEL_2M } from '../../arch/paging.ts';
 import type { Memslot } from '../memslots/memslots.ts';
-import { pagesPerLevel } from './tdp-iter.ts';
+import { hugeFrame, pagesPerLevel } from './tdp-iter.ts';
 
 /** Largest page size that KVM maps (@kvm KVM_MAX_HUGEPAGE_LEVEL). */
 export const KVM_MAX_HUGEPAGE_LEVEL = PG_LEVEL_1G;
@@ -33,7 +33,7 @@ function counts(arch: SlotArch, level: number): Int32Array {
 }
 
 function indexOf(arch: SlotArch, gfn: number, level: number): number {
-  return Math.floor(gfn / pagesPerLevel(level)) - (level === PG_LEVEL_2M ? arch.first2m : arch.first1g);
+  return hugeFrame(gfn, level) - (level === PG_LEVEL_2M ? arch.first2m : arch.first1g);
 }
 
 /** Whether the huge page of `level` (2 or 3) around `gfn` is forbidden (@kvm lpage_info_slot, disallow_lpage). HOT */

@@ -25,6 +25,12 @@ export function gfnRoundForLevel(gfn: number, level: number): number {
   return Math.floor(gfn / n) * n;
 }
 
+/** Number of the page of `level` that `gfn` is in. HOT */
+export function hugeFrame(gfn: number, level: number): number {
+  if (gfn < SHIFTABLE_GFN && level <= 4) return gfn >> (9 * level - 9);
+  return Math.floor(gfn / pagesPerLevel(level));
+}
+
 /** Index of `gfn` in its page table of `level`. HOT */
 export function spteIndex(gfn: number, level: number): number {
   if (gfn < SHIFTABLE_GFN) return level > 4 ? 0 : (gfn >> (9 * level - 9)) & 511;
