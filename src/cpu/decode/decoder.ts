@@ -198,6 +198,8 @@ export class Decoder {
         !(r.options.has('norexb') && (this.rex & 1) !== 0),
     );
     if (row === undefined) return DECODE_INVALID;
+    // VEX.vvvv without a use is 1111.
+    if (map >= MAP_VEX && this.vvvv !== 0 && !row.operands.some((o) => o.place === 'vvvv')) return DECODE_INVALID;
     this.row = row;
     this.setSizes(row);
     if (row.regValue !== undefined) this.reg = row.regValue << 3;
