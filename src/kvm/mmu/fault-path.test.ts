@@ -116,7 +116,7 @@ describe('the fault path', () => {
   it('waits for a page that has to come from elsewhere, until a signal', () => {
     const t = new TestMmu();
     const hva = t.slot(0, 0, 2 * MB);
-    t.vm.mm.userfaultRegister(hva, 2 * MB, 'missing');
+    t.vm.mm.userfaultRegister(hva, 2 * MB, 'block');
     expect(t.fault(0x1000, WRITE)).toBe(-4);
     expect([t.vcpu.run.exitReason, t.vcpu.stats.signal_exits]).toEqual([KVM_EXIT_INTR, 1]);
   });
