@@ -13,7 +13,7 @@ import { createSvm } from '../svm/svm.ts';
 import type { VendorOps } from '../vendor-ops.ts';
 import { startVm } from '../vm-lifecycle.ts';
 import { VmState } from '../vm-state.ts';
-import { getSupportedCpuid } from '../x86/supported-cpuid.ts';
+import { supportedCpuid } from '../x86/supported-cpuid.ts';
 import { type CpuidEntry2, toCpuidEntry2 } from './cpuid-entry.ts';
 import { EventFd } from './event-fd.ts';
 import { KvmError } from './kvm-error.ts';
@@ -85,7 +85,7 @@ export class Kvm {
 
   /** KVM_GET_SUPPORTED_CPUID. @kvm cpuid.c kvm_dev_ioctl_get_cpuid */
   getSupportedCpuid(): CpuidEntry2[] {
-    return getSupportedCpuid(this.profile, this.params).map(toCpuidEntry2);
+    return supportedCpuid(this.profile, this.params).map(toCpuidEntry2);
   }
 
   /** An eventfd for `Vm.ioeventfd`. */
