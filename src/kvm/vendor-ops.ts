@@ -52,6 +52,8 @@ export interface VendorOps {
   setCr4(vcpu: VcpuState, value: number): void;
   setEfer(vcpu: VcpuState, value: number): void;
   setDr7(vcpu: VcpuState, value: number): void;
+  /** The guest TSC is the processor's plus `vcpu.x86.tscOffset`. */
+  setTscOffset(vcpu: VcpuState): void;
   /** Debug registers the guest wrote without exits go into KVM's copies. */
   syncDirtyDebugRegs(vcpu: VcpuState): void;
   updateExceptionBitmap(vcpu: VcpuState): void;

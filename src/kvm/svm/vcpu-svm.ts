@@ -3,16 +3,18 @@
 export class VcpuSvm {
   /** Physical address of the VMCB; 0 before creation. */
   vmcbPa = 0;
-  /** Index of the VMCB in the Int32Array view of physical memory. */
-  vmcb32 = 0;
-  /** Physical address of this vCPU's MSR permission map. */
-  msrpmPa = 0;
+  /** The 32-bit words of physical memory, and where in them the VMCB starts. */
+  words: Int32Array = new Int32Array(0);
+  vmcb = 0;
+  /** Frames of the VMCB and of the MSR permission map (two), -1 before creation. */
+  vmcbPfn = -1;
+  msrpmPfn = -1;
   asidGeneration = 0;
   asid = 0;
-  /** Low 32 bits of the instruction pointer after an intercepted instruction, halves; 0 when hardware does not say. */
+  /** RIP after an intercepted instruction, halves; 0 when hardware did not say. */
   nextRipLo = 0;
   nextRipHi = 0;
-  /** The soft interrupt or exception that the last entry injected (INT3, INTO, INT n), to be done again if delivery faulted. */
+  /** The soft interrupt or exception that the last entry injected (INT3, INTO, INT n), to be undone if its delivery faulted. */
   softIntCsbaseLo = 0;
   softIntCsbaseHi = 0;
   softIntOldRipLo = 0;
@@ -26,16 +28,17 @@ export class VcpuSvm {
   awaitingIretCompletion = false;
   nmiIretRipLo = 0;
   nmiIretRipHi = 0;
-  /** The guest's part of SYSENTER MSRs that the VMCB holds. */
-  guestStateLoaded = false;
+  gif = true;
   /** The processor's FS, GS, TR, LDTR and SYSCALL registers are newer than the VMCB's save area. */
   saveAreaStale = false;
-  /** EFER.LMA and CR4 as KVM put them differ from the guest's: EFER in the VMCB always has SVME. */
-  tscAuxMsr = 0;
-  /** TLB flush that the next VMRUN does (TLB_CONTROL_*). */
-  tlbControl = 0;
-  vmDebugMsr = 0;
-  /** Halves of MSR_VM_HSAVE_PA, VM_CR. */
-  hsaveMsr = 0;
+  /** The save area is newer than the processor. */
+  saveAreaDirty = true;
   vmCr = 0;
+  hsaveLo = 0;
+  hsaveHi = 0;
+  sysenterEipHi = 0;
+  sysenterEspHi = 0;
+  msrDecfgLo = 0;
+  spec = 0;
+  virtSpec = 0;
 }

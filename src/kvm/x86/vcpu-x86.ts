@@ -1,8 +1,10 @@
 /** A vCPU's state that is x86's own (@kvm kvm_host.h struct kvm_vcpu_arch), without what the MMU and the vendor keep. */
 import type { CpuidEntry } from '../../cpu/profile.ts';
+import { FPU_CW_AT, STATE_END } from '../../cpu/state.ts';
 import type { EmulateCtxt } from '../emulate/ctxt.ts';
 import { X86Exception } from '../emulate/ops.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import { featureWords } from './cpuid-features.ts';
 import type { Lapic } from './lapic.ts';
 
 /** An exception on its way into the guest (@kvm struct kvm_queued_exception). */
@@ -12,35 +14,43 @@ export class QueuedException {
   hasErrorCode = false;
   vector = 0;
   errorCode = 0;
+  hasPayload = false;
+  /** What DR6 (#DB) or CR2 (#PF) gets at delivery, halves. */
   payloadLo = 0;
   payloadHi = 0;
-  hasPayload = false;
 }
 
-/** A part of an MMIO access that userspace or a device answers on its own: at most 8 bytes go out at a time. */
+/** A part of an MMIO access that goes to userspace on its own, at most 8 bytes at a time (@kvm struct kvm_mmio_fragment). */
 export class MmioFragment {
   gpa = 0;
-  /** Where its bytes are: for a read the emulator's read buffer, for a write a copy of its value. */
-  data: Uint8Array = new Uint8Array(0);
-  off = 0;
   len = 0;
+  /** Where its bytes are: for a read the emulator's read buffer, for a write of up to 8 bytes `val`. */
+  data: Uint8Array;
+  off = 0;
+  readonly val = new Uint8Array(8);
+
+  constructor() {
+    this.data = this.val;
+  }
 }
 
-/** Fragments an access can break into (@kvm KVM_MAX_MMIO_FRAGMENTS). */
+/** Fragments an access can break into: one a page (@kvm KVM_MAX_MMIO_FRAGMENTS). */
 export const KVM_MAX_MMIO_FRAGMENTS = 2;
 
-/** What the next KVM_RUN does first to finish the exit userspace has handled: 1 go on, 0 exit again, negative -errno. */
+/** What the next KVM_RUN does first, to finish the exit userspace has handled: 1 go on, 0 exit again, negative -errno. */
 export type CompleteUserspaceIo = (vcpu: VcpuState) => number;
 
 export class VcpuX86 {
   /** The vCPU's own emulation context, made with the vCPU. */
   emulateCtxt: EmulateCtxt | null = null;
+  /** The context holds registers the vCPU has not got yet: an instruction is out in userspace. */
   emulateRegsNeedSyncToVcpu = false;
+  /** Userspace changed registers meanwhile. */
   emulateRegsNeedSyncFromVcpu = false;
 
   readonly exception = new QueuedException();
   readonly exceptionVmexit = new QueuedException();
-  /** Vector of an exception from userspace's KVM_SET_VCPU_EVENTS is a nested one. */
+  /** The pending exception came with KVM_SET_VCPU_EVENTS. */
   exceptionFromUserspace = false;
   interruptInjected = false;
   interruptSoft = false;
@@ -48,29 +58,31 @@ export class VcpuX86 {
   nmiQueued = 0;
   nmiPending = 0;
   nmiInjected = false;
-  nmiMasked = false;
   smiPending = false;
+  haltRequest = false;
 
-  /** Entries of KVM_SET_CPUID2. */
+  /** Entries of KVM_SET_CPUID2, and the feature words out of them (cpuid-features.ts). */
   cpuid: readonly CpuidEntry[] = [];
+  readonly features = new Int32Array(featureWords.length);
+  isAmdCompatible = false;
   /** CR4 bits the guest may not set: the host's and its CPUID's. */
   cr4GuestRsvdBits = -1;
-  /** High half of the bits of CR3 at and above MAXPHYADDR. */
+  /** High half of the bits at and above the guest's MAXPHYADDR. */
   reservedGpaBitsHi = ~0xf;
+  guestSupportedXcr0 = 0;
+  /** KVM_RUN has entered the guest at least once. */
+  hasRun = false;
 
   completeUserspaceIo: CompleteUserspaceIo | null = null;
 
-  // Port I/O in flight.
+  // Port I/O in flight; its data are in kvm_run's page.
   pioCount = 0;
   pioIn = false;
   pioPort = 0;
   pioSize = 0;
-  readonly pioData = new Uint8Array(4096);
-  /** String output past what the first exit could carry. */
+  /** Linear address of the IN or OUT, to notice that userspace moved RIP. */
   pioLinearRipLo = 0;
   pioLinearRipHi = 0;
-  pioCr2 = 0;
-  sevPioCount = 0;
 
   // MMIO in flight.
   mmioNeeded = false;
@@ -79,10 +91,8 @@ export class VcpuX86 {
   mmioCurFragment = 0;
   mmioNrFragments = 0;
   readonly mmioFragments: MmioFragment[] = Array.from({ length: KVM_MAX_MMIO_FRAGMENTS }, () => new MmioFragment());
-  /** gpa of the last #NPF or 0: an emulated access reuses it when the fault was on the final access. */
-  gpaAvailable = false;
-  gpaVal = 0;
 
+  /** RIP and fault address of the last instruction retried natively after an unprotect. */
   lastRetryEipLo = 0;
   lastRetryEipHi = 0;
   lastRetryAddrLo = 0;
@@ -98,54 +108,43 @@ export class VcpuX86 {
   dr6 = 0xffff0ff0 | 0;
   dr7 = 0x400;
   guestDebugDr7 = 0;
+  /** KVM_DEBUGREG_*: why DR0 to DR3 must be in the processor. */
   switchDbRegs = 0;
 
-  // MSRs that KVM itself keeps, halves.
+  /** Result of the last MSR read, halves. */
+  readonly msrValue = new Int32Array(2);
+  /** MSRs that are only remembered, halves. */
+  readonly msrStore = new Map<number, { lo: number; hi: number }>();
   patLo = 0x00070406;
   patHi = 0x00070406;
-  readonly mtrrs = new Map<number, bigint>();
-  miscEnable = 1;
-  smbase = 0x30000;
-  tscOffsetLo = 0;
-  tscOffsetHi = 0;
+  miscEnable = 0;
   tscAuxLo = 0;
   tscAuxHi = 0;
-  tscAdjust = 0n;
-  tscDeadline = 0n;
-  msrMiscFeatures = 0n;
-  mcgStatus = 0n;
-  mcgCtl = 0n;
-  mcgCap = 0n;
-  readonly mceBanks = new BigUint64Array(4 * 32);
-  systemTimeMsr = 0n;
-  stealTimeMsr = 0n;
-  apfEnMsr = 0n;
-  apfIntMsr = 0n;
-  apfAck = 0;
-  pvEoiMsr = 0n;
-  pollControlMsr = 1n;
-  /** PV clock area is active: address of the structure. */
-  pvTimeActive = false;
-  pvTimeGpa = 0;
-  pvclockVersion = 0;
+  /** The processor must get TSC_AUX, XCR0 at the next entry. */
+  tscAuxDirty = false;
+  xcr0Dirty = false;
+  cr3Dirty = false;
+  /** Guest TSC less virtual time, halves. */
+  tscOffsetLo = 0;
+  tscOffsetHi = 0;
+  /** MSR_KVM_SYSTEM_TIME; area in use when bit 0 is set. */
+  systemTimeLo = 0;
+  systemTimeHi = 0;
+  /** MSR_KVM_ASYNC_PF_EN (halves) and _INT. */
+  apfEnLo = 0;
+  apfEnHi = 0;
+  apfIntLo = 0;
+  apfPageReadyPending = false;
+  apfHalted = false;
   pvEnforceCpuid = false;
-  archCapabilities = 0n;
-  specCtrl = 0n;
-  xss = 0n;
 
   lapic: Lapic | null = null;
-  /** Sent a SIPI: vector. */
-  sipiVector = 0;
-  pendingInit = false;
-  pendingSipi = false;
-  /** KVM asked userspace for an interrupt window. */
-  reqImmediateExit = false;
 
-  /** Scratch for faults met by hand-made accesses: translate, hypercall patching. */
+  /** FPU and vector registers while another vCPU has the processor. */
+  readonly fpu = new Uint8Array(STATE_END - FPU_CW_AT);
+  /** Instructions the next entry may retire before the processor comes back. */
+  quantum = 0;
+
+  /** Scratch for faults of accesses nobody reports. */
   readonly fault = new X86Exception();
-  /** Stopped in userspace because of KVM_SET_MP_STATE or a halt without in-kernel APIC. */
-  mpStateBeforeHalt = 0;
-  preemptedInKernel = false;
-  /** First KVM_RUN has happened: some setters then refuse. */
-  lastVmentryCpu = -1;
 }

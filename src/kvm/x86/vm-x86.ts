@@ -11,7 +11,6 @@ export const KVM_X86_QUIRK_MISC_ENABLE_NO_MWAIT = 1 << 4;
 export const KVM_X86_QUIRK_FIX_HYPERCALL_INSN = 1 << 5;
 export const KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS = 1 << 6;
 export const KVM_X86_QUIRK_SLOT_ZAP_ALL = 1 << 7;
-export const KVM_X86_VALID_QUIRKS = 0xff;
 
 export class VmX86 {
   /** KVM_X86_QUIRK_* that userspace switched off. */
@@ -43,7 +42,11 @@ export class VmX86 {
   guestCanReadMsrPlatformInfo = true;
   /** Master clock: host nanoseconds that are zero of the guest's kvmclock. */
   kvmclockOffset = 0;
-  wallClockMsr = 0;
+  /** Address that KVM_MSR_WALL_CLOCK was last given, halves. */
+  wallClockLo = 0;
+  wallClockHi = 0;
+  /** Virtual time that passed while every vCPU was halted, in ticks. */
+  idleTime = 0;
 }
 
 /** @kvm kvm_check_has_quirk */

@@ -1,0 +1,220 @@
+/** The SVM vendor module: VendorOps over AMD's virtualization hardware (@kvm svm.c svm_x86_ops). */
+
+import * as V from '../../arch/vmcb.ts';
+import type { HardwareProfile } from '../../cpu/profile.ts';
+import { TSC_AUX_AT } from '../../cpu/state.ts';
+import { ENOMEM } from '../../host/errno.ts';
+import { X86EMUL_CONTINUE } from '../emulate/ops.ts';
+import type { KvmParams } from '../params.ts';
+import type { VcpuState } from '../vcpu-state.ts';
+import type { ExitInfo, VendorOps } from '../vendor-ops.ts';
+import { KVM_DEBUGREG_WONT_EXIT, KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_SW_BP } from '../x86/debug-registers.ts';
+import { EMULTYPE_SKIP } from '../x86/emul-type.ts';
+import { loadGuestContext } from '../x86/guest-context.ts';
+import { allocContiguous, freeContiguous } from './contiguous-pages.ts';
+import { svmSetCr0, svmSetCr4, svmSetEfer } from './control-registers.ts';
+import * as events from './events.ts';
+import { svmHandleExit } from './exit-handlers.ts';
+import { svmExitReasonName } from './exit-reasons.ts';
+import { initVmcb, initVmcbAfterSetCpuid, iopmPfn, setDrIntercepts } from './init-vmcb.ts';
+import { svmGetMsr, svmSetMsr } from './msr.ts';
+import { initMsrpm, MSRPM_PAGES } from './msrpm.ts';
+import { svmVcpuRun } from './run.ts';
+import * as segments from './segments.ts';
+import { svmFlushTlbCurrent, svmFlushTlbGva } from './tlb.ts';
+import {
+  clrExceptionIntercept,
+  clrIntercept,
+  setExceptionIntercept,
+  setIntercept,
+  vmcbRead,
+  vmcbWrite64,
+} from './vmcb-access.ts';
+
+const BP_VECTOR = 3;
+const INTERCEPT_CR8_WRITE = 1 << 24;
+
+/** @kvm svm.c svm_vcpu_create: 0 or -ENOMEM. */
+function svmVcpuCreate(vcpu: VcpuState): number {
+  const svm = vcpu.svm;
+  const pages = vcpu.vm.host.pages;
+  if (iopmPfn(vcpu) < 0) return -ENOMEM;
+  const msrpm = allocContiguous(pages, MSRPM_PAGES);
+  if (msrpm < 0) return -ENOMEM;
+  const vmcb = pages.allocPage();
+  if (vmcb < 0) {
+    freeContiguous(pages, msrpm, MSRPM_PAGES);
+    return -ENOMEM;
+  }
+  svm.msrpmPfn = msrpm;
+  svm.vmcbPfn = vmcb;
+  svm.vmcbPa = vmcb * 4096;
+  svm.words = vcpu.vm.memory.i32;
+  svm.vmcb = vmcb * 1024;
+  return 0;
+}
+
+/** @kvm svm.c svm_vcpu_free */
+function svmVcpuFree(vcpu: VcpuState): void {
+  const svm = vcpu.svm;
+  if (svm.vmcbPfn < 0) return;
+  vcpu.vm.host.pages.freePage(svm.vmcbPfn);
+  freeContiguous(vcpu.vm.host.pages, svm.msrpmPfn, MSRPM_PAGES);
+  svm.vmcbPfn = -1;
+  svm.msrpmPfn = -1;
+}
+
+/** @kvm svm.c svm_vcpu_reset */
+function svmVcpuReset(vcpu: VcpuState, initEvent: boolean): void {
+  if (!initEvent) {
+    initMsrpm(vcpu);
+    vcpu.svm.nmiMasked = false;
+    vcpu.svm.awaitingIretCompletion = false;
+  }
+  initVmcb(vcpu);
+}
+
+/** @kvm svm.c svm_load_mmu_pgd */
+function svmLoadMmuPgd(vcpu: VcpuState, rootPfn: number): void {
+  const lo = (rootPfn << 12) | 0;
+  const hi = Math.floor(rootPfn / 0x10_0000);
+  if (vcpu.vm.vendor.tdpEnabled) {
+    vmcbWrite64(vcpu.svm, V.VMCB_NESTED_CR3, lo, hi);
+    vmcbWrite64(vcpu.svm, V.VMCB_CR3, vcpu.cr3Lo, vcpu.cr3Hi);
+  } else {
+    vmcbWrite64(vcpu.svm, V.VMCB_CR3, lo, hi);
+  }
+}
+
+const exitInfo: ExitInfo = {
+  reason: 0,
+  info1Lo: 0,
+  info1Hi: 0,
+  info2Lo: 0,
+  info2Hi: 0,
+  intrInfo: 0,
+  errorCode: 0,
+};
+
+/** @kvm svm.c svm_get_exit_info */
+function svmGetExitInfo(vcpu: VcpuState): ExitInfo {
+  const svm = vcpu.svm;
+  exitInfo.reason = vmcbRead(svm, V.VMCB_EXIT_CODE);
+  exitInfo.info1Lo = vmcbRead(svm, V.VMCB_EXIT_INFO_1);
+  exitInfo.info1Hi = vmcbRead(svm, V.VMCB_EXIT_INFO_1 + 4);
+  exitInfo.info2Lo = vmcbRead(svm, V.VMCB_EXIT_INFO_2);
+  exitInfo.info2Hi = vmcbRead(svm, V.VMCB_EXIT_INFO_2 + 4);
+  const info = vmcbRead(svm, V.VMCB_EXIT_INT_INFO);
+  exitInfo.intrInfo = info;
+  const withError = V.SVM_EVTINJ_VALID | V.SVM_EVTINJ_VALID_ERR;
+  exitInfo.errorCode = (info & withError) === withError ? vmcbRead(svm, V.VMCB_EXIT_INT_INFO + 4) : 0;
+  return exitInfo;
+}
+
+/** @kvm svm.c svm_update_exception_bitmap */
+function svmUpdateExceptionBitmap(vcpu: VcpuState): void {
+  const wanted = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
+  if ((vcpu.x86.guestDebug & wanted) === wanted) setExceptionIntercept(vcpu.svm, BP_VECTOR);
+  else clrExceptionIntercept(vcpu.svm, BP_VECTOR);
+}
+
+/** @kvm svm.c svm_sync_dirty_debug_regs */
+function svmSyncDirtyDebugRegs(vcpu: VcpuState): void {
+  vcpu.x86.dr6 = vmcbRead(vcpu.svm, V.VMCB_DR6);
+  vcpu.x86.dr7 = vmcbRead(vcpu.svm, V.VMCB_DR7);
+  vcpu.x86.switchDbRegs &= ~KVM_DEBUGREG_WONT_EXIT;
+  setDrIntercepts(vcpu);
+}
+
+/** @kvm svm.c svm_update_cr8_intercept */
+function svmUpdateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void {
+  clrIntercept(vcpu.svm, V.VMCB_INTERCEPT_CR, INTERCEPT_CR8_WRITE);
+  if (irr !== -1 && tpr >= irr) setIntercept(vcpu.svm, V.VMCB_INTERCEPT_CR, INTERCEPT_CR8_WRITE);
+}
+
+/** @kvm svm.c svm_vcpu_load */
+function svmVcpuLoad(vcpu: VcpuState): void {
+  loadGuestContext(vcpu);
+  if (vcpu.x86.tscAuxDirty) {
+    vcpu.vm.memory.i32[TSC_AUX_AT >> 2] = vcpu.x86.tscAuxLo;
+    vcpu.vm.memory.i32[(TSC_AUX_AT >> 2) + 1] = vcpu.x86.tscAuxHi;
+    vcpu.x86.tscAuxDirty = false;
+  }
+}
+
+/** Instruction bytes in the VMCB; hardware without DecodeAssists leaves none (@apm 15.8.4). */
+function svmExitInsnLength(vcpu: VcpuState): number {
+  if (!vcpu.vm.profile.decodeAssists) return 0;
+  const code = vmcbRead(vcpu.svm, V.VMCB_EXIT_CODE);
+  if (code !== V.SVM_EXIT_NPF && code !== V.SVM_EXIT_EXCP_BASE + 14) return 0;
+  return vcpu.vm.memory.u8[vcpu.svm.vmcbPa + V.VMCB_INSN_LEN]! & 0xf;
+}
+
+/** The vendor operations of SVM on hardware `profile` (@kvm svm.c svm_hardware_setup). */
+export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOps {
+  return {
+    name: 'svm',
+    tdpEnabled: params.npt,
+    maxTdpLevel: profile.la57 ? 5 : 4,
+    maxHugePageLevel: profile.gbPages ? 3 : 2,
+    vcpuCreate: svmVcpuCreate,
+    vcpuFree: svmVcpuFree,
+    vcpuReset: svmVcpuReset,
+    vcpuLoad: svmVcpuLoad,
+    afterSetCpuid: initVmcbAfterSetCpuid,
+    loadMmuPgd: svmLoadMmuPgd,
+    flushTlbAll: svmFlushTlbCurrent,
+    flushTlbCurrent: svmFlushTlbCurrent,
+    flushTlbGva: svmFlushTlbGva,
+    flushTlbGuest: svmFlushTlbCurrent,
+    getCpl: segments.svmGetCpl,
+    getSegment: segments.svmGetSegment,
+    setSegment: segments.svmSetSegment,
+    getSegmentBase: segments.svmGetSegmentBase,
+    csL: segments.svmCsL,
+    csDb: segments.svmCsDb,
+    getIdt: segments.svmGetIdt,
+    setIdt: segments.svmSetIdt,
+    getGdt: segments.svmGetGdt,
+    setGdt: segments.svmSetGdt,
+    getRflags: events.svmGetRflags,
+    setRflags: events.svmSetRflags,
+    setCr0: svmSetCr0,
+    setCr4: svmSetCr4,
+    setEfer: svmSetEfer,
+    setDr7: (vcpu, value) => vmcbWrite64(vcpu.svm, V.VMCB_DR7, value, 0),
+    setTscOffset: (vcpu) => vmcbWrite64(vcpu.svm, V.VMCB_TSC_OFFSET, vcpu.x86.tscOffsetLo, vcpu.x86.tscOffsetHi),
+    syncDirtyDebugRegs: svmSyncDirtyDebugRegs,
+    updateExceptionBitmap: svmUpdateExceptionBitmap,
+    getMsr: svmGetMsr,
+    setMsr: svmSetMsr,
+    vcpuRun: svmVcpuRun,
+    handleExit: svmHandleExit,
+    getExitInfo: svmGetExitInfo,
+    exitReasonName: svmExitReasonName,
+    injectException: events.svmInjectException,
+    injectIrq: events.svmInjectIrq,
+    injectNmi: events.svmInjectNmi,
+    cancelInjection: events.svmCancelInjection,
+    nmiAllowed: events.svmNmiAllowed,
+    interruptAllowed: events.svmInterruptAllowed,
+    enableIrqWindow: events.svmEnableIrqWindow,
+    enableNmiWindow: events.svmEnableNmiWindow,
+    getNmiMask: events.svmGetNmiMask,
+    setNmiMask: events.svmSetNmiMask,
+    getIfFlag: events.svmGetIfFlag,
+    updateCr8Intercept: svmUpdateCr8Intercept,
+    // Only SEV guests hide state that emulation needs.
+    checkEmulateInstruction: () => X86EMUL_CONTINUE,
+    skipEmulatedInstruction: (vcpu) => events.svmSkip(vcpu, EMULTYPE_SKIP, true),
+    patchHypercall: (out) => {
+      out[0] = 0x0f;
+      out[1] = 0x01;
+      out[2] = 0xd9;
+    },
+    exitInsnLength: svmExitInsnLength,
+    exitInsnAddress: (vcpu) => vcpu.svm.vmcbPa + V.VMCB_INSN_BYTES,
+    getInterruptShadow: events.svmGetInterruptShadow,
+    setInterruptShadow: events.svmSetInterruptShadow,
+  };
+}

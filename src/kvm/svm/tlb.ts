@@ -1,0 +1,77 @@
+/** ASIDs and TLB flushes (@kvm svm.c svm_flush_tlb_asid, new_asid, pre_svm_run). */
+
+import {
+  TLB_CONTROL_DO_NOTHING,
+  TLB_CONTROL_FLUSH_ALL_ASID,
+  TLB_CONTROL_FLUSH_ASID,
+  VMCB_ASID,
+  VMCB_TLB_CTL,
+} from '../../arch/vmcb.ts';
+import type { Processor } from '../../cpu/processor.ts';
+import type { VcpuState } from '../vcpu-state.ts';
+import { vmcbRead, vmcbWrite } from './vmcb-access.ts';
+
+/** A processor's address space identifiers (@kvm svm.h struct svm_cpu_data). */
+class CpuData {
+  asidGeneration = 1;
+  minAsid = 1;
+  maxAsid: number;
+  nextAsid: number;
+  flushAllAsids = false;
+
+  constructor(asids: number) {
+    this.maxAsid = asids - 1;
+    this.nextAsid = this.maxAsid + 1;
+  }
+}
+
+const cpuData = new WeakMap<Processor, CpuData>();
+
+function dataOf(vcpu: VcpuState): CpuData {
+  let data = cpuData.get(vcpu.vm.processor);
+  if (data === undefined) {
+    data = new CpuData(vcpu.vm.profile.asids);
+    cpuData.set(vcpu.vm.processor, data);
+  }
+  return data;
+}
+
+/** @kvm svm.c pre_svm_run, new_asid: a vCPU whose generation is old gets a fresh ASID. HOT */
+export function preSvmRun(vcpu: VcpuState): void {
+  const data = dataOf(vcpu);
+  const svm = vcpu.svm;
+  if (svm.asidGeneration !== data.asidGeneration) {
+    if (data.nextAsid > data.maxAsid) {
+      data.asidGeneration++;
+      data.nextAsid = data.minAsid;
+      data.flushAllAsids = true;
+    }
+    svm.asidGeneration = data.asidGeneration;
+    svm.asid = data.nextAsid++;
+  }
+  vmcbWrite(svm, VMCB_ASID, svm.asid);
+  if (data.flushAllAsids) {
+    setTlbControl(vcpu, TLB_CONTROL_FLUSH_ALL_ASID);
+    data.flushAllAsids = false;
+  }
+}
+
+function setTlbControl(vcpu: VcpuState, control: number): void {
+  vmcbWrite(vcpu.svm, VMCB_TLB_CTL, (vmcbRead(vcpu.svm, VMCB_TLB_CTL) & ~0xff) | control);
+}
+
+/** After VMRUN the flush is done. HOT */
+export function clearTlbControl(vcpu: VcpuState): void {
+  setTlbControl(vcpu, TLB_CONTROL_DO_NOTHING);
+}
+
+/** Drops this vCPU's translations at its next entry: by flushing its ASID, or with a new one where hardware cannot. */
+export function svmFlushTlbCurrent(vcpu: VcpuState): void {
+  if (vcpu.vm.profile.flushByAsid) setTlbControl(vcpu, TLB_CONTROL_FLUSH_ASID);
+  else vcpu.svm.asidGeneration--;
+}
+
+/** @kvm svm.c svm_flush_tlb_gva */
+export function svmFlushTlbGva(vcpu: VcpuState, lo: number, hi: number): void {
+  vcpu.vm.processor.invlpga(lo, hi, vcpu.svm.asid);
+}

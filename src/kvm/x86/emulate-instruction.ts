@@ -1,0 +1,308 @@
+/** One instruction through the emulator, and what becomes of it (@kvm x86.c x86_emulate_instruction). */
+import { BP_VECTOR, DB_VECTOR, GP_VECTOR, OF_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { numberOf } from '../../arch/halves.ts';
+import { RFLAGS_IF, RFLAGS_RF, RFLAGS_TF, RFLAGS_VM, RIP } from '../../arch/registers.ts';
+import {
+  EMULATION_FAILED,
+  EMULATION_INTERCEPTED,
+  EMULATION_OK,
+  EMULATION_RESTART,
+  type EmulateCtxt,
+  MAX_INSN_BYTES,
+  X86EMUL_MODE_PROT16,
+  X86EMUL_MODE_PROT32,
+  X86EMUL_MODE_PROT64,
+  X86EMUL_MODE_REAL,
+  X86EMUL_MODE_VM86,
+} from '../emulate/ctxt.ts';
+import {
+  emulatorInvalidateRegisterCache,
+  initDecodeCache,
+  x86DecodeInsn,
+  x86EmulateInsn,
+  x86PageTableWritingInsn,
+} from '../emulate/emulate.ts';
+import { X86EMUL_CONTINUE, X86EMUL_PROPAGATE_FAULT, X86EMUL_RETRY_INSTR } from '../emulate/ops.ts';
+import { KVM_EXIT_DEBUG } from '../kvm-run.ts';
+import { mmuUnprotectGfnAndRetry } from '../mmu/page-track.ts';
+import { ROLE_DIRECT } from '../mmu/role.ts';
+import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
+import {
+  checkHwBp,
+  DR6_ACTIVE_LOW,
+  DR7_BP_EN_MASK,
+  KVM_GUESTDBG_SINGLESTEP,
+  KVM_GUESTDBG_USE_HW_BP,
+} from './debug-registers.ts';
+import * as T from './emul-type.ts';
+import { handleEmulationFailure } from './emulation-failure.ts';
+import {
+  clearExceptionQueue,
+  EXCPT_TRAP,
+  exceptionType,
+  injectEmulatedPageFault,
+  queueException,
+  queueExceptionE,
+  queueExceptionP,
+} from './exceptions.ts';
+import { completeEmulatedMmio } from './mmio.ts';
+import { completeEmulatedPio } from './pio.ts';
+import { getLinearRip, getRflags, isLongMode, isProtmode, ripWrite, setRflags, setRflagsNoEvent } from './registers.ts';
+import { doSinglestep } from './skip.ts';
+import { traceEmulateInsn } from './trace-emulate.ts';
+
+/** @kvm x86.c init_emulate_ctxt */
+export function initEmulateCtxt(vcpu: VcpuState): void {
+  const ctxt = vcpu.x86.emulateCtxt!;
+  const vendor = vcpu.vm.vendor;
+  ctxt.gpaAvailable = false;
+  ctxt.eflags = getRflags(vcpu);
+  ctxt.tf = (ctxt.eflags & RFLAGS_TF) !== 0;
+  ctxt.eipLo = vcpu.regs[2 * RIP]!;
+  ctxt.eipHi = vcpu.regs[2 * RIP + 1]!;
+  if (!isProtmode(vcpu)) ctxt.mode = X86EMUL_MODE_REAL;
+  else if ((ctxt.eflags & RFLAGS_VM) !== 0) ctxt.mode = X86EMUL_MODE_VM86;
+  else if (vendor.csL(vcpu) && isLongMode(vcpu)) ctxt.mode = X86EMUL_MODE_PROT64;
+  else ctxt.mode = vendor.csDb(vcpu) ? X86EMUL_MODE_PROT32 : X86EMUL_MODE_PROT16;
+  ctxt.interruptibility = 0;
+  ctxt.haveException = false;
+  ctxt.exception.vector = -1;
+  ctxt.permOk = false;
+  initDecodeCache(ctxt);
+  vcpu.x86.emulateRegsNeedSyncFromVcpu = false;
+}
+
+/** @kvm x86.c toggle_interruptibility: STI after STI does not prolong the shadow. */
+function toggleInterruptibility(vcpu: VcpuState, mask: number): void {
+  const vendor = vcpu.vm.vendor;
+  const shadow = vendor.getInterruptShadow(vcpu);
+  const wanted = (shadow & mask) !== 0 ? 0 : mask;
+  if (shadow === 0 && wanted === 0) return;
+  vendor.setInterruptShadow(vcpu, wanted);
+  if (wanted === 0) makeRequest(vcpu, REQ_EVENT);
+}
+
+/** @kvm x86.c inject_emulated_exception */
+function injectEmulatedException(vcpu: VcpuState): void {
+  const ex = vcpu.x86.emulateCtxt!.exception;
+  if (ex.vector === PF_VECTOR) injectEmulatedPageFault(vcpu, ex);
+  else if (ex.errorCodeValid) queueExceptionE(vcpu, ex.vector, ex.errorCode);
+  else queueException(vcpu, ex.vector);
+}
+
+/** A code breakpoint at RIP comes before the instruction: -1 none, else what emulation answers. */
+function checkCodeBreakpoint(vcpu: VcpuState, emulType: number): number {
+  const done = T.EMULTYPE_NO_DECODE | T.EMULTYPE_SKIP | T.EMULTYPE_TRAP_UD | T.EMULTYPE_VMWARE_GP | T.EMULTYPE_PF;
+  if ((emulType & done) !== 0) return -1;
+  const x86 = vcpu.x86;
+  if ((x86.guestDebug & KVM_GUESTDBG_USE_HW_BP) !== 0 && (x86.guestDebugDr7 & DR7_BP_EN_MASK) !== 0) {
+    const rip = getLinearRip(vcpu);
+    const dr6 = checkHwBp(rip[0]!, rip[1]!, 0, x86.guestDebugDr7, x86.effDb);
+    if (dr6 !== 0) {
+      const run = vcpu.run;
+      run.debug.setDr6(dr6 | DR6_ACTIVE_LOW);
+      run.debug.setPc(rip[0]!, rip[1]!);
+      run.debug.exception = DB_VECTOR;
+      run.exitReason = KVM_EXIT_DEBUG;
+      return 0;
+    }
+  }
+  if ((x86.dr7 & DR7_BP_EN_MASK) !== 0 && (getRflags(vcpu) & RFLAGS_RF) === 0) {
+    const rip = getLinearRip(vcpu);
+    const dr6 = checkHwBp(rip[0]!, rip[1]!, 0, x86.dr7, x86.db);
+    if (dr6 !== 0) {
+      queueExceptionP(vcpu, DB_VECTOR, dr6, 0);
+      return 1;
+    }
+  }
+  return -1;
+}
+
+/** IN, OUT, INS, OUTS and RDPMC: what the VMware backdoor consists of. */
+function isVmwareBackdoorOpcode(ctxt: EmulateCtxt): boolean {
+  if (ctxt.opcodeLen === 2) return ctxt.b === 0x33;
+  const b = ctxt.b;
+  return ctxt.opcodeLen === 1 && ((b >= 0xe4 && b <= 0xe7) || (b >= 0xec && b <= 0xef) || (b >= 0x6c && b <= 0x6f));
+}
+
+function isSoftIntInstruction(ctxt: EmulateCtxt, emulType: number): boolean {
+  const vector = T.emultypeGetSoftIntVector(emulType);
+  switch (ctxt.b) {
+    case 0xcc:
+      return vector === BP_VECTOR;
+    case 0xcd:
+      return vector === (ctxt.src.i32[0]! & 0xff);
+    case 0xce:
+      return vector === OF_VECTOR;
+    default:
+      return false;
+  }
+}
+
+const exitBytes = new Uint8Array(MAX_INSN_BYTES);
+
+/** EMULATION_OK or EMULATION_FAILED. @kvm x86.c x86_decode_emulated_instruction */
+export function decodeEmulatedInstruction(vcpu: VcpuState, emulType: number): number {
+  const ctxt = vcpu.x86.emulateCtxt!;
+  initEmulateCtxt(vcpu);
+  // The exit delivered the bytes only of the instruction that faulted.
+  const length = (emulType & T.EMULTYPE_PF) !== 0 ? Math.min(vcpu.vm.vendor.exitInsnLength(vcpu), MAX_INSN_BYTES) : 0;
+  let r: number;
+  if (length > 0) {
+    const at = vcpu.vm.vendor.exitInsnAddress(vcpu);
+    const u8 = vcpu.vm.memory.u8;
+    for (let i = 0; i < length; i++) exitBytes[i] = u8[at + i]!;
+    r = x86DecodeInsn(ctxt, exitBytes, length, emulType);
+  } else {
+    r = x86DecodeInsn(ctxt, null, 0, emulType);
+  }
+  traceEmulateInsn(vcpu, false);
+  vcpu.stats.insn_emulation++;
+  return r;
+}
+
+/** After a failed emulation of a write to a shadowed page table, the guest may try by itself. */
+function unprotectAndRetryOnFailure(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number): boolean {
+  if ((emulType & T.EMULTYPE_ALLOW_RETRY_PF) === 0) return false;
+  // Zapping a page table that translates the access itself would only bring the fault back.
+  if ((emulType & T.EMULTYPE_WRITE_PF_TO_SP) !== 0) return false;
+  mmuUnprotectGfnAndRetry(vcpu, cr2Lo, cr2Hi, true);
+  return true;
+}
+
+function decodeFailed(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number): number {
+  const ctxt = vcpu.x86.emulateCtxt!;
+  if ((emulType & (T.EMULTYPE_TRAP_UD | T.EMULTYPE_TRAP_UD_FORCED)) !== 0) {
+    queueException(vcpu, UD_VECTOR);
+    return 1;
+  }
+  if (unprotectAndRetryOnFailure(vcpu, cr2Lo, cr2Hi, emulType)) return 1;
+  if (ctxt.haveException && (emulType & T.EMULTYPE_SKIP) === 0) {
+    injectEmulatedException(vcpu);
+    return 1;
+  }
+  return handleEmulationFailure(vcpu, emulType);
+}
+
+/** Only RIP moves; with EMULTYPE_COMPLETE_USER_EXIT the instruction's effects are there already and are committed. */
+function skip(vcpu: VcpuState, emulType: number): number {
+  const ctxt = vcpu.x86.emulateCtxt!;
+  if ((emulType & T.EMULTYPE_SKIP_SOFT_INT) !== 0 && !isSoftIntInstruction(ctxt, emulType)) return 0;
+  ctxt.eipLo = ctxt.nextEipLo;
+  ctxt.eipHi = ctxt.mode === X86EMUL_MODE_PROT64 ? ctxt.nextEipHi : 0;
+  if ((emulType & T.EMULTYPE_COMPLETE_USER_EXIT) !== 0) return writeback(vcpu, 1);
+  ripWrite(vcpu, ctxt.eipLo, ctxt.eipHi);
+  if ((ctxt.eflags & RFLAGS_RF) !== 0) setRflags(vcpu, ctxt.eflags & ~RFLAGS_RF);
+  return 1;
+}
+
+/** Commits what the context holds to the vCPU. */
+function writeback(vcpu: VcpuState, r: number): number {
+  const ctxt = vcpu.x86.emulateCtxt!;
+  let ret = r;
+  const rflags = vcpu.vm.vendor.getRflags(vcpu);
+  toggleInterruptibility(vcpu, ctxt.interruptibility);
+  vcpu.x86.emulateRegsNeedSyncToVcpu = false;
+  if (!ctxt.haveException || exceptionType(ctxt.exception.vector) === EXCPT_TRAP) {
+    ripWrite(vcpu, ctxt.eipLo, ctxt.eipHi);
+    if (ret !== 0 && (ctxt.tf || (vcpu.x86.guestDebug & KVM_GUESTDBG_SINGLESTEP) !== 0)) ret = doSinglestep(vcpu);
+    setRflagsNoEvent(vcpu, ctxt.eflags);
+  }
+  if ((ctxt.eflags & ~rflags & RFLAGS_IF) !== 0) makeRequest(vcpu, REQ_EVENT);
+  return ret;
+}
+
+/** Runs the decoded instruction, again for each round of a string instruction, and settles where it went. */
+function emulateDecoded(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number): number {
+  const x86 = vcpu.x86;
+  const ctxt = x86.emulateCtxt!;
+  for (;;) {
+    if ((emulType & T.EMULTYPE_PF) !== 0) {
+      ctxt.exception.addressLo = cr2Lo;
+      ctxt.exception.addressHi = cr2Hi;
+      if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0) {
+        ctxt.gpaAvailable = true;
+        ctxt.gpaVal = numberOf(cr2Lo, cr2Hi);
+      }
+    } else {
+      ctxt.exception.addressLo = 0;
+      ctxt.exception.addressHi = 0;
+    }
+    const r = x86EmulateInsn(ctxt, vcpu.guestMode && (emulType & T.EMULTYPE_NO_DECODE) === 0);
+    if (r === EMULATION_INTERCEPTED) return 1;
+    if (r === EMULATION_FAILED) {
+      if (unprotectAndRetryOnFailure(vcpu, cr2Lo, cr2Hi, emulType)) return 1;
+      return handleEmulationFailure(vcpu, emulType);
+    }
+    let ret = 1;
+    let commit = true;
+    if (ctxt.haveException) {
+      x86.mmioNeeded = false;
+      injectEmulatedException(vcpu);
+    } else if (x86.pioCount !== 0) {
+      if (!x86.pioIn) {
+        x86.pioCount = 0;
+      } else {
+        commit = false;
+        x86.completeUserspaceIo = completeEmulatedPio;
+      }
+      ret = 0;
+    } else if (x86.mmioNeeded) {
+      vcpu.stats.mmio_exits++;
+      if (!x86.mmioIsWrite) commit = false;
+      ret = 0;
+      x86.completeUserspaceIo = completeEmulatedMmio;
+    } else if (x86.completeUserspaceIo !== null) {
+      commit = false;
+      ret = 0;
+    } else if (r === EMULATION_RESTART) {
+      continue;
+    }
+    if (commit) return writeback(vcpu, ret);
+    x86.emulateRegsNeedSyncToVcpu = true;
+    return ret;
+  }
+}
+
+/**
+ * Emulates the instruction at RIP; (cr2Lo, cr2Hi) is the faulting gpa (direct MMU) or gva with EMULTYPE_PF. 1 to resume the guest, 0 to
+ * go to userspace.
+ */
+export function emulateInstruction(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number): number {
+  let type = emulType;
+  if ((type & T.EMULTYPE_ALLOW_RETRY_PF) !== 0) {
+    const bad = vcpu.guestMode || (type & T.EMULTYPE_PF) === 0;
+    if (vcpu.vm.log.warnOnOnce(bad, 'x86_emulate_instruction', 'retry of what cannot be retried')) {
+      type &= ~T.EMULTYPE_ALLOW_RETRY_PF;
+    }
+  }
+  const check = vcpu.vm.vendor.checkEmulateInstruction(vcpu, type);
+  if (check !== X86EMUL_CONTINUE) {
+    if (check === X86EMUL_RETRY_INSTR || check === X86EMUL_PROPAGATE_FAULT) return 1;
+    return handleEmulationFailure(vcpu, type);
+  }
+  const ctxt = vcpu.x86.emulateCtxt!;
+  if ((type & T.EMULTYPE_NO_DECODE) === 0) {
+    clearExceptionQueue(vcpu);
+    const hit = checkCodeBreakpoint(vcpu, type);
+    if (hit >= 0) return hit;
+    if (decodeEmulatedInstruction(vcpu, type) !== EMULATION_OK) return decodeFailed(vcpu, cr2Lo, cr2Hi, type);
+  }
+  if ((type & T.EMULTYPE_VMWARE_GP) !== 0 && !isVmwareBackdoorOpcode(ctxt)) {
+    queueExceptionE(vcpu, GP_VECTOR, 0);
+    return 1;
+  }
+  if ((type & T.EMULTYPE_SKIP) !== 0) return skip(vcpu, type);
+  if (
+    (type & T.EMULTYPE_ALLOW_RETRY_PF) !== 0 &&
+    !x86PageTableWritingInsn(ctxt) &&
+    mmuUnprotectGfnAndRetry(vcpu, cr2Lo, cr2Hi, false)
+  ) {
+    return 1;
+  }
+  if (vcpu.x86.emulateRegsNeedSyncFromVcpu) {
+    vcpu.x86.emulateRegsNeedSyncFromVcpu = false;
+    emulatorInvalidateRegisterCache(ctxt);
+  }
+  return emulateDecoded(vcpu, cr2Lo, cr2Hi, type);
+}

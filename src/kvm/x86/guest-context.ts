@@ -1,0 +1,53 @@
+/**
+ * What a vCPU has in the processor besides what the control block moves: FPU and vector registers, XCR0, PKRU, and the registers of
+ * VMLOAD. It stays there until another vCPU comes (@kvm x86.c kvm_load_guest_fpu, kvm_load_guest_xsave_state).
+ */
+import type { Processor } from '../../cpu/processor.ts';
+import { FPU_CW_AT, PKRU_AT, STATE_END, TSC_AUX_AT, XCR0_AT } from '../../cpu/state.ts';
+import { putSaveArea } from '../svm/save-area.ts';
+import type { VcpuState } from '../vcpu-state.ts';
+
+const owners = new WeakMap<Processor, VcpuState>();
+
+function save(vcpu: VcpuState): void {
+  const { u8, i32 } = vcpu.vm.memory;
+  vcpu.x86.fpu.set(u8.subarray(FPU_CW_AT, STATE_END));
+  vcpu.pkru = i32[PKRU_AT >> 2]!;
+  vcpu.x86.tscAuxLo = i32[TSC_AUX_AT >> 2]!;
+  vcpu.x86.tscAuxHi = i32[(TSC_AUX_AT >> 2) + 1]!;
+  putSaveArea(vcpu);
+}
+
+/** @kvm x86.c vcpu_load */
+export function loadGuestContext(vcpu: VcpuState): void {
+  const owner = owners.get(vcpu.vm.processor);
+  const { u8, i32 } = vcpu.vm.memory;
+  if (owner !== vcpu) {
+    if (owner !== undefined) save(owner);
+    owners.set(vcpu.vm.processor, vcpu);
+    u8.set(vcpu.x86.fpu, FPU_CW_AT);
+    i32[PKRU_AT >> 2] = vcpu.pkru;
+    i32[TSC_AUX_AT >> 2] = vcpu.x86.tscAuxLo;
+    i32[(TSC_AUX_AT >> 2) + 1] = vcpu.x86.tscAuxHi;
+    vcpu.x86.xcr0Dirty = true;
+    vcpu.svm.saveAreaDirty = true;
+  }
+  if (vcpu.x86.xcr0Dirty) {
+    i32[XCR0_AT >> 2] = vcpu.xcr0;
+    i32[(XCR0_AT >> 2) + 1] = 0;
+    vcpu.x86.xcr0Dirty = false;
+  }
+}
+
+/** The vCPU is going away: it no longer owns the processor. */
+export function dropGuestContext(vcpu: VcpuState): void {
+  if (owners.get(vcpu.vm.processor) === vcpu) owners.delete(vcpu.vm.processor);
+}
+
+/** Makes a freed or fresh FPU image the one after RESET: FCW 0x37f, all tags empty, MXCSR 0x1f80. */
+export function resetFpu(fpu: Uint8Array): void {
+  fpu.fill(0);
+  const view = new DataView(fpu.buffer, fpu.byteOffset, fpu.byteLength);
+  view.setUint32(0, 0x37f, true);
+  view.setUint32(12, 0x1f80, true);
+}

@@ -1,0 +1,38 @@
+/** The in-kernel interrupt chips of a VM: two 8259s, an I/O APIC, a local APIC a vCPU (@kvm x86.c KVM_CREATE_IRQCHIP). */
+import { EEXIST, EINVAL } from '../../host/errno.ts';
+import { ioBusRegisterDev, KVM_MMIO_BUS, KVM_PIO_BUS } from '../io-bus/io-bus.ts';
+import { LOCK_SLOTS } from '../locks.ts';
+import type { VmState } from '../vm-state.ts';
+import { IOAPIC_BASE, IOAPIC_SIZE, IoApic } from './ioapic.ts';
+import { Pic } from './pic.ts';
+
+/** KVM_CREATE_IRQCHIP: 0, -EEXIST when there is one, -EINVAL once there are vCPUs. */
+export function createIrqchip(vm: VmState): number {
+  if (vm.x86.irqchipKernel || vm.x86.irqchipSplit) return -EEXIST;
+  if (vm.vcpus.length > 0) return -EINVAL;
+  const pic = new Pic();
+  const ioapic = new IoApic();
+  vm.locks.acquire(LOCK_SLOTS);
+  for (const [port, size] of [
+    [0x20, 2],
+    [0xa0, 2],
+    [0x4d0, 2],
+  ] as const) {
+    ioBusRegisterDev(vm, KVM_PIO_BUS, port, size, pic);
+  }
+  ioBusRegisterDev(vm, KVM_MMIO_BUS, IOAPIC_BASE, IOAPIC_SIZE, ioapic);
+  vm.locks.release(LOCK_SLOTS);
+  vm.x86.pic = pic;
+  vm.x86.ioapic = ioapic;
+  vm.x86.irqchipKernel = true;
+  return 0;
+}
+
+/** KVM_IRQ_LINE: a wire of the default routing, 0 to 23, to both controllers. 0 or -ENXIO's number by the caller. */
+export function irqLine(vm: VmState, gsi: number, high: boolean): boolean {
+  if (vm.x86.ioapic === null || gsi < 0 || gsi > 23) return false;
+  if (gsi < 16) vm.x86.pic!.setIrq(vm, gsi, high);
+  // The timer's wire is on pin 2.
+  vm.x86.ioapic.setIrq(vm, gsi === 0 ? 2 : gsi, high);
+  return true;
+}

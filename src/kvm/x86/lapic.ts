@@ -1,0 +1,319 @@
+/** The in-kernel local APIC: registers, priorities, delivery (@kvm lapic.c). xAPIC mode; x2APIC mode is refused. */
+import { makeRequest, REQ_APF_READY, REQ_EVENT, REQ_NMI, type VcpuState } from '../vcpu-state.ts';
+import type { VmState } from '../vm-state.ts';
+import { hasQuirk, KVM_X86_QUIRK_LINT0_REENABLED } from './vm-x86.ts';
+
+/** Register offsets (@sdm 10.4.1). */
+export const APIC_ID = 0x20;
+export const APIC_LVR = 0x30;
+export const APIC_TASKPRI = 0x80;
+export const APIC_ARBPRI = 0x90;
+export const APIC_PROCPRI = 0xa0;
+export const APIC_EOI = 0xb0;
+export const APIC_LDR = 0xd0;
+export const APIC_DFR = 0xe0;
+export const APIC_SPIV = 0xf0;
+export const APIC_ISR = 0x100;
+export const APIC_TMR = 0x180;
+export const APIC_IRR = 0x200;
+export const APIC_ESR = 0x280;
+export const APIC_ICR = 0x300;
+export const APIC_ICR2 = 0x310;
+export const APIC_LVTT = 0x320;
+export const APIC_LVTTHMR = 0x330;
+export const APIC_LVTPC = 0x340;
+export const APIC_LVT0 = 0x350;
+export const APIC_LVT1 = 0x360;
+export const APIC_LVTERR = 0x370;
+export const APIC_TMICT = 0x380;
+export const APIC_TMCCT = 0x390;
+export const APIC_TDCR = 0x3e0;
+
+export const APIC_LVT_MASKED = 1 << 16;
+export const APIC_LVT_TIMER_PERIODIC = 1 << 17;
+export const APIC_LVT_TIMER_TSCDEADLINE = 2 << 17;
+export const APIC_SPIV_APIC_ENABLED = 1 << 8;
+const APIC_VERSION = 0x14;
+export const APIC_LVTS = [APIC_LVTT, APIC_LVTTHMR, APIC_LVTPC, APIC_LVT0, APIC_LVT1, APIC_LVTERR];
+const APIC_MODE_EXTINT = 7;
+
+/** Delivery modes, as in bits 10:8 of ICR and LVT entries. */
+export const APIC_DM_FIXED = 0;
+export const APIC_DM_LOWEST = 1;
+export const APIC_DM_SMI = 2;
+export const APIC_DM_NMI = 4;
+export const APIC_DM_INIT = 5;
+export const APIC_DM_STARTUP = 6;
+export const APIC_DM_EXTINT = 7;
+
+export const APICBASE_BSP = 1 << 8;
+export const APICBASE_X2APIC = 1 << 10;
+export const APICBASE_ENABLE = 1 << 11;
+export const APIC_DEFAULT_PHYS_BASE = 0xfee00000;
+
+export class Lapic {
+  readonly vcpu: VcpuState;
+  readonly regs = new Uint32Array(1024);
+  baseAddress = APIC_DEFAULT_PHYS_BASE;
+  pendingInit = false;
+  pendingSipi = false;
+  sipiVector = 0;
+  /** Virtual time at which the timer fires, in ticks of `apicNow`; -1 when it is off. */
+  timerExpires = -1;
+  /** Ticks between two firings of a periodic timer, 0 for one shot. */
+  timerPeriod = 0;
+  divideCount = 2;
+  /** Bits of LVTT that choose the mode: TSC deadline only with its CPUID bit. */
+  timerModeMask = APIC_LVT_TIMER_PERIODIC;
+
+  constructor(vcpu: VcpuState) {
+    this.vcpu = vcpu;
+  }
+}
+
+export function lapicReg(apic: Lapic, off: number): number {
+  return apic.regs[off >> 2]!;
+}
+
+export function lapicSetReg(apic: Lapic, off: number, value: number): void {
+  apic.regs[off >> 2] = value;
+}
+
+/** Enabled by IA32_APIC_BASE. @kvm lapic.h kvm_apic_hw_enabled */
+export function lapicHwEnabled(vcpu: VcpuState): boolean {
+  return (vcpu.apicBase & APICBASE_ENABLE) !== 0;
+}
+
+/** Enabled by SPIV. @kvm lapic.h kvm_apic_sw_enabled */
+export function lapicSwEnabled(apic: Lapic): boolean {
+  return (lapicReg(apic, APIC_SPIV) & APIC_SPIV_APIC_ENABLED) !== 0;
+}
+
+/** @kvm lapic.c apic_enabled */
+export function lapicEnabled(apic: Lapic): boolean {
+  return lapicHwEnabled(apic.vcpu) && lapicSwEnabled(apic);
+}
+
+function testVector(apic: Lapic, base: number, vector: number): boolean {
+  return (apic.regs[(base + (vector >> 5) * 16) >> 2]! & (1 << (vector & 31))) !== 0;
+}
+
+function setVector(apic: Lapic, base: number, vector: number, on: boolean): void {
+  const at = (base + (vector >> 5) * 16) >> 2;
+  if (on) apic.regs[at]! |= 1 << (vector & 31);
+  else apic.regs[at]! &= ~(1 << (vector & 31));
+}
+
+/** Highest vector set in a 256-bit register, -1 for none. @kvm lapic.c find_highest_vector */
+function highestVector(apic: Lapic, base: number): number {
+  for (let i = 7; i >= 0; i--) {
+    const word = apic.regs[(base + i * 16) >> 2]!;
+    if (word !== 0) return i * 32 + 31 - Math.clz32(word);
+  }
+  return -1;
+}
+
+/** @kvm lapic.c __apic_update_ppr: answers true when a lower priority may let an interrupt through. */
+export function lapicUpdatePpr(apic: Lapic): void {
+  const tpr = lapicReg(apic, APIC_TASKPRI);
+  const isr = highestVector(apic, APIC_ISR);
+  const isrv = isr === -1 ? 0 : isr;
+  const ppr = (tpr & 0xf0) >= (isrv & 0xf0) ? tpr & 0xff : isrv & 0xf0;
+  const old = lapicReg(apic, APIC_PROCPRI);
+  if (old !== ppr) lapicSetReg(apic, APIC_PROCPRI, ppr);
+  if (ppr < old) makeRequest(apic.vcpu, REQ_EVENT);
+}
+
+/** Highest interrupt that may be delivered now, -1 for none. @kvm lapic.c kvm_apic_has_interrupt */
+export function lapicHasInterrupt(apic: Lapic): number {
+  if (!lapicHwEnabled(apic.vcpu)) return -1;
+  const irr = highestVector(apic, APIC_IRR);
+  if (irr === -1 || (irr & 0xf0) <= (lapicReg(apic, APIC_PROCPRI) & 0xf0)) return -1;
+  return irr;
+}
+
+/** Moves the highest interrupt from IRR to ISR; -1 for none. @kvm lapic.c kvm_get_apic_interrupt */
+export function lapicGetInterrupt(apic: Lapic): number {
+  const vector = lapicHasInterrupt(apic);
+  if (vector === -1) return -1;
+  setVector(apic, APIC_IRR, vector, false);
+  setVector(apic, APIC_ISR, vector, true);
+  lapicUpdatePpr(apic);
+  return vector;
+}
+
+/** @kvm lapic.c apic_set_eoi */
+export function lapicSetEoi(apic: Lapic): void {
+  const vector = highestVector(apic, APIC_ISR);
+  if (vector === -1) return;
+  setVector(apic, APIC_ISR, vector, false);
+  lapicUpdatePpr(apic);
+  if (testVector(apic, APIC_TMR, vector)) apic.vcpu.vm.x86.ioapic?.eoi(apic.vcpu.vm, vector);
+  makeRequest(apic.vcpu, REQ_EVENT);
+}
+
+/** @kvm lapic.c kvm_lapic_set_tpr */
+export function lapicSetTpr(apic: Lapic, cr8: number): void {
+  const tpr = ((cr8 & 0x0f) << 4) | (lapicReg(apic, APIC_TASKPRI) & 4);
+  if (lapicReg(apic, APIC_TASKPRI) === tpr) return;
+  lapicSetReg(apic, APIC_TASKPRI, tpr);
+  lapicUpdatePpr(apic);
+}
+
+/** @kvm lapic.c kvm_lapic_get_cr8. HOT */
+export function lapicGetCr8(apic: Lapic): number {
+  return (lapicReg(apic, APIC_TASKPRI) & 0xf0) >> 4;
+}
+
+/** For the CR8 intercept: the highest pending vector's class, -1 for none. @kvm x86.c update_cr8_intercept */
+export function lapicMaxIrr(apic: Lapic): number {
+  const irr = highestVector(apic, APIC_IRR);
+  return irr === -1 ? -1 : irr >> 4;
+}
+
+const deliverModes = ['Fixed', 'LowPrio', 'SMI', 'Res3', 'NMI', 'INIT', 'SIPI', 'ExtINT'];
+
+/** An interrupt arrives; true when it was taken. @kvm lapic.c __apic_accept_irq */
+export function lapicAcceptIrq(
+  apic: Lapic,
+  mode: number,
+  vector: number,
+  level: boolean,
+  levelTriggered: boolean,
+): boolean {
+  const vcpu = apic.vcpu;
+  const trace = vcpu.vm.trace;
+  if (trace.enabled) {
+    const text = `apicid ${vcpu.id.toString(16)} vec ${vector & 0xff} (${deliverModes[mode]}|${levelTriggered ? 'level' : 'edge'})`;
+    trace.emit('kvm_apic_accept_irq', { text });
+  }
+  switch (mode) {
+    case APIC_DM_LOWEST:
+    case APIC_DM_FIXED:
+      if ((levelTriggered && !level) || !lapicEnabled(apic)) return false;
+      setVector(apic, APIC_TMR, vector, levelTriggered);
+      setVector(apic, APIC_IRR, vector, true);
+      makeRequest(vcpu, REQ_EVENT);
+      return true;
+    case APIC_DM_NMI:
+      vcpu.x86.nmiQueued++;
+      makeRequest(vcpu, REQ_NMI);
+      return true;
+    case APIC_DM_INIT:
+      if (levelTriggered && !level) return false;
+      apic.pendingInit = true;
+      apic.pendingSipi = false;
+      makeRequest(vcpu, REQ_EVENT);
+      return true;
+    case APIC_DM_STARTUP:
+      apic.sipiVector = vector;
+      apic.pendingSipi = true;
+      makeRequest(vcpu, REQ_EVENT);
+      return true;
+    default:
+      // SMI, remote read and ExtINT do nothing here.
+      return false;
+  }
+}
+
+/** @kvm lapic.c kvm_apic_match_dest, flat and physical modes */
+function matches(apic: Lapic, source: Lapic, shorthand: number, dest: number, logical: boolean): boolean {
+  switch (shorthand) {
+    case 1:
+      return apic === source;
+    case 2:
+      return true;
+    case 3:
+      return apic !== source;
+    default:
+      break;
+  }
+  if (!logical) return dest === 0xff || dest === lapicReg(apic, APIC_ID) >>> 24;
+  if (dest === 0xff) return true;
+  const ldr = lapicReg(apic, APIC_LDR) >>> 24;
+  if (lapicReg(apic, APIC_DFR) === 0xffffffff) return (ldr & dest) !== 0;
+  return ldr >> 4 === dest >> 4 && (ldr & dest & 0xf) !== 0;
+}
+
+/** Sends an interrupt to whoever it is addressed to; the number of APICs that took it. @kvm lapic.c kvm_apic_send_ipi */
+export function lapicSendIpi(apic: Lapic, icrLow: number, icrHigh: number): number {
+  const mode = (icrLow >> 8) & 7;
+  const logical = (icrLow & 0x800) !== 0;
+  const level = (icrLow & 0x4000) !== 0;
+  const levelTriggered = (icrLow & 0x8000) !== 0;
+  const shorthand = (icrLow >> 18) & 3;
+  let delivered = 0;
+  for (const vcpu of apic.vcpu.vm.vcpus) {
+    const target = vcpu.x86.lapic;
+    if (target === null || !matches(target, apic, shorthand, icrHigh >>> 24, logical)) continue;
+    if (lapicAcceptIrq(target, mode, icrLow & 0xff, level, levelTriggered)) delivered++;
+    if (mode === APIC_DM_LOWEST && delivered > 0) break;
+  }
+  return delivered;
+}
+
+/** From a device or an MSI: destination and mode as in an MSI address and data. */
+export function deliverToApics(
+  vm: VmState,
+  dest: number,
+  logical: boolean,
+  mode: number,
+  vector: number,
+  levelTriggered: boolean,
+): number {
+  let delivered = 0;
+  for (const vcpu of vm.vcpus) {
+    const target = vcpu.x86.lapic;
+    if (target === null || !matches(target, target, 0, dest, logical)) continue;
+    if (lapicAcceptIrq(target, mode, vector, true, levelTriggered)) delivered++;
+    if (mode === APIC_DM_LOWEST && delivered > 0) break;
+  }
+  return delivered;
+}
+
+/** @kvm lapic.c __kvm_apic_set_base */
+function setBaseUnchecked(vcpu: VcpuState, value: number): void {
+  const changed = vcpu.apicBase ^ value;
+  vcpu.apicBase = value;
+  const apic = vcpu.x86.lapic;
+  if (apic === null) return;
+  if ((changed & APICBASE_ENABLE) !== 0 && (value & APICBASE_ENABLE) !== 0) {
+    lapicSetReg(apic, APIC_ID, vcpu.id << 24);
+    makeRequest(vcpu, REQ_APF_READY);
+  }
+  apic.baseAddress = value - (value % 4096);
+}
+
+/** 0, or 1 for #GP. x2APIC mode is refused, whatever CPUID says. @kvm lapic.c kvm_apic_set_base */
+export function lapicSetBase(vcpu: VcpuState, lo: number, hi: number, _hostInitiated: boolean): number {
+  if ((lo & (0x2ff | APICBASE_X2APIC)) !== 0 || (hi & vcpu.x86.reservedGpaBitsHi) !== 0) return 1;
+  setBaseUnchecked(vcpu, (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0));
+  return 0;
+}
+
+/** @kvm lapic.c kvm_apic_set_version */
+export function lapicAfterSetCpuid(_vcpu: VcpuState, apic: Lapic): void {
+  lapicSetReg(apic, APIC_LVR, APIC_VERSION | ((APIC_LVTS.length - 1) << 16));
+}
+
+/** @kvm lapic.c kvm_lapic_reset */
+export function lapicReset(vcpu: VcpuState, initEvent: boolean): void {
+  if (!initEvent) setBaseUnchecked(vcpu, APIC_DEFAULT_PHYS_BASE + APICBASE_ENABLE + (vcpu.id === 0 ? APICBASE_BSP : 0));
+  const apic = vcpu.x86.lapic;
+  if (apic === null) return;
+  apic.timerExpires = -1;
+  if (!initEvent) lapicSetReg(apic, APIC_ID, vcpu.id << 24);
+  lapicAfterSetCpuid(vcpu, apic);
+  for (const off of APIC_LVTS) lapicSetReg(apic, off, APIC_LVT_MASKED);
+  if (vcpu.id === 0 && hasQuirk(vcpu.vm.x86, KVM_X86_QUIRK_LINT0_REENABLED)) {
+    lapicSetReg(apic, APIC_LVT0, APIC_MODE_EXTINT << 8);
+  }
+  lapicSetReg(apic, APIC_DFR, 0xffffffff);
+  lapicSetReg(apic, APIC_SPIV, 0xff);
+  for (const off of [APIC_TASKPRI, APIC_LDR, APIC_ESR, APIC_ICR, APIC_ICR2, APIC_TDCR, APIC_TMICT]) {
+    lapicSetReg(apic, off, 0);
+  }
+  for (const base of [APIC_IRR, APIC_ISR, APIC_TMR]) for (let i = 0; i < 8; i++) lapicSetReg(apic, base + 16 * i, 0);
+  apic.divideCount = 2;
+  lapicUpdatePpr(apic);
+}

@@ -1,0 +1,97 @@
+/** RDMSR and WRMSR of a guest, and MSR access with the checks they share (@kvm x86.c kvm_emulate_rdmsr, __kvm_set_msr). */
+import { CR4_LA57, RAX, RCX, RDX } from '../../arch/registers.ts';
+import type { VcpuState } from '../vcpu-state.ts';
+import { guestCpuidHas } from './cpuid.ts';
+import { X86_FEATURE_RDPID, X86_FEATURE_RDTSCP } from './cpuid-features.ts';
+import { KVM_MSR_RET_UNSUPPORTED } from './msr.ts';
+import * as M from './msr-index.ts';
+import { writeEdxEax } from './registers.ts';
+import { completeInsnGp } from './skip.ts';
+
+/** Bits 63:47 (56 with LA57) all equal. */
+function canonical(vcpu: VcpuState, hi: number): boolean {
+  const sign = hi >> ((vcpu.cr4 & CR4_LA57) !== 0 ? 24 : 15);
+  return sign === 0 || sign === -1;
+}
+
+function tscAuxAllowed(vcpu: VcpuState, hostInitiated: boolean): boolean {
+  return hostInitiated || guestCpuidHas(vcpu, X86_FEATURE_RDTSCP) || guestCpuidHas(vcpu, X86_FEATURE_RDPID);
+}
+
+/** 0, 1 for #GP, negative for an errno; the value is in `vcpu.x86.msrValue`. @kvm x86.c __kvm_get_msr */
+export function getMsr(vcpu: VcpuState, msr: number, hostInitiated: boolean): number {
+  const index = msr >>> 0;
+  if (index === M.MSR_TSC_AUX && !tscAuxAllowed(vcpu, hostInitiated)) return 1;
+  const ret = vcpu.vm.vendor.getMsr(vcpu, index, hostInitiated);
+  if (ret !== KVM_MSR_RET_UNSUPPORTED) return ret;
+  vcpu.x86.msrValue.fill(0);
+  return vcpu.vm.params.ignoreMsrs ? 0 : 1;
+}
+
+/** @kvm x86.c __kvm_set_msr */
+export function setMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, hostInitiated: boolean): number {
+  const index = msr >>> 0;
+  let low = lo;
+  let high = hi;
+  switch (index) {
+    case M.MSR_FS_BASE:
+    case M.MSR_GS_BASE:
+    case M.MSR_KERNEL_GS_BASE:
+    case M.MSR_CSTAR:
+    case M.MSR_LSTAR:
+      if (!canonical(vcpu, hi)) return 1;
+      break;
+    case M.MSR_IA32_SYSENTER_EIP:
+    case M.MSR_IA32_SYSENTER_ESP:
+      // AMD takes anything; what is kept is made canonical.
+      high = (hi << 16) >> 16;
+      break;
+    case M.MSR_TSC_AUX:
+      if (!tscAuxAllowed(vcpu, hostInitiated)) return 1;
+      high = 0;
+      break;
+    default:
+      low = lo;
+      break;
+  }
+  const ret = vcpu.vm.vendor.setMsr(vcpu, index, low, high, hostInitiated);
+  if (ret !== KVM_MSR_RET_UNSUPPORTED) return ret;
+  return vcpu.vm.params.ignoreMsrs ? 0 : 1;
+}
+
+function trace(vcpu: VcpuState, write: boolean, msr: number, lo: number, hi: number, failed: boolean): void {
+  const events = vcpu.vm.trace;
+  if (!events.enabled) return;
+  const data = hi === 0 ? (lo >>> 0).toString(16) : (hi >>> 0).toString(16) + (lo >>> 0).toString(16).padStart(8, '0');
+  const text = `msr_${write ? 'write' : 'read'} ${(msr >>> 0).toString(16)} = 0x${data}${failed ? ' (#GP)' : ''}`;
+  events.emit('kvm_msr', { text });
+}
+
+/** For the guest, with its event. @kvm x86.c emulator_get_msr_with_filter */
+export function getMsrTraced(vcpu: VcpuState, msr: number): number {
+  const r = getMsr(vcpu, msr, false);
+  const [lo, hi] = vcpu.x86.msrValue as unknown as [number, number];
+  trace(vcpu, false, msr, r === 0 ? lo : 0, r === 0 ? hi : 0, r !== 0);
+  return r;
+}
+
+/** @kvm x86.c emulator_set_msr_with_filter */
+export function setMsrTraced(vcpu: VcpuState, msr: number, lo: number, hi: number): number {
+  const r = setMsr(vcpu, msr, lo, hi, false);
+  if (r >= 0) trace(vcpu, true, msr, lo, hi, r !== 0);
+  return r;
+}
+
+/** @kvm x86.c kvm_emulate_rdmsr */
+export function emulateRdmsr(vcpu: VcpuState): number {
+  const r = getMsrTraced(vcpu, vcpu.regs[2 * RCX]!);
+  if (r === 0) writeEdxEax(vcpu, vcpu.x86.msrValue[0]!, vcpu.x86.msrValue[1]!);
+  return completeInsnGp(vcpu, r);
+}
+
+/** @kvm x86.c kvm_emulate_wrmsr */
+export function emulateWrmsr(vcpu: VcpuState): number {
+  const r = setMsrTraced(vcpu, vcpu.regs[2 * RCX]!, vcpu.regs[2 * RAX]!, vcpu.regs[2 * RDX]!);
+  if (r < 0) return r;
+  return completeInsnGp(vcpu, r);
+}
