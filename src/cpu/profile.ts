@@ -25,6 +25,8 @@ export interface HardwareProfile {
   readonly idtErrorAsQemu: boolean;
   /** EXITINTINFO calls INT3 and INTO software interrupts, not exceptions. */
   readonly int3AsInterrupt: boolean;
+  /** Read-modify-write instructions fault as a load first and as a store only when the load could be done. */
+  readonly rmwFaultsAsRead: boolean;
   /** EXITINFO1 of an IOIO exit tells the address size of a string instruction. */
   readonly ioAddressSize: boolean;
   /** CLFLUSH and PREFETCH translate their address and can fault in nested paging. */

@@ -20,6 +20,7 @@ export const qemuTcgEpyc: HardwareProfile = {
   paePdpteRsvd: false,
   idtErrorAsQemu: true,
   int3AsInterrupt: true,
+  rmwFaultsAsRead: true,
   ioAddressSize: false,
   cacheHintsFault: false,
   gbPages: true,

@@ -17,6 +17,7 @@ export const siliconEpyc: HardwareProfile = {
   paePdpteRsvd: true,
   idtErrorAsQemu: false,
   int3AsInterrupt: false,
+  rmwFaultsAsRead: false,
   ioAddressSize: true,
   cacheHintsFault: true,
   gbPages: true,

@@ -11,6 +11,8 @@ import {
 } from '../decode/record.ts';
 import {
   ACCESS_FETCH,
+  ACCESS_READ,
+  ACCESS_RMW,
   ACCESS_SEG_AT,
   ACCESS_WRITE,
   FAULT_VECTOR,
@@ -79,7 +81,11 @@ export class Port implements SystemPort {
 
   /** HOT */
   translate(vaLo: number, vaHi: number, access: number): number {
-    const at = this.core.translate(vaLo, vaHi, access, currentContext(this.core));
+    const { core } = this;
+    const context = currentContext(core);
+    let at = 0;
+    if (access === ACCESS_RMW && core.profile.rmwFaultsAsRead) at = core.translate(vaLo, vaHi, ACCESS_READ, context);
+    if (at !== -1) at = core.translate(vaLo, vaHi, access, context);
     if (at === -1 && access !== ACCESS_FETCH) this.stackFault();
     return at;
   }
@@ -104,6 +110,10 @@ export class Port implements SystemPort {
   readCross(vaLo: number, vaHi: number, size: number, access: number): number {
     const core = this.core;
     const context = currentContext(core);
+    if (access === ACCESS_RMW && core.profile.rmwFaultsAsRead) {
+      const status = this.readCross(vaLo, vaHi, size, ACCESS_READ);
+      if (status !== STATUS_OK) return status;
+    }
     const first = 4096 - (vaLo & 0xfff);
     const low = core.translate(vaLo, vaHi, access, context);
     if (low === -1) return this.failed();
