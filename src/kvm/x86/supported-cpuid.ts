@@ -149,7 +149,7 @@ function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams):
 }
 
 /** The entries, in leaf order, KVM's own leaves at 0x40000000 among them. @kvm cpuid.c kvm_dev_ioctl_get_cpuid */
-export function getSupportedCpuid(profile: HardwareProfile, params: KvmParams): CpuidEntry[] {
+export function supportedCpuid(profile: HardwareProfile, params: KvmParams): CpuidEntry[] {
   const out: CpuidEntry[] = [];
   for (const e of profile.cpuid) {
     if (e.leaf >= 0x40000000 && e.leaf < 0x50000000) continue;
