@@ -1,10 +1,10 @@
 /** Names that users choose from: hardware profiles and revisions of the fault path. An unknown one is answered with the known ones. */
 import { hardwareProfile, hardwareProfileNames } from '../cpu/profiles/index.ts';
-import { revisionByName, revisionNames } from '../kvm/mmu/revisions/index.ts';
+import { revisionByName } from '../kvm/mmu/revisions/index.ts';
 import { InputError, UnsupportedError } from './input-error.ts';
 
 /** The profile that guests run on when nobody says otherwise: like a server's processor. */
-export const SILICON = 'epyc';
+export const SILICON = 'silicon-epyc';
 
 /** The name, when there is such a profile. @throws InputError, UnsupportedError */
 export function checkHardware(name: string): string {
@@ -17,7 +17,10 @@ export function checkHardware(name: string): string {
 
 /** The name, when there is such a revision. @throws InputError */
 export function checkRevision(name: string): string {
-  if (!revisionNames().includes(name))
-    throw new InputError(`--revision ${name}: no such revision; known: ${revisionNames().join(', ')}`);
-  return revisionByName(name).name;
+  try {
+    return revisionByName(name).name;
+  } catch (error) {
+    if (error instanceof RangeError) throw new InputError(`--revision ${name}: ${error.message}`);
+    throw error;
+  }
 }

@@ -113,19 +113,13 @@ const handlers: { readonly [op: string]: Handler } = {
     attempt(() => m.vm.registerCoalescedMmio({ addr: int(op['gpa']), size: int(op['size']), pio: int(op['pio']) })),
   coalread: (m) => {
     const { first, last, entries } = m.vm.coalescedRing();
-    return {
-      ...OK,
-      out: {
-        first,
-        last,
-        entries: entries.map((e) => ({
-          phys_addr: hex(e.physAddr),
-          len: String(e.len),
-          pio: String(Number(e.pio)),
-          data: bytesHex(e.data.subarray(0, e.len)),
-        })),
-      },
-    };
+    const recorded = entries.map((e) => ({
+      phys_addr: hex(e.physAddr),
+      len: String(e.len),
+      pio: String(Number(e.pio)),
+      data: bytesHex(e.data.subarray(0, e.len)),
+    }));
+    return { ...OK, out: { first, last, ...(recorded.length === 0 ? {} : { entries: recorded }) } };
   },
   ioeventfd: (m, op) =>
     attempt(() =>
