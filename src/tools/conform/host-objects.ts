@@ -126,7 +126,7 @@ export class HostObjects implements HvaPlaces {
       sigbus_code: first.code,
       sigbus_lsb: first.lsb,
       sigbus_mem: place?.mem ?? -1,
-      sigbus_off: `0x${(place?.off ?? first.address).toString(16)}`,
+      sigbus_off: `0x${(place?.off ?? 0).toString(16)}`,
     };
   }
 
