@@ -123,6 +123,7 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
   });
   const end = await loop.run();
   tour.finish();
+  board.vm.onTrace(null);
   const result: DemoResult = {
     end,
     ok: end.kind === 'debug-exit' && end.status === 1,

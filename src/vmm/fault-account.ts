@@ -98,7 +98,7 @@ export class FaultAccount {
       if (level === 1) c.mapped4k++;
       else if (level === 2) c.mapped2m++;
       else c.mapped1g++;
-    } else if (isLeaf(old) && !isLeaf(now)) {
+    } else if (isLeaf(old) && (now & SPTE_MMU_PRESENT) === 0n) {
       c.zapped++;
     } else if (isLeaf(old) && (old & SPTE_WRITABLE) !== 0n && (now & SPTE_WRITABLE) === 0n) {
       c.writeProtected++;
