@@ -27,6 +27,8 @@ export interface HardwareProfile {
   readonly int3AsInterrupt: boolean;
   /** Read-modify-write instructions fault as a load first and as a store only when the load could be done. */
   readonly rmwFaultsAsRead: boolean;
+  /** A TSS that is marked busy has no I/O permission map: what QEMU makes of the type that VMRUN loads. */
+  readonly busyTssHasNoIoMap: boolean;
   /** EXITINFO1 of an IOIO exit tells the address size of a string instruction. */
   readonly ioAddressSize: boolean;
   /** CLFLUSH and PREFETCH translate their address and can fault in nested paging. */

@@ -21,6 +21,7 @@ export const qemuTcgEpyc: HardwareProfile = {
   idtErrorAsQemu: true,
   int3AsInterrupt: true,
   rmwFaultsAsRead: true,
+  busyTssHasNoIoMap: true,
   ioAddressSize: false,
   cacheHintsFault: false,
   gbPages: true,

@@ -18,6 +18,7 @@ export const siliconEpyc: HardwareProfile = {
   idtErrorAsQemu: false,
   int3AsInterrupt: false,
   rmwFaultsAsRead: false,
+  busyTssHasNoIoMap: false,
   ioAddressSize: true,
   cacheHintsFault: true,
   gbPages: true,

@@ -36,7 +36,8 @@ function checkPermission(core: Core, port: number, size: number): number {
   const attributes = i32[tr + 3]!;
   const type = attributes & 0x1f;
   const limit = i32[tr + 2]! >>> 0;
-  if ((type !== SYSTEM_TSS && type !== SYSTEM_TSS_BUSY) || (attributes & VMCB_ATTR_P) === 0 || limit < 103) {
+  const usable = type === SYSTEM_TSS || (type === SYSTEM_TSS_BUSY && !core.profile.busyTssHasNoIoMap);
+  if (!usable || (attributes & VMCB_ATTR_P) === 0 || limit < 103) {
     return core.gp(0);
   }
   if (!readAt(core, i32[tr]!, i32[tr + 1]!, 102, 2, IMPLICIT)) return core.status;
