@@ -62,6 +62,8 @@ export interface DemoOptions {
   readonly onBoard?: (board: Board) => void;
   /** Hears of each class that the guest announces, by id. */
   readonly onClass?: (id: string) => void;
+  /** False leaves trace events off, so that the run costs what it costs; the counts are then of exits only. */
+  readonly account?: boolean;
   /** Milliseconds; 60 s if absent. */
   readonly timeoutMs?: number;
 }
@@ -112,10 +114,12 @@ export async function runDemo(options: DemoOptions = {}): Promise<DemoResult> {
   const account = new FaultAccount();
   const tour = new Tour(board, account, options.onClass ?? (() => {}));
   options.onBoard?.(board);
-  board.vm.onTrace((event) => {
-    account.event(event);
-    options.onTrace?.(event);
-  });
+  if (options.account !== false) {
+    board.vm.onTrace((event) => {
+      account.event(event);
+      options.onTrace?.(event);
+    });
+  }
   const loop = new RunLoop(board, {
     onMemoryFault: options.onMemoryFault ?? 'convert',
     timeoutMs: options.timeoutMs ?? 60_000,

@@ -2,7 +2,8 @@
 import type { Board } from '../../vmm/board.ts';
 import { type DemoClass, type DemoResult, runDemo } from '../../vmm/demo.ts';
 import { SILICON } from '../choices.ts';
-import { explanationLines } from '../explain/explain-text.ts';
+import { recordRun } from '../conform/run-record.ts';
+import { explanationLines, type LeftBy } from '../explain/explain-text.ts';
 import { FaultLog, type FaultRecord } from '../explain/fault-log.ts';
 
 /** A row of the table. */
@@ -27,50 +28,92 @@ export interface DemoReport {
   readonly output: string;
   readonly classes: readonly ClassRow[];
   readonly explained: FaultRecord | null;
+  /** How KVM_RUN returned after that fault. */
+  readonly left: LeftBy | null;
+  /** Of the run that was timed. */
   readonly milliseconds: number;
 }
 
-/** Runs the tour; `onOutput` gets the guest's output as it comes. */
+/** Runs the tour twice: once as it is, which is timed and printed, and once with every fault followed. */
 export async function demoReport(onOutput: (text: string) => void): Promise<DemoReport> {
-  const perClass = new Map<string, { stages: Map<string, number>; milliseconds: number }>();
-  let log: FaultLog | null = null;
-  let explained: FaultRecord | null = null;
+  const start = performance.now();
+  const milliseconds = await timedTour(onOutput);
+  const seconds = performance.now() - start;
+  const followed = await followedTour();
+  const { result } = followed;
+  return {
+    version: 1,
+    holds: result.ok,
+    end: result.end,
+    output: result.output,
+    classes: result.classes.map((c) =>
+      classRow(c, followed.stages.get(c.id) ?? new Map(), milliseconds.get(c.id) ?? 0),
+    ),
+    explained: followed.explained,
+    left: followed.left,
+    milliseconds: seconds,
+  };
+}
+
+/** Milliseconds that the tour spends in each class, with nothing recorded. */
+async function timedTour(onOutput: (text: string) => void): Promise<Map<string, number>> {
+  const spent = new Map<string, number>();
   let current = 'other';
   let since = performance.now();
-  const leave = (): void => {
-    const row = rowOf(perClass, current);
-    row.milliseconds += performance.now() - since;
-    since = performance.now();
-    const faults = log?.take() ?? [];
-    for (const fault of faults) {
-      const stage = decidingStage(fault);
-      row.stages.set(stage, (row.stages.get(stage) ?? 0) + 1);
-    }
-    if (current === 'memory-fault') explained ??= faults.find((f) => f.verdict === 'EFAULT') ?? null;
+  const enter = (id: string): void => {
+    const now = performance.now();
+    spent.set(current, (spent.get(current) ?? 0) + now - since);
+    since = now;
+    current = id;
   };
-  const start = performance.now();
+  await runDemo({ hardware: SILICON, onOutput, account: false, onBoard: () => enter('other'), onClass: enter });
+  enter('other');
+  return spent;
+}
+
+interface FollowedTour {
+  readonly result: DemoResult;
+  /** How many faults each stage decided, by class. */
+  readonly stages: ReadonlyMap<string, ReadonlyMap<string, number>>;
+  readonly explained: FaultRecord | null;
+  readonly left: LeftBy | null;
+}
+
+async function followedTour(): Promise<FollowedTour> {
+  const stages = new Map<string, Map<string, number>>();
+  let log: FaultLog | null = null;
+  let board: Board | null = null;
+  let explained: FaultRecord | null = null;
+  let left: LeftBy | null = null;
+  let current = 'other';
+  const leave = (): void => {
+    const row = stages.get(current) ?? new Map<string, number>();
+    stages.set(current, row);
+    for (const fault of log?.take() ?? []) {
+      const stage = decidingStage(fault);
+      row.set(stage, (row.get(stage) ?? 0) + 1);
+      if (fault.verdict === 'EFAULT') explained ??= fault;
+    }
+  };
   const result = await runDemo({
     hardware: SILICON,
-    onOutput,
-    onBoard: (board: Board) => {
-      log = new FaultLog(board.vm.state);
+    onBoard: (b) => {
+      board = b;
+      log = new FaultLog(b.vm.state);
     },
-    onTrace: (event) => log?.event(event),
+    onTrace: (event) => {
+      log?.event(event);
+      // KVM_RUN is about to return an error: what it says about it stands in kvm_run.
+      if (event.event === 'kvm_userspace_exit' && event.fields.text.startsWith('reason error') && board !== null)
+        left ??= { ret: -1, errno: 'EFAULT', run: recordRun(board.vcpu.kvmRun) };
+    },
     onClass: (id) => {
       leave();
       current = id;
     },
   });
   leave();
-  return {
-    version: 1,
-    holds: result.ok,
-    end: result.end,
-    output: result.output,
-    classes: result.classes.map((c) => classRow(c, rowOf(perClass, c.id))),
-    explained,
-    milliseconds: performance.now() - start,
-  };
+  return { result, stages, explained, left };
 }
 
 /** The table and the explanation, as lines. */
@@ -95,22 +138,14 @@ export function demoLines(report: DemoReport): string[] {
     `${total.toLocaleString('en-US')} faults in ${(report.milliseconds / 1000).toFixed(2)} s; the guest ended with ${report.end.kind}, status ${report.end.status}.`,
     ...(report.explained === null
       ? []
-      : ['', 'The most interesting one:', ...explanationLines(report.explained, memoryFaultOf(report.explained))]),
+      : ['', 'The most interesting one:', ...explanationLines(report.explained, report.left)]),
   ];
 }
 
+/** Time of the class; by fault only where there are enough of them to share what else happens in the class. */
 function costText(c: ClassRow): string {
-  const each = c.faults === 0 ? '' : `, ${((c.milliseconds * 1000) / c.faults).toFixed(1)} us a fault`;
+  const each = c.faults < 1000 ? '' : `, ${((c.milliseconds * 1000) / c.faults).toFixed(1)} us a fault`;
   return `${c.milliseconds.toFixed(1)} ms${each}`;
-}
-
-function memoryFaultOf(fault: FaultRecord): { ret: number; errno: string; run: { [field: string]: unknown } } {
-  const flags = (BigInt(fault.errorCode) >> 49n) & 1n || fault.attribute === 'shared' ? '0x8' : '0x0';
-  return {
-    ret: -1,
-    errno: 'EFAULT',
-    run: { exit_name: 'MEMORY_FAULT', flags, gpa: `0x${(Number(fault.gfn) * 4096).toString(16)}`, size: '0x1000' },
-  };
 }
 
 function decidingStage(fault: FaultRecord): string {
@@ -121,24 +156,15 @@ function decidingStage(fault: FaultRecord): string {
     : 'before the stages';
 }
 
-function rowOf<T extends { stages: Map<string, number>; milliseconds: number }>(rows: Map<string, T>, id: string): T {
-  let row = rows.get(id);
-  if (row === undefined) {
-    row = { stages: new Map<string, number>(), milliseconds: 0 } as T;
-    rows.set(id, row);
-  }
-  return row;
-}
-
-function classRow(c: DemoClass, row: { stages: Map<string, number>; milliseconds: number }): ClassRow {
+function classRow(c: DemoClass, stages: ReadonlyMap<string, number>, milliseconds: number): ClassRow {
   return {
     id: c.id,
     title: c.title,
     faults: c.counts.faults,
-    decidedBy: [...row.stages].sort((a, b) => b[1] - a[1]).map(([name]) => name),
+    decidedBy: [...stages].sort((a, b) => b[1] - a[1]).map(([name]) => name),
     did: whatKvmDid(c.counts),
     instructions: c.instructions,
-    milliseconds: row.milliseconds,
+    milliseconds,
   };
 }
 

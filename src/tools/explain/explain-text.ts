@@ -53,7 +53,7 @@ export function outcomeSentence(fault: FaultRecord): string {
 }
 
 function slotWords(slot: SlotView | null): string {
-  if (slot === null) return 'none: no memory slot covers the address, so it is MMIO';
+  if (slot === null) return 'none: no memory slot covers the address';
   const kinds = [
     slot.readonly ? 'read-only' : 'read-write',
     slot.dirtyLogging ? 'dirty logging' : '',
@@ -73,7 +73,7 @@ function stageLines(fault: FaultRecord): string[] {
 }
 
 function outcomeLines(fault: FaultRecord): string[] {
-  const lines = [`  result     ${fault.verdict ?? outcomeSentence(fault)}`];
+  const lines = [`  result     ${fault.verdict ?? fault.stages.at(-1)?.verdict ?? outcomeSentence(fault)}`];
   if (fault.spteAfter !== null)
     lines.push(`  SPTE       ${fault.spteAfter.spte}, level ${fault.spteAfter.level}: ${fault.spteAfter.words}`);
   if (fault.invalidateSeqAfter !== fault.invalidateSeq)

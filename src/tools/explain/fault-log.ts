@@ -89,14 +89,16 @@ export class FaultLog implements FaultRecorder {
 
   stage(name: string, verdict: number, reason: string): void {
     const stage = this.vm.revision.stages.find((s) => s.name === name);
-    this.current?.stages.push({ name, kvmFunction: stage?.kvmFunction ?? '', verdict: verdictName(verdict), reason });
+    // A reserved-bit fault is answered before the list.
+    const kvmFunction = stage?.kvmFunction ?? (name === 'reserved-bits' ? 'handle_mmio_page_fault' : '');
+    this.current?.stages.push({ name, kvmFunction, verdict: verdictName(verdict), reason });
   }
 
   end(_fault: PageFault, result: number): void {
     this.inStages = false;
     if (this.current !== null) {
-      this.current.verdict = verdictName(result);
       this.close();
+      this.current.verdict = verdictName(result);
     }
   }
 
@@ -153,7 +155,7 @@ export class FaultLog implements FaultRecorder {
   private close(): void {
     const fault = this.current;
     const vcpu = fault === null ? null : this.vcpuById(fault.vcpu);
-    if (fault === null || vcpu === null) return;
+    if (fault === null || vcpu === null || fault.verdict !== null) return;
     fault.spteAfter = spteOf(vcpu, Number(fault.gfn));
     fault.invalidateSeqAfter = this.vm.mmuInvalidateSeq;
     const cache = vcpu.mmu;
