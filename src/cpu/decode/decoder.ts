@@ -211,7 +211,7 @@ export class Decoder {
       this.rm = this.register((opcode & 7) | ((this.rex & 1) << 3), row);
     }
     this.operands(row);
-    if (row.meaning.kind === 'string' || row.options.has('xlat')) this.impliedMemory(row);
+    if (row.meaning.kind === 'string' || row.options.has('xlat') || row.options.has('rdi')) this.impliedMemory(row);
     if ((this.flags & RECORD_HAS_LOCK) !== 0 && !(row.options.has('lock') && (this.flags & RECORD_HAS_MEMORY) !== 0)) {
       return DECODE_INVALID;
     }
@@ -339,6 +339,7 @@ export class Decoder {
   private impliedMemory(row: Encoding): void {
     this.flags |= RECORD_HAS_MEMORY;
     if (row.options.has('xlat')) this.base = RBX << 3;
+    if (row.options.has('rdi')) this.base = RDI << 3;
   }
 }
 

@@ -47,7 +47,8 @@ export interface Encoding {
  * The options of a row: `lock` may be locked when its destination is memory; `i64` invalid, `o64` only valid in 64-bit mode; `d64`
  * 64-bit operands by default there, `f64` always; `mode` works differently in 64-bit mode (stack, RIP); `bits` a bit string;
  * `norexb` not with REX.B; `modreg` ModRM names a register whatever its mod; `cr` `sreg` `notcs` restrict reg; `v` `b` operand size
- * when no operand tells; `noopsize` ignores 66; `reg=` `imm=` constants for the record.
+ * when no operand tells; `noopsize` ignores 66; `reg=` `imm=` constants for the record; `xlat` `rdi` an
+ * implied memory operand at rBX or rDI; `fence` ModRM.rm ignored; `port` never 8 bytes.
  */
 export function parseEncoding(
   id: number,

@@ -1,4 +1,6 @@
 /** Encodings of the MMX, SSE and state-management instructions. */
+
+import * as F from '../semantics/floating.ts';
 import {
   emms,
   fldcw,
@@ -14,6 +16,7 @@ import {
 } from '../semantics/fpu-state.ts'; // prettier-ignore
 import type { MachineEmitter } from '../semantics/machine-context.ts';
 import * as V from '../semantics/vector.ts';
+import { fild, fld, fld1, fld80, fldz, fst, fstp80 } from '../semantics/x87.ts';
 import { type EncodingTable, hex } from './rows.ts';
 
 export function vectorEncodings({ op }: EncodingTable): void {
@@ -28,9 +31,9 @@ export function vectorEncodings({ op }: EncodingTable): void {
     });
   };
   /** A PS instruction and its PD form. */
-  const packed = (opcode: number, name: string, operands: string, emit: MachineEmitter): void => {
-    op(`NP 0F ${hex(opcode)} /r`, `${name}PS`, operands, emit);
-    op(`66 0F ${hex(opcode)} /r`, `${name}PD`, operands, emit);
+  const packed = (opcode: number, name: string, operands: string, ps: MachineEmitter, pd = ps): void => {
+    op(`NP 0F ${hex(opcode)} /r`, `${name}PS`, operands, ps);
+    op(`66 0F ${hex(opcode)} /r`, `${name}PD`, operands, pd);
   };
 
   packed(0x10, 'MOVU', 'Vx,Wx', V.moveVector(false));
@@ -138,6 +141,62 @@ export function vectorEncodings({ op }: EncodingTable): void {
   each(0xf8, ['B', 'W', 'D', 'Q'], 'PSUB', V.psub);
   each(0xfc, ['B', 'W', 'D'], 'PADD', V.padd);
 
+  for (const [opcode, name, emit] of [
+    [0x51, 'SQRT', F.sqrtf],
+    [0x58, 'ADD', F.addf],
+    [0x59, 'MUL', F.mulf],
+    [0x5c, 'SUB', F.subf],
+    [0x5d, 'MIN', F.minf],
+    [0x5e, 'DIV', F.divf],
+    [0x5f, 'MAX', F.maxf],
+  ] as const) {
+    // prettier-ignore
+    packed(opcode, name, 'Vx,Wx', emit(F.PS), emit(F.PD));
+    op(`F3 0F ${hex(opcode)} /r`, `${name}SS`, 'Vx,Wd', emit(F.SS));
+    op(`F2 0F ${hex(opcode)} /r`, `${name}SD`, 'Vx,Wq', emit(F.SD));
+  }
+  packed(0xc2, 'CMP', 'Vx,Wx,Ib+', F.cmpf(F.PS), F.cmpf(F.PD));
+  op('F3 0F C2 /r', 'CMPSS', 'Vx,Wd,Ib+', F.cmpf(F.SS));
+  op('F2 0F C2 /r', 'CMPSD', 'Vx,Wq,Ib+', F.cmpf(F.SD));
+  for (const [opcode, name] of [
+    [0x2e, 'UCOMIS'],
+    [0x2f, 'COMIS'],
+  ] as const) {
+    // prettier-ignore
+    op(`NP 0F ${hex(opcode)} /r`, `${name}S`, 'Vx,Wd', F.comis(4));
+    op(`66 0F ${hex(opcode)} /r`, `${name}D`, 'Vx,Wq', F.comis(8));
+  }
+  for (const [prefix, name, bytes, size] of [
+    ['F3', 'SS', 4, 'd'],
+    ['F2', 'SD', 8, 'q'],
+  ] as const) {
+    // prettier-ignore
+    op(`${prefix} 0F 2A /r`, `CVTSI2${name}`, 'Vx,Ey', F.fromInteger(bytes));
+    op(`${prefix} 0F 2C /r`, `CVTT${name}2SI`, `Gy,W${size}`, F.toInteger(bytes, false));
+    op(`${prefix} 0F 2D /r`, `CVT${name}2SI`, `Gy,W${size}`, F.toInteger(bytes, true));
+    op(`${prefix} 0F 5A /r`, `CVT${name}2${bytes === 4 ? 'SD' : 'SS'}`, `Vx,W${size}`, F.convertScalar(bytes));
+  }
+  op('NP 0F 5A /r', 'CVTPS2PD', 'Vx,Wq', F.cvtps2pd);
+  op('66 0F 5A /r', 'CVTPD2PS', 'Vx,Wx', F.cvtpd2ps);
+  op('NP 0F 5B /r', 'CVTDQ2PS', 'Vx,Wx', F.cvtdq2ps);
+  op('F3 0F 5B /r', 'CVTTPS2DQ', 'Vx,Wx', F.cvttps2dq);
+  op('F3 0F E6 /r', 'CVTDQ2PD', 'Vx,Wq', F.cvtdq2pd);
+  op('NP 0F F7 /r', 'MASKMOVQ', 'Pq,Nq', V.maskMove, 'rdi');
+  op('66 0F F7 /r', 'MASKMOVDQU', 'Vx,Ux', V.maskMove, 'rdi');
+
+  op('D9 /0', 'FLD', 'Md', fld(4));
+  op('D9 /2', 'FST', 'Md', fst(4, false));
+  op('D9 /3', 'FSTP', 'Md', fst(4, true));
+  op('D9 E8', 'FLD1', '', fld1);
+  op('D9 EE', 'FLDZ', '', fldz);
+  op('DB /0', 'FILD', 'Md', fild(4));
+  op('DB /5', 'FLD', 'M', fld80);
+  op('DB /7', 'FSTP', 'M', fstp80);
+  op('DD /0', 'FLD', 'Mq', fld(8));
+  op('DD /2', 'FST', 'Mq', fst(8, false));
+  op('DD /3', 'FSTP', 'Mq', fst(8, true));
+  op('DF /0', 'FILD', 'Mw', fild(2));
+  op('DF /5', 'FILD', 'Mq', fild(8));
   op('NP 0F AE /0', 'FXSAVE', 'Mv', fxsave);
   op('NP 0F AE /1', 'FXRSTOR', 'Mv', fxrstor);
   op('NP 0F AE /2', 'LDMXCSR', 'Md', ldmxcsr);

@@ -1,4 +1,4 @@
-/** Saving, restoring and initialising the x87, MMX and SSE state; x87 arithmetic is not implemented. */
+/** Saving, restoring and initialising the x87, MMX and SSE state. */
 import { GP_VECTOR, NM_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { CR0_EM, CR0_TS, RAX } from '../../arch/registers.ts';
 import {
@@ -18,16 +18,12 @@ import { type I32, i32, i64, v128 } from '../wasm/code.ts';
 import type { MachineContext, MachineEmitter } from './machine-context.ts';
 import { setState32, state32 } from './state-access.ts';
 import { requireVector } from './vector.ts';
+import { requireX87 } from './x87.ts';
 
 /** The bits of MXCSR that exist. */
 export const MXCSR_MASK = 0xffff;
 /** Control word after FNINIT. */
 const FPU_CW_INIT = 0x37f;
-
-/** x87 instructions want neither emulation nor a task switch in between. */
-function requireX87(c: MachineContext): void {
-  c.f.if(i32.and(state32(CR0_AT), i32.const(CR0_EM | CR0_TS)), () => c.fault(NM_VECTOR));
-}
 
 export const fninit: MachineEmitter = (c) => {
   requireX87(c);

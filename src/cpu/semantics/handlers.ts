@@ -47,9 +47,11 @@ function sizesOf(row: Encoding): readonly number[] {
   return row.options.has('i64') ? low : [...low, 8];
 }
 
+/** A memory operand that no ModRM names: XLAT, MASKMOV. */
+const impliesMemory = (row: Encoding): boolean => row.options.has('xlat') || row.options.has('rdi');
 const hasMemoryForm = (row: Encoding): boolean =>
-  (row.hasModrm && row.form !== 'register') || row.operands.some((o) => o.text[0] === 'O') || row.options.has('xlat');
-const hasRegisterForm = (row: Encoding): boolean => row.form !== 'memory' && !row.options.has('xlat');
+  (row.hasModrm && row.form !== 'register') || row.operands.some((o) => o.text[0] === 'O') || impliesMemory(row);
+const hasRegisterForm = (row: Encoding): boolean => row.form !== 'memory' && !impliesMemory(row);
 
 /** Adds all handlers to the module and its table. */
 export function defineHandlers(m: ModuleBuilder, support: Support): HandlerIndex {

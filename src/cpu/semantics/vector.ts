@@ -355,3 +355,23 @@ export const moveAcross: MachineEmitter = (c) => {
   writeVector(c, 0, v128.load64Zero(c.vector(1)));
   c.do(setState32(FPU_TAG_AT, i32.const(ALL_TAGS)));
 };
+/**
+ * MASKMOVQ, MASKMOVDQU: bytes of the first operand whose mask byte has its top bit set go to memory at DS:rDI. The whole range is
+ * reached for writing first.
+ */
+export const maskMove: MachineEmitter = (c) => {
+  const bytes = c.vectorBytes(0);
+  requireVector(c, bytes);
+  c.pointer(1, ACCESS_WRITE, i64.const(0));
+  c.pointer(1, ACCESS_WRITE, i64.const(bytes - 1));
+  const { f } = c;
+  const n = f.i64(i64.const(0));
+  f.loop((again) => {
+    const index = i32.wrap(n.get);
+    f.if(i32.geU(i32.load8U(i32.add(c.vector(1), index)), i32.const(0x80)), () => {
+      const to = c.pointer(1, ACCESS_WRITE, n.get);
+      f.do(i32.store8(to.get, 0, i32.load8U(i32.add(c.vector(0), index))));
+    });
+    f.brIf(again, i64.ltU(n.tee(i64.add(n.get, i64.const(1))), i64.const(bytes)));
+  });
+};

@@ -158,6 +158,9 @@ export const v128 = {
   binary:
     (opcode: number) =>
     (a: V128, b: V128): V128 => [a, b, vectorOp(opcode)],
+  unary:
+    (opcode: number) =>
+    (a: V128): V128 => [a, vectorOp(opcode)],
   /** A shift of every lane by a count. */
   shift:
     (opcode: number) =>

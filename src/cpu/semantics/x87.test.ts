@@ -1,0 +1,65 @@
+import fc from 'fast-check';
+import { expect, test } from 'vitest';
+import { RBX } from '../../arch/registers.ts';
+import { FlatMachine } from '../interpreter/flat-machine.ts';
+import { FPU_SW_AT, FPU_TAG_AT, STATUS_BUDGET } from '../state.ts';
+
+const CODE = 0x10000;
+const DATA = 0x20000;
+const machine = new FlatMachine();
+
+/** Runs `code` with RBX at `data`, and answers the 16 bytes behind it. */
+function run(code: number[], data: Uint8Array): DataView {
+  machine.load(CODE, code);
+  machine.load(DATA, data);
+  machine.setRegister(RBX, DATA);
+  machine.rip = CODE;
+  expect(machine.run(2)).toBe(STATUS_BUDGET);
+  return new DataView(machine.bytes(DATA + 16, 16).buffer);
+}
+const bytesOf = (set: (view: DataView) => void): Uint8Array => {
+  const bytes = new Uint8Array(16);
+  set(new DataView(bytes.buffer));
+  return bytes;
+};
+
+test('a double loaded and stored is rounded as Math.fround rounds it, or kept', () => {
+  fc.assert(
+    fc.property(fc.double({ noNaN: true }), (x) => {
+      const data = bytesOf((v) => v.setFloat64(0, x, true));
+      // fld qword [rbx]; fstp dword [rbx+16], then the same with fstp qword.
+      expect(run([0xdd, 0x03, 0xd9, 0x5b, 16], data).getFloat32(0, true)).toBe(Math.fround(x));
+      expect(run([0xdd, 0x03, 0xdd, 0x5b, 16], data).getFloat64(0, true)).toBe(x);
+    }),
+    { numRuns: 1000 },
+  );
+});
+
+test('a float widens exactly', () => {
+  fc.assert(
+    fc.property(fc.float({ noNaN: true }), (x) => {
+      const data = bytesOf((v) => v.setFloat32(0, x, true));
+      expect(run([0xd9, 0x03, 0xdd, 0x5b, 16], data).getFloat64(0, true)).toBe(x);
+    }),
+  );
+});
+
+test('an integer loaded is rounded as a conversion to double rounds it', () => {
+  fc.assert(
+    fc.property(fc.bigInt(-(2n ** 63n), 2n ** 63n - 1n), (x) => {
+      const data = bytesOf((v) => v.setBigInt64(0, x, true));
+      expect(run([0xdf, 0x2b, 0xdd, 0x5b, 16], data).getFloat64(0, true)).toBe(Number(x));
+    }),
+  );
+});
+
+test('loads and stores move the top and mark registers in use', () => {
+  const { i32 } = machine.memory;
+  machine.load(CODE, [0xdb, 0xe3, 0xd9, 0xee, 0xd9, 0xe8, 0xd9, 0x1b]); // fninit; fldz; fld1; fstp dword [rbx]
+  machine.rip = CODE;
+  machine.run(3);
+  expect([(i32[FPU_SW_AT >> 2]! >> 11) & 7, i32[FPU_TAG_AT >> 2]]).toEqual([6, 0xc0]);
+  machine.run(1);
+  expect([(i32[FPU_SW_AT >> 2]! >> 11) & 7, i32[FPU_TAG_AT >> 2]]).toEqual([7, 0x80]);
+  expect([...machine.bytes(DATA, 4)]).toEqual([0, 0, 0x80, 0x3f]);
+});
