@@ -1,7 +1,8 @@
 /** The memory objects of a scenario in the VMM's process: where each one is mapped, and the operations on them. */
 import type { AddressSpace, MemoryKind } from '../../host/address-space.ts';
 import type { BackingFile } from '../../host/backing-file.ts';
-import { errnoName } from '../../host/errno.ts';
+import { EHWPOISON, errnoName } from '../../host/errno.ts';
+import { SIGBUS } from '../../host/host-signal.ts';
 import type { Advice } from '../../host/madvise.ts';
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../../host/vma.ts';
 import { UnsupportedError } from '../input-error.ts';
@@ -17,6 +18,8 @@ export interface OpResult {
 }
 
 export const OK: OpResult = { ret: 0, errno: null };
+
+const SIGSEGV = 11;
 
 /** The result of a call that returns a negative errno. */
 export function fromErrno(result: number): OpResult {
@@ -88,11 +91,8 @@ export class HostObjects implements HvaPlaces {
         return fromErrno(this.object(op['mem']).file?.truncate(int(op['size'])) ?? -22);
       case 'poke':
         return fromErrno(mm.write(at(), hexBytes(op['hex'] as string)));
-      case 'peek': {
-        const bytes = new Uint8Array(int(op['len']));
-        const result = fromErrno(mm.read(at(), bytes));
-        return { ...result, out: { data: bytesHex(bytes) } };
-      }
+      case 'peek':
+        return this.peek(at(), int(op['len'], 8));
       case 'residency':
         return { ...OK, out: { present: mm.residency(at()) ? 1 : 0 } };
       case 'pagestate': {
@@ -128,6 +128,17 @@ export class HostObjects implements HvaPlaces {
       sigbus_mem: place?.mem ?? -1,
       sigbus_off: `0x${(place?.off ?? 0).toString(16)}`,
     };
+  }
+
+  /** A read by the process itself: what fails is a signal, not an errno. */
+  private peek(hva: number, length: number): OpResult {
+    const bytes = new Uint8Array(length);
+    const result = this.mm.read(hva, bytes);
+    if (result === 0) return { ...OK, out: { data: bytesHex(bytes) } };
+    if (result !== -EHWPOISON)
+      return { ret: -1, errno: null, out: { signal: this.mm.vmaAt(hva) === null ? SIGSEGV : SIGBUS } };
+    this.mm.sendSignal({ signal: SIGBUS, code: 'MCEERR_AR', address: hva, lsb: 12 });
+    return { ret: -1, errno: null, out: { signal: SIGBUS } };
   }
 
   private object(mem: unknown): MemObject {

@@ -106,7 +106,7 @@ export const OPS: { readonly [op: string]: ArgumentSpec } = {
   madvise: { ...range, advice: 'string' },
   ftruncate: { mem: 'int', size: 'int' },
   poke: { ...place, hex: 'hex' },
-  peek: { ...place, len: 'int' },
+  peek: { ...place, 'len?': 'int' },
   residency: place,
   idlemark: place,
   idleread: place,

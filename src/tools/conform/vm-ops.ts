@@ -75,7 +75,7 @@ const handlers: { readonly [op: string]: Handler } = {
   dirtylog: (m, op) => {
     let bitmap = new Uint8Array(Math.ceil(int(op['pages'], 64) / 64) * 8);
     const result = attempt(() => {
-      bitmap = m.vm.getDirtyLog(int(op['slot'])).slice();
+      bitmap = m.vm.getDirtyLog(int(op['slot'])).slice(0, bitmap.length);
     });
     return { ...result, out: { bitmap: bytesHex(bitmap) } };
   },
