@@ -38,15 +38,16 @@ export const pop: MachineEmitter = (c) => {
 };
 
 export const pusha: MachineEmitter = (c) => {
-  for (let i = 0; i < 8; i++) c.stackWrite(down(c, c.size * (i + 1)), c.gpr(i, c.size), c.size);
+  // Upwards, as QEMU does: the lowest address is the first to fault.
+  for (let i = 7; i >= 0; i--) c.stackWrite(down(c, c.size * (i + 1)), c.gpr(i, c.size), c.size);
   c.setSp(down(c, c.size * 8));
 };
 
 /** The stored stack pointer is skipped. */
 export const popa: MachineEmitter = (c) => {
-  const values = Array.from({ length: 8 }, (_, i) => c.stackRead(up(c, c.size * (7 - i)), c.size));
+  const values = Array.from({ length: 8 }, (_, i) => c.stackRead(up(c, c.size * i), c.size));
   values.forEach((value, i) => {
-    if (i !== RSP) c.setGpr(i, c.size, value.get);
+    if (7 - i !== RSP) c.setGpr(7 - i, c.size, value.get);
   });
   c.setSp(up(c, c.size * 8));
 };
