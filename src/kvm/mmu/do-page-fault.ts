@@ -50,7 +50,8 @@ export function mmuDoPageFault(
   fault.nxHugePageWorkaroundEnabled = vm.mmu.nxHugePages;
   if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0) fault.slot = vcpuGfnToMemslot(vcpu, fault.gfn);
   const recorder = vm.mmu.recorder;
-  if (recorder !== null) recorder.begin(fault);
+  if (recorder !== null && !vcpu.mmu.faultBegun) recorder.begin(fault);
+  vcpu.mmu.faultBegun = false;
   let ret = runStages(vcpu, fault);
   if (ret === RET_PF_EMULATE && fault.isPrivate && vm.revision.rules.privateEmulationExits) {
     vm.log.prWarnRatelimited('kvm_mmu_do_page_fault', 'kvm: unexpected emulation request on private memory');

@@ -1,19 +1,21 @@
-import { describe, expect, it } from 'vitest';
+import { describe, expect, it, vi } from 'vitest';
 import type { HostSignal } from '../../host/host-signal.ts';
 import { KVM_EXIT_INTR } from '../kvm-run.ts';
 import { LOCK_MMU_WRITE } from '../locks.ts';
 import { mmuInvalidateBegin, mmuInvalidateEnd, mmuInvalidateRangeAdd } from '../notifier.ts';
 import { mmuDestroy, uninitVm } from './create.ts';
-import { mmuDoPageFault } from './do-page-fault.ts';
 import type { PageFault } from './fault.ts';
 import { vcpuMatchMmioGpa } from './mmio-cache.ts';
 import { handleMmioPageFault } from './mmio-page-fault.ts';
 import { READ, TestMmu, WRITE } from './mmu.testing.ts';
+import { mmuDoPageFault, mmuPageFault } from './page-fault.ts';
 import { preFaultMemory } from './pre-fault.ts';
 import type { FaultRecorder } from './recorder.ts';
 import { RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_FIXED, RET_PF_INVALID, RET_PF_RETRY } from './ret-pf.ts';
 import { revisionByName, revisions } from './revisions/index.ts';
 import { archFlushShadowAll } from './slot-hooks.ts';
+
+vi.mock('../x86/emulate-instruction.ts', () => ({ emulateInstruction: () => 1 }));
 
 const MB = 1024 * 1024;
 const MMIO = 0xd000_0000;
@@ -44,6 +46,31 @@ describe('the fault path', () => {
       '=',
     ]);
     expect(recorder.lines).toContain(`private-mismatch ${RET_PF_CONTINUE} the access is shared, and so is the gfn`);
+  });
+
+  it('tells of a reserved-bit fault and of what followed as one fault', () => {
+    const t = new TestMmu();
+    t.slot(0, 0, 2 * MB);
+    t.fault(MMIO, WRITE);
+    const recorder = new Recorder();
+    t.vm.mmu.recorder = recorder;
+    const rsvd = 0xd;
+    const told = (gpa: number): string[] => {
+      recorder.lines.length = 0;
+      expect(mmuPageFault(t.vcpu, gpa | 0, 0, rsvd, 1)).toBe(1);
+      return recorder.lines
+        .filter((l) => /^(gfn|reserved|map|=)/.test(l))
+        .map((l) => l.split(' ').slice(0, 2).join(' '));
+    };
+    expect(told(MMIO)).toEqual(['gfn d0000', `reserved-bits ${RET_PF_EMULATE}`, `= ${RET_PF_EMULATE}`]);
+    expect(told(0x1000)).toEqual(['gfn 1', `reserved-bits ${RET_PF_RETRY}`, `= ${RET_PF_RETRY}`]);
+    t.slot(1, 8 * MB, 2 * MB);
+    expect(told(MMIO)).toEqual([
+      'gfn d0000',
+      `reserved-bits ${RET_PF_INVALID}`,
+      `map ${RET_PF_EMULATE}`,
+      `= ${RET_PF_EMULATE}`,
+    ]);
   });
 
   it('has each stage once, the locked ones last', () => {

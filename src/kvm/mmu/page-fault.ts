@@ -17,6 +17,7 @@ import { mmuDoPageFault } from './do-page-fault.ts';
 import { handleMmioPageFault, mmioInfoInCache } from './mmio-page-fault.ts';
 import { INVALID_ROOT } from './mmu-context.ts';
 import { mmuUnprotectGfnAndRetry } from './page-track.ts';
+import type { FaultRecorder } from './recorder.ts';
 import {
   RET_PF_EMULATE,
   RET_PF_FIXED,
@@ -63,22 +64,49 @@ function withPrivateAccess(vcpu: VcpuState, addrLo: number, addrHi: number, erro
 }
 
 /** A reserved-bit fault, up to the question whether the ordinary path is needed. RET_PF_INVALID: it is. */
-function reservedBitFault(vcpu: VcpuState, addrLo: number, addrHi: number, errorHi: number, direct: boolean): number {
+function reservedBitFault(
+  vcpu: VcpuState,
+  addrLo: number,
+  addrHi: number,
+  errorLo: number,
+  errorHi: number,
+  direct: boolean,
+): number {
   const vm = vcpu.vm;
   const isPrivate = (errorHi & PFERR_PRIVATE_ACCESS_HI) !== 0;
+  let ret: number;
   if (isPrivate && vm.revision.rules.privateRsvdFails) {
     vm.log.warnOnOnce(true, 'kvm_mmu_page_fault', 'reserved-bit fault on a private access');
-    return -EFAULT;
+    ret = -EFAULT;
+  } else {
+    ret = handleMmioPageFault(vcpu, addrLo, addrHi, direct);
   }
-  const ret = handleMmioPageFault(vcpu, addrLo, addrHi, direct);
-  const recorder = vm.mmu.recorder;
-  if (recorder !== null) recorder.stage('reserved-bits', ret, reservedBitReason(ret));
+  if (vm.mmu.recorder !== null) recordReservedBits(vcpu, vm.mmu.recorder, addrLo, addrHi, errorLo, errorHi, ret);
   return ret;
+}
+
+/** Tells the recorder; a fault that goes on is left open for its stages. */
+function recordReservedBits(
+  vcpu: VcpuState,
+  recorder: FaultRecorder,
+  addrLo: number,
+  addrHi: number,
+  errorLo: number,
+  errorHi: number,
+  ret: number,
+): void {
+  const { mmu } = vcpu;
+  mmu.fault.reset(addrLo, addrHi, errorLo, errorHi, false);
+  recorder.begin(mmu.fault);
+  recorder.stage('reserved-bits', ret, reservedBitReason(ret));
+  mmu.faultBegun = ret === RET_PF_INVALID;
+  if (!mmu.faultBegun) recorder.end(mmu.fault, ret);
 }
 
 function reservedBitReason(ret: number): string {
   if (ret === RET_PF_EMULATE) return 'an MMIO entry, or the MMIO cache, has the address: emulate';
   if (ret === RET_PF_INVALID) return 'the MMIO entry is older than the slots';
+  if (ret < 0) return 'a private access never is MMIO';
   return 'the entry is not an MMIO entry any more';
 }
 
@@ -105,7 +133,7 @@ export function mmuPageFault(
   const codeHi = withPrivateAccess(vcpu, addrLo, addrHi, errorLo, errorHi);
   let ret = RET_PF_INVALID;
   if ((errorLo & PFERR_RSVD) !== 0) {
-    ret = reservedBitFault(vcpu, addrLo, addrHi, codeHi, (mmu.rootRole & ROLE_DIRECT) !== 0);
+    ret = reservedBitFault(vcpu, addrLo, addrHi, errorLo, codeHi, (mmu.rootRole & ROLE_DIRECT) !== 0);
     if (ret === RET_PF_EMULATE) return emulateInstruction(vcpu, addrLo, addrHi, emulType);
   }
   if (ret === RET_PF_INVALID) {

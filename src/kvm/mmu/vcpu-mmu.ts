@@ -24,6 +24,8 @@ export class VcpuMmu {
   mmioGen = -1;
 
   readonly fault = new PageFault();
+  /** The recorder was told of the fault already: a reserved-bit fault that goes on. */
+  faultBegun = false;
   readonly walker = new GuestWalker();
   readonly pfnLookup = new PfnLookup();
   readonly gmemPfn = new GmemPfn();
