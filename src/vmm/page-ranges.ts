@@ -9,6 +9,7 @@ export class PageRanges {
 
   /** Puts [start, end) in, or takes it out. */
   set(start: number, end: number, present: boolean): void {
+    if (start >= end) return;
     const rest: { start: number; end: number }[] = [];
     let from = start;
     let to = end;
@@ -23,7 +24,7 @@ export class PageRanges {
         if (r.end > end) rest.push({ start: end, end: r.end });
       }
     }
-    if (present && from < to) rest.push({ start: from, end: to });
+    if (present) rest.push({ start: from, end: to });
     this.ranges = rest.sort((a, b) => a.start - b.start);
   }
 
