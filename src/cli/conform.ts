@@ -5,13 +5,14 @@ import { type ConformReport, conform } from '../tools/conform/conform.ts';
 import { scenarioLines, totalLines } from '../tools/conform/report.ts';
 import { splitParams } from '../tools/module-params.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
-import { collect, onInterrupt } from './options.ts';
+import { collect, untilInterrupted } from './options.ts';
 import { colour, Progress, print, printJson } from './output.ts';
 
 interface Options {
   readonly only?: 'contract';
   readonly json?: boolean;
   readonly verbose?: boolean;
+  readonly quiet?: boolean;
   readonly allowUnsupported?: boolean;
   readonly param: readonly string[];
   readonly hardware?: string;
@@ -26,7 +27,8 @@ export function addConform(program: Command): void {
     .addOption(
       new Option('--only <what>', 'compare the contract alone: ret, errno, run, regs, out').choices(['contract']),
     )
-    .option('--verbose', 'a line for every scenario, not for failing ones only')
+    .option('--quiet', 'lines for scenarios that did not pass only')
+    .option('--verbose', 'what each scenario asks, and differences in full')
     .option('--allow-unsupported', 'exit 0 although some scenarios are not supported yet')
     .option('--param <name=value>', "KVM module parameter in place of the folder's (repeatable)", collect, [])
     .option('--hardware <profile>', "hardware profile in place of the folder's")
@@ -45,22 +47,22 @@ export function addConform(program: Command): void {
 async function run(paths: readonly string[], options: Options): Promise<number> {
   const contractOnly = options.only === 'contract';
   const progress = new Progress();
-  const interrupt = onInterrupt();
-  const report = await conform(paths, {
-    contractOnly,
-    params: splitParams(options.param),
-    ...(options.hardware === undefined ? {} : { hardware: options.hardware }),
-    ...(options.revision === undefined ? {} : { revision: options.revision }),
-    stopped: () => interrupt.requested,
-    onScenario: (result, done, all) => {
-      progress.update(() => `${done} of ${all}`);
-      if (options.json || (result.full && !options.verbose && all > 1)) return;
-      progress.done();
-      for (const line of scenarioLines(result, colour)) print(line);
-    },
-  });
+  const report = await untilInterrupted((requested) =>
+    conform(paths, {
+      contractOnly,
+      params: splitParams(options.param),
+      ...(options.hardware === undefined ? {} : { hardware: options.hardware }),
+      ...(options.revision === undefined ? {} : { revision: options.revision }),
+      stopped: requested,
+      onScenario: (result, done, all) => {
+        progress.update(() => `${done} of ${all}`);
+        if (options.json || (result.full && options.quiet)) return;
+        progress.done();
+        for (const line of scenarioLines(result, colour, options.verbose === true)) print(line);
+      },
+    }),
+  );
   progress.done();
-  interrupt.done();
   if (options.list !== undefined) writeFileSync(options.list, knownFailures(report));
   if (options.json) printJson(report);
   else for (const line of totalLines(report, contractOnly, colour)) print(line);

@@ -36,13 +36,17 @@ function sizeText(bytes: number): string {
       : `${bytes / 1024}K`;
 }
 
-/** Turns the first Ctrl-C into a request that the work in hand asks for; the second one ends the process. */
-export function onInterrupt(): { readonly requested: boolean; readonly done: () => void } {
-  const state = { requested: false, done: () => process.off('SIGINT', handler) };
+/** Runs `work`, which asks whether it should end: after the first Ctrl-C it should. The second one ends the process. */
+export async function untilInterrupted<T>(work: (requested: () => boolean) => Promise<T>): Promise<T> {
+  let requested = false;
   const handler = (): void => {
-    if (state.requested) process.exit(130);
-    state.requested = true;
+    if (requested) process.exit(130);
+    requested = true;
   };
   process.on('SIGINT', handler);
-  return state;
+  try {
+    return await work(() => requested);
+  } finally {
+    process.off('SIGINT', handler);
+  }
 }

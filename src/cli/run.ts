@@ -7,7 +7,7 @@ import { splitParams } from '../tools/module-params.ts';
 import { type RunReport, runGuest } from '../tools/run/run-guest.ts';
 import type { Board } from '../vmm/board.ts';
 import { END_STATES } from '../vmm/end-state.ts';
-import { collect, count, onInterrupt, size } from './options.ts';
+import { collect, count, size, untilInterrupted } from './options.ts';
 import { printJson } from './output.ts';
 
 interface Options {
@@ -67,7 +67,7 @@ export function addRun(program: Command): void {
     .option('--json', 'machine-readable report; the serial output is part of it')
     .addHelpText(
       'after',
-      `\nExit status: ${END_STATES.map((s) => `${s.status} ${s.meaning}`).join('; ')}; odd: the guest wrote V to the isa-debug-exit port 0xf4, (V<<1)|1; 2: bad input.\n\nExample:\n  softkvm run guests/demo.elf --vm-type sw-protected --stats\n  softkvm run test.flat --memory 512M --append "smap" --timeout 30`,
+      `\nExit status: ${END_STATES.map((s) => `${s.status} ${s.meaning}`).join('; ')}; odd: the guest wrote V to the isa-debug-exit port 0xf4, (V<<1)|1; 2: bad input.\n\nExample:\n  softkvm run kernel.elf --vm-type sw-protected --stats\n  softkvm run test.flat --memory 512M --append "smap" --timeout 30`,
     )
     .action(async (image: string, options: Options) => {
       refuse(options);
@@ -84,23 +84,33 @@ function refuse(o: Options): void {
 }
 
 async function run(file: string, o: Options): Promise<RunReport> {
-  const interrupt = onInterrupt();
-  const feed = terminalInput();
   const trace: string[] = [];
-  const report = await runGuest({
+  const report = await untilInterrupted((requested) => runWithTerminal(file, o, trace, requested));
+  if (o.trace !== undefined) writeOutput(o.trace, `${trace.join('\n')}\n`);
+  if (o.json) printJson(report);
+  else process.stderr.write(reportText(report, o.stats === true));
+  return report;
+}
+
+function runWithTerminal(file: string, o: Options, trace: string[], interrupted: () => boolean): Promise<RunReport> {
+  const image = readInput(file);
+  const modules = o.initrd === undefined ? [] : [{ name: basename(o.initrd), bytes: readInput(o.initrd) }];
+  const params = splitParams(o.param);
+  const feed = terminalInput();
+  return runGuest({
     file,
-    image: readInput(file),
+    image,
     memoryBytes: o.memory,
     vmType: o.vmType === 'sw-protected' ? 'sw-protected' : 'default',
     onMemoryFault: o.onMemoryFault,
     append: o.append,
-    modules: o.initrd === undefined ? [] : [{ name: basename(o.initrd), bytes: readInput(o.initrd) }],
-    params: splitParams(o.param),
+    modules,
+    params,
     ...(o.hardware === undefined ? {} : { hardware: o.hardware }),
     ...(o.revision === undefined ? {} : { revision: o.revision }),
     ...(o.maxInstructions === undefined ? {} : { maxInstructions: o.maxInstructions }),
     ...(o.timeout === undefined ? {} : { timeoutMs: o.timeout * 1000 }),
-    interrupted: () => interrupt.requested,
+    interrupted,
     onSerial: (byte) => {
       if (!o.json) process.stdout.write(Uint8Array.of(byte));
     },
@@ -108,13 +118,7 @@ async function run(file: string, o: Options): Promise<RunReport> {
     onBoard: (board) => {
       feed.to = board;
     },
-  });
-  interrupt.done();
-  feed.stop();
-  if (o.trace !== undefined) writeOutput(o.trace, `${trace.join('\n')}\n`);
-  if (o.json) printJson(report);
-  else process.stderr.write(reportText(report, o.stats === true));
-  return report;
+  }).finally(feed.stop);
 }
 
 /** What the user types goes to the guest's serial port, once there is a board. */

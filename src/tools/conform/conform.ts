@@ -21,6 +21,7 @@ export interface ConformOptions {
 
 export interface ScenarioResult {
   readonly name: string;
+  readonly title: string;
   readonly path: string;
   readonly status: Replayed['status'];
   readonly contract: boolean;
@@ -93,6 +94,7 @@ function conformScenario(path: string, options: ConformOptions): ScenarioResult 
   });
   return {
     name: scenario.name,
+    title: scenario.title ?? '',
     path,
     status: replayed.status,
     contract: replayed.contract,

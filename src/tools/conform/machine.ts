@@ -195,7 +195,7 @@ export interface SetupTrace {
 
 /** Memory for the scenario's objects and KVM's own tables. */
 function hostBytes(scenario: Scenario): number {
-  let bytes = 128 * MIB;
+  let bytes = 80 * MIB;
   let gigabytes = 0;
   for (const mem of scenario.mems) {
     if (mem['kind'] === 'hugetlb1g') gigabytes += Math.ceil(int(mem['size']) / (1024 * MIB));

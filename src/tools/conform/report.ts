@@ -9,26 +9,25 @@ export interface Paint {
   readonly dim: (s: string) => string;
 }
 
-/** The lines for one scenario. */
-export function scenarioLines(r: ScenarioResult, paint: Paint): string[] {
-  if (r.full) return [`${paint.green('pass')}  ${r.path}`];
-  if (r.status === 'unsupported') return [`${paint.yellow('----')}  ${r.path}: ${r.cause}`];
-  const contract = r.contract ? ' (contract holds)' : '';
+/** The lines for one scenario: one, and for one that failed the first difference; `verbose` adds its question and whole values. */
+export function scenarioLines(r: ScenarioResult, paint: Paint, verbose = false): string[] {
+  const question = verbose ? [paint.dim(`        ${r.title}`)] : [];
+  if (r.full) return [`${paint.green('pass')}  ${r.path}`, ...question];
+  if (r.status === 'unsupported') return [`${paint.yellow('----')}  ${r.path}: ${r.cause}`, ...question];
   const d = r.firstDifference;
-  if (d === undefined)
-    return [
-      `${paint.red('FAIL')}  ${r.path}: ${r.cause}`,
-      ...(r.stack ?? '')
-        .split('\n')
-        .slice(1, 6)
-        .map((line) => paint.dim(`    ${line}`)),
-    ];
+  if (d === undefined) {
+    const stack = (r.stack ?? '').split('\n').slice(1, 6);
+    return [`${paint.red('FAIL')}  ${r.path}: ${r.cause}`, ...stack.map((line) => paint.dim(`    ${line}`))];
+  }
+  const contract = r.contract ? ' (contract holds)' : '';
   const where = d.step < 0 ? 'set-up' : `step ${d.step} (${d.op?.op})`;
+  const most = verbose ? Number.POSITIVE_INFINITY : 400;
   return [
     `${paint.red('FAIL')}  ${r.path}: ${where}, ${d.path}${contract}`,
-    paint.dim(`        before  ${beforeText(d.before)}`),
-    `        ours    ${valueText(d.ours)}`,
-    `        theirs  ${valueText(d.theirs)}`,
+    ...question,
+    paint.dim(`        before  ${d.before === null ? 'nothing has run yet' : valueText(d.before, most)}`),
+    `        ours    ${valueText(d.ours, most)}`,
+    `        theirs  ${valueText(d.theirs, most)}`,
   ];
 }
 
@@ -58,13 +57,8 @@ export function totalLines(report: ConformReport, contractOnly: boolean, paint: 
   return lines;
 }
 
-function beforeText(before: { readonly [field: string]: unknown } | null): string {
-  if (before === null) return 'nothing has run yet';
-  return valueText(before);
-}
-
-function valueText(value: unknown): string {
+function valueText(value: unknown, most: number): string {
   if (value === undefined) return '(nothing)';
   const text = typeof value === 'string' ? value : JSON.stringify(value).replaceAll('"', '').replaceAll(',', ' ');
-  return text.length > 400 ? `${text.slice(0, 397)}...` : text;
+  return text.length > most ? `${text.slice(0, most - 3)}...` : text;
 }

@@ -26,7 +26,8 @@ export interface RecordedEvent {
 
 /** What KVM answered to one step. */
 export interface Expectation {
-  readonly ret: number;
+  /** Null when the operation could not be tried. */
+  readonly ret: number | null;
   readonly errno: string | null;
   readonly run?: { readonly [field: string]: unknown };
   readonly regs?: { readonly [field: string]: unknown };
