@@ -1,0 +1,78 @@
+import { expect, test } from 'vitest';
+import { makeGuest, mov } from './test-guest.ts';
+
+const HLT = 0xf4;
+const STI = 0xfb;
+const APIC = 0xfee00000;
+
+/** mov dword [addr], value */
+function store(addr: number, value: number): number[] {
+  const le = (v: number): number[] => [v & 0xff, (v >>> 8) & 0xff, (v >>> 16) & 0xff, (v >>> 24) & 0xff];
+  return [0xc7, 0x05, ...le(addr), ...le(value)];
+}
+
+test('the registers of the in-kernel APIC answer inside KVM', () => {
+  // mov eax,[0xfee00030]; hlt
+  const { vcpu, texts } = makeGuest([0xa1, 0x30, 0, 0xe0, 0xfe, ...mov(3, 1), 0xeb, 0xfe], { irqchip: true });
+  vcpu.run({ maxInstructions: 10_000 });
+  expect(vcpu.getRegs().rax).toBe(0x50014n);
+  expect(texts('kvm_apic')).toEqual(['apic_read APIC_LVR = 0x50014']);
+});
+
+test('without an APIC in KVM its page is plain MMIO', () => {
+  const { vcpu } = makeGuest([0xa1, 0x30, 0, 0xe0, 0xfe, HLT]);
+  expect(vcpu.run().exit).toMatchObject({ reason: 'mmio', physAddr: 0xfee00030, len: 4 });
+});
+
+test('an interrupt to oneself waits for STI and is delivered once', () => {
+  const code = [...store(APIC + 0xf0, 0x1ff), ...store(APIC + 0x300, 0x0004_001f), STI, 0x90, 0x90, 0xeb, 0xfe];
+  const { vcpu, texts } = makeGuest(code, { irqchip: true });
+  vcpu.run({ maxInstructions: 10_000 });
+  expect(vcpu.getRegs().rsi).toBe(0x1fn);
+  // Its delivery faults twice: on the interrupt descriptor table's page and on the stack's.
+  expect(texts('kvm_inj_virq')).toEqual(['IRQ 0x1f', 'IRQ 0x1f [reinjected]', 'IRQ 0x1f [reinjected]']);
+});
+
+test('the timer ends a halt, at once in virtual time', () => {
+  const code = [
+    ...store(APIC + 0xf0, 0x1ff),
+    ...store(APIC + 0x320, 0x1e),
+    ...store(APIC + 0x380, 1_000_000),
+    STI,
+    HLT,
+    0xeb,
+    0xfe,
+  ];
+  const { vcpu, vm } = makeGuest(code, { irqchip: true });
+  vcpu.run({ maxInstructions: 10_000 });
+  expect(vcpu.getRegs().rsi).toBe(0x1en);
+  expect(vm.state.x86.idleTime).toBeGreaterThan(1_900_000);
+});
+
+test('the I/O APIC is at 0xfec00000: version and a redirection entry', () => {
+  const code = [...store(0xfec00000, 1), 0xa1, 0x10, 0, 0xc0, 0xfe, 0x89, 0xc3, 0xeb, 0xfe];
+  const { vcpu } = makeGuest(code, { irqchip: true });
+  vcpu.run({ maxInstructions: 10_000 });
+  expect(vcpu.getRegs().rbx).toBe(0x170011n);
+});
+
+test('a second vCPU waits for INIT and SIPI', () => {
+  const code = [
+    ...store(APIC + 0xf0, 0x1ff),
+    ...store(APIC + 0x310, 0x01000000),
+    ...store(APIC + 0x300, 0x4500),
+    ...store(APIC + 0x300, 0x4606),
+    0xeb,
+    0xfe,
+  ];
+  const { vm, vcpu, kvm, poke } = makeGuest(code, { irqchip: true });
+  poke(0x6000, [0xb8, 0x34, 0x12, HLT]); // mov ax,0x1234; hlt
+  const second = vm.createVcpu(1);
+  second.setCpuid2(kvm.getSupportedCpuid());
+  expect(second.getMpState()).toBe(1);
+  expect(second.run()).toMatchObject({ ret: -1, errno: 'EINTR' });
+  vcpu.run({ maxInstructions: 10_000 });
+  expect(second.run()).toMatchObject({ ret: -1, errno: 'EAGAIN' });
+  expect(second.run({ maxInstructions: 10_000 })).toMatchObject({ errno: 'EINTR' });
+  expect(second.getRegs().rax).toBe(0x1234n);
+});
