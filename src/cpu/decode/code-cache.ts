@@ -2,8 +2,16 @@
  * Decoded code: records by host physical address. A page with records is watched (PhysicalMemory.watch); a write to it drops them all.
  * Dropped records stay where they are, made stale, until the whole region is cleared, because a link may still lead to one.
  */
+import { FS } from '../../arch/registers.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
-import type { HandlerIndex } from '../semantics/handlers.ts';
+import {
+  FORM_MEMORY,
+  FORM_MEMORY_BASED,
+  FORM_MEMORY_FLAT,
+  FORM_REGISTER,
+  FORM_REGISTER_FLAT,
+  type HandlerIndex,
+} from '../semantics/handlers.ts';
 import { CODE_BASE, TLB_BASE, TLB_END, TLB_ENTRY_SIZE, TLB_NO_TAG, TLB_PAGE, TLB_WRITE_TAG } from '../state.ts';
 import {
   CODE_SLOTS,
@@ -29,6 +37,7 @@ import {
   RECORD_IMM,
   RECORD_IMM2,
   RECORD_INDEX,
+  RECORD_INNER,
   RECORD_LENGTH,
   RECORD_MODE,
   RECORD_NEXT,
@@ -36,6 +45,7 @@ import {
   RECORD_REG,
   RECORD_RM,
   RECORD_SCALE,
+  RECORD_SECOND,
   RECORD_SEGMENT,
   RECORD_SIZE,
   RECORD_SYSTEM_OP,
@@ -55,6 +65,8 @@ export class CodeCache {
   private readonly handlers: HandlerIndex;
   private readonly decoder = new Decoder();
   private free = RECORDS;
+  /** Records of instructions that end in a frame, by that frame, with the places in tables that hold them. */
+  private readonly crossings = new Map<number, { record: number; place: number }[]>();
 
   constructor(memory: PhysicalMemory, handlers: HandlerIndex) {
     this.u8 = memory.u8;
@@ -66,6 +78,7 @@ export class CodeCache {
 
   /** Forgets everything. Not while a handler runs, unless the handler is followed by a lookup. */
   clear(): void {
+    for (const pfn of [...this.crossings.keys()]) this.dropCrossings(pfn);
     for (let slot = 0; slot < CODE_SLOTS; slot++) this.dropSlot(slot);
     this.i32.fill(0, CODE_BASE >> 2, CODE_TABLES >> 2);
   }
@@ -90,10 +103,20 @@ export class CodeCache {
     return (pfn << 12) | (mode + 1) | 0;
   }
   private isDecoded(pfn: number): boolean {
+    if (this.crossings.has(pfn)) return true;
     for (let mode = 0; mode < 3; mode++) {
       if (this.i32[(CODE_TAGS >> 2) + codeSlot(pfn, mode)] === this.tagOf(pfn, mode)) return true;
     }
     return false;
+  }
+
+  private dropCrossings(pfn: number): void {
+    for (const { record, place } of this.crossings.get(pfn) ?? []) {
+      this.i32[(record + RECORD_HANDLER) >> 2] = this.handlers.stale;
+      if (this.i32[place] === record) this.i32[place] = 0;
+    }
+    this.crossings.delete(pfn);
+    if (!this.isDecoded(pfn)) this.watch[pfn] = 0;
   }
 
   /** Drops the records of frame `pfn`. */
@@ -102,6 +125,7 @@ export class CodeCache {
       const slot = codeSlot(pfn, mode);
       if (this.i32[(CODE_TAGS >> 2) + slot] === this.tagOf(pfn, mode)) this.dropSlot(slot);
     }
+    this.dropCrossings(pfn);
     this.watch[pfn] = 0;
   }
 
@@ -122,10 +146,7 @@ export class CodeCache {
    * @returns the record, or 0 when the instruction does not end in the page
    */
   decodeInPage(pfn: number, offset: number, mode: number): number {
-    if (this.free + RUN * RECORD_SIZE > RECORDS_END) {
-      this.clear();
-      this.free = RECORDS;
-    }
+    this.reserve(RUN);
     const slot = codeSlot(pfn, mode);
     const table = (CODE_TABLES + slot * CODE_TABLE_SIZE) >> 2;
     let first = 0;
@@ -134,6 +155,8 @@ export class CodeCache {
     for (let n = 0; n < RUN && at < 4096; n++) {
       const known = this.i32[(CODE_TAGS >> 2) + slot] === this.tagOf(pfn, mode) ? this.i32[table + at]! : 0;
       if (known !== 0) {
+        // One that needs its second page looked at again is for decodeAcross.
+        if (first === 0 && this.i32[(known + RECORD_HANDLER) >> 2] === this.handlers.crossing) return 0;
         if (previous !== 0) this.i32[(previous + RECORD_NEXT) >> 2] = known;
         return first === 0 ? known : first;
       }
@@ -152,6 +175,39 @@ export class CodeCache {
       at += this.decoder.length;
     }
     return first;
+  }
+
+  /** Makes room for `count` records, by forgetting all of them if it must. */
+  private reserve(count: number): void {
+    if (this.free + count * RECORD_SIZE <= RECORDS_END) return;
+    this.clear();
+    this.free = RECORDS;
+  }
+
+  /**
+   * Keeps the instruction in `bytes`, which begins at byte `offset` of frame `pfn` and ends in frame `next`.
+   * @returns the record, or 0 when `end` bytes are not enough
+   */
+  decodeAcross(pfn: number, offset: number, next: number, bytes: Uint8Array, end: number, mode: number): number {
+    this.reserve(1);
+    const status = this.decoder.decode(bytes, 0, end, mode);
+    if (status !== DECODE_OK && status !== DECODE_INVALID) return 0;
+    const slot = codeSlot(pfn, mode);
+    this.claimSlot(slot, pfn, mode);
+    this.watchFrame(next);
+    const record = this.free;
+    this.free += RECORD_SIZE;
+    this.write(record, status, bytes, 0);
+    const w = record >> 2;
+    this.i32[w + (RECORD_INNER >> 2)] = this.i32[w + (RECORD_HANDLER >> 2)]!;
+    this.i32[w + (RECORD_HANDLER >> 2)] = this.handlers.crossing;
+    this.i32[w + (RECORD_SECOND >> 2)] = next << 12;
+    const place = ((CODE_TABLES + slot * CODE_TABLE_SIZE) >> 2) + offset;
+    this.i32[place] = record;
+    const here = this.crossings.get(next);
+    if (here === undefined) this.crossings.set(next, [{ record, place }]);
+    else here.push({ record, place });
+    return record;
   }
 
   private claimSlot(slot: number, pfn: number, mode: number): void {
@@ -188,9 +244,7 @@ export class CodeCache {
       return;
     }
     const memory = (d.flags & RECORD_HAS_MEMORY) !== 0;
-    // Forms without a memory operand care about the mode only.
-    const flat = d.mode === 2 && (!memory || (d.addressSize === 8 && d.segment < 4));
-    i32[w + (RECORD_HANDLER >> 2)] = this.handlers.get(row.id, d.operandSize, memory, flat);
+    i32[w + (RECORD_HANDLER >> 2)] = this.handlers.get(row.id, d.operandSize, formOf(d, memory));
     i32[w + (RECORD_NEXT >> 2)] = 0;
     i32[w + (RECORD_TAKEN >> 2)] = 0;
     u8[record + RECORD_OPSIZE] = d.operandSize;
@@ -214,6 +268,13 @@ export class CodeCache {
     u8[record + RECORD_ENCODING] = row.id & 0xff;
     u8[record + RECORD_ENCODING + 1] = row.id >> 8;
   }
+}
+
+/** The form of handler that fits; without a memory operand only the mode counts. */
+function formOf(d: Decoder, memory: boolean): number {
+  if (!memory) return d.mode === 2 ? FORM_REGISTER_FLAT : FORM_REGISTER;
+  if (d.mode !== 2 || d.addressSize !== 8) return FORM_MEMORY;
+  return d.segment < FS ? FORM_MEMORY_FLAT : FORM_MEMORY_BASED;
 }
 
 /** Nothing is known to follow an unconditional transfer, or an instruction that may change how code is decoded. */

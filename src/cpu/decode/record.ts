@@ -1,17 +1,18 @@
 /**
- * The predecoded record of one instruction: 64 bytes in linear memory, read by generated code and by the system port.
+ * The predecoded record of one instruction: 80 bytes in linear memory, read by generated code and by the system port.
  *
  *   0 handler   4 next     8 taken   12 length 13 opsize 14 addrsize 15 mode
  *  16 reg 17 rm 18 base 19 index     20 scale 21 segment 22 flags 23 vvvv
  *  24 displacement (i64)             32 immediate (i64)
  *  40 immediate 2 (u32)  44 system op (u16) 46 encoding (u16)   48 instruction bytes (15)
+ *  64 inner handler      68 second page
  *
  * A register is held as its byte offset in the register file (number * 8; AH CH DH BH are their byte), so that generated code adds
  * nothing to reach it. "No base" and "no index" are the offset of a word that is always zero; RIP as base is the offset of RIP.
  */
 import { GPR, RIP_AT, SCRATCH, ZERO_AT } from '../state.ts';
 
-export const RECORD_SIZE = 64;
+export const RECORD_SIZE = 80;
 
 export const RECORD_HANDLER = 0; // u32, index in the handler table
 export const RECORD_NEXT = 4; // u32, record of the following instruction in the same page, or 0
@@ -34,6 +35,9 @@ export const RECORD_IMM2 = 40; // u32: selector of a far pointer, nesting level 
 export const RECORD_SYSTEM_OP = 44; // u16, SYS_*
 export const RECORD_ENCODING = 46; // u16, row of the encoding table
 export const RECORD_BYTES = 48; // 15 bytes
+/** Of an instruction that ends in the next page: what executes it once that page is known to be the one that was decoded. */
+export const RECORD_INNER = 64; // u32, index in the handler table
+export const RECORD_SECOND = 68; // u32, host physical address of the next page
 
 /** F3 prefix. */
 export const RECORD_HAS_REP = 1 << 0;

@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { DB_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
-import { RAX, RBX, RCX, RDI, RDX, RFLAGS_TF, RSI, RSP } from '../../arch/registers.ts';
-import { INT_SHADOW_AT, STATUS_BUDGET, STATUS_EXCEPTION, STATUS_EXIT, STATUS_OK } from '../state.ts';
+import { DS, FS, GS, RAX, RBX, RCX, RDI, RDX, RFLAGS_TF, RSI, RSP } from '../../arch/registers.ts';
+import { INT_SHADOW_AT, SEG, SEG_SIZE, STATUS_BUDGET, STATUS_EXCEPTION, STATUS_EXIT, STATUS_OK } from '../state.ts';
 import { SYS_HLT } from '../system-ops.ts';
 import { FlatMachine } from './flat-machine.ts';
 
@@ -247,4 +247,41 @@ test('pop into memory addressed by the stack pointer, enter and leave', () => {
   expect(m.run(100)).toBe(STATUS_EXIT);
   expect([...m.bytes(0x8010, 8)]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
   expect(m.low(RSP)).toBe(0x8008);
+});
+
+test('an instruction across a page is kept, and dropped when either page is written', () => {
+  const m = machine([]);
+  // 0x11ffe: mov eax,imm32 (three of its five bytes in the next page); jmp back
+  m.load(0x11ffe, [0xb8, 1, 2, 3, 4, 0xeb, 0xf9]);
+  const go = (): number => {
+    m.rip = 0x11ffe;
+    expect(m.run(200)).toBe(STATUS_BUDGET);
+    return m.low(RAX);
+  };
+  expect(go()).toBe(0x04030201);
+  const before = m.translations.length;
+  expect(go()).toBe(0x04030201);
+  expect(m.translations.length).toBe(before);
+  m.load(0x12001, [9]);
+  expect(go()).toBe(0x04090201);
+  m.load(0x11fff, [7]);
+  expect(go()).toBe(0x04090207);
+  // Without its translation, the second page is asked for again.
+  m.flushTlb();
+  m.absent.add(0x12);
+  m.rip = 0x11ffe;
+  expect(m.run(200)).toBe(STATUS_EXCEPTION);
+  expect(m.rip).toBe(0x11ffe);
+});
+
+test('FS and GS bases in 64-bit mode', () => {
+  // mov rax,gs:[rbx]; mov fs:[rbx+8],rax; hlt
+  const m = machine([0x65, 0x48, 0x8b, 0x03, 0x64, 0x48, 0x89, 0x43, 8, HLT]);
+  m.load(0x21000, [1, 2, 3, 4, 5, 6, 7, 8]);
+  m.memory.i32[(SEG + GS * SEG_SIZE) >> 2] = 0x1000;
+  m.memory.i32[(SEG + FS * SEG_SIZE) >> 2] = 0x2000;
+  m.memory.i32[(SEG + DS * SEG_SIZE) >> 2] = 0x5000;
+  m.setRegister(RBX, 0x20000);
+  expect(m.run(100)).toBe(STATUS_EXIT);
+  expect([...m.bytes(0x22008, 8)]).toEqual([1, 2, 3, 4, 5, 6, 7, 8]);
 });

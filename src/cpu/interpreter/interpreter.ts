@@ -1,7 +1,7 @@
 /** The interpreter: generated handlers and loop over one physical memory, with the decoder behind it. */
 import { GP_VECTOR } from '../../arch/exceptions.ts';
 import { CS } from '../../arch/registers.ts';
-import type { PhysicalMemory } from '../../host/physical-memory.ts';
+import { PAGE_SIZE, type PhysicalMemory } from '../../host/physical-memory.ts';
 import { CodeCache } from '../decode/code-cache.ts';
 import { MAX_LENGTH } from '../decode/decoder.ts';
 import { STATUS_FLAGS } from '../semantics/flags.ts';
@@ -168,17 +168,17 @@ export class Interpreter {
       const record = this.code.decodeInPage((here - offset) / 4096, offset, mode);
       if (record !== 0) return record;
     }
-    return this.fetchAcross(here, lo, hi, allowed, mode);
+    return this.fetchAcross(here, lo, hi, allowed, mode, keep);
   }
 
   /** An instruction that the page, or the limit of CS, may cut short; the next page is translated only when its bytes are needed. */
-  private fetchAcross(here: number, lo: number, hi: number, allowed: number, mode: number): number {
+  private fetchAcross(here: number, lo: number, hi: number, allowed: number, mode: number, keep: boolean): number {
     const { bytes, u8 } = this;
     const inPage = 4096 - (here % 4096);
     const first = Math.min(inPage, allowed, MAX_LENGTH);
     for (let i = 0; i < first; i++) bytes[i] = u8[here + i]!;
-    const record = this.code.decodeOnce(bytes, first, mode);
-    if (record !== 0) return record;
+    const short = this.code.decodeOnce(bytes, first, mode);
+    if (short !== 0) return short;
     if (first === MAX_LENGTH || first === allowed) return this.generalProtection();
     const nextLo = (lo + inPage) | 0;
     const nextHi = nextLo === 0 && mode === 2 ? (hi + 1) | 0 : hi;
@@ -186,7 +186,17 @@ export class Interpreter {
     if (there < 0) return this.port.lastStatus();
     const all = Math.min(MAX_LENGTH, allowed);
     for (let i = first; i < all; i++) bytes[i] = u8[there + i - first]!;
-    const whole = this.code.decodeOnce(bytes, all, mode);
+    const whole =
+      keep && allowed >= inPage + MAX_LENGTH
+        ? this.code.decodeAcross(
+            Math.floor(here / PAGE_SIZE),
+            here % PAGE_SIZE,
+            Math.floor(there / PAGE_SIZE),
+            bytes,
+            all,
+            mode,
+          )
+        : this.code.decodeOnce(bytes, all, mode);
     return whole !== 0 ? whole : this.generalProtection();
   }
 }

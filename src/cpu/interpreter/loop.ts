@@ -15,14 +15,21 @@ import {
 } from '../decode/code-layout.ts';
 import { RECORD_HANDLER, RECORD_IMM, RECORD_LENGTH, RECORD_NEXT, RECORD_TAKEN } from '../decode/record.ts';
 import { setState32, setState64, state32, state64 } from '../semantics/state-access.ts';
-import { STATUS_JUMPED, STATUS_REPEAT, STATUS_STALE, STATUS_TAKEN, type Support } from '../semantics/support.ts';
+import {
+  STATUS_JUMPED,
+  STATUS_REFETCH,
+  STATUS_REPEAT,
+  STATUS_STALE,
+  STATUS_TAKEN,
+  type Support,
+  tlbEntry,
+} from '../semantics/support.ts';
 import {
   BUDGET_AT,
   CODE_BASE,
   CODE_MODE_AT,
   DR_AT,
   INT_SHADOW_AT,
-  MMU_INDEX_AT,
   RFLAGS_AT,
   RIP_AT,
   SEG,
@@ -34,12 +41,10 @@ import {
   STATUS_RELOAD,
   TLB_BASE,
   TLB_CODE_TAG,
-  TLB_ENTRIES,
-  TLB_ENTRY_SIZE,
   TLB_PAGE,
 } from '../state.ts';
-import { type Code, type I32, type I64, i32, i64, T_I32, T_I64 } from '../wasm/code.ts';
-import { call, type FunctionRef, type Label, setGlobal } from '../wasm/function.ts';
+import { type I32, type I64, i32, i64, T_I32, T_I64 } from '../wasm/code.ts';
+import { call, callIndirect, type FunctionRef, type Label, setGlobal } from '../wasm/function.ts';
 import type { ModuleBuilder } from '../wasm/module.ts';
 
 /** DR6.BS: a single step. */
@@ -61,9 +66,7 @@ function defineLookup(m: ModuleBuilder): FunctionRef {
       f.if(i64.gtU(pageEnd, i64.extendU(state32(cs + SEG_LIMIT))), () => f.return(i32.const(0)));
       f.do(linear.set(i64.and(at.get, i64.const(0xffffffff))));
     });
-    const index = i32.and(i32.wrap(i64.shrU(linear.get, i64.const(12))), i32.const(TLB_ENTRIES - 1));
-    const context = i32.mul(state32(MMU_INDEX_AT), i32.const(TLB_ENTRIES * TLB_ENTRY_SIZE));
-    const entry = f.i32(i32.add(i32.mul(index, i32.const(TLB_ENTRY_SIZE)), context));
+    const entry = f.i32(tlbEntry(linear.get));
     const tag = i64.load(entry.get, TLB_BASE + TLB_CODE_TAG);
     f.if(i64.ne(i64.and(linear.get, i64.const(-4096)), tag), () => f.return(i32.const(0)));
     const page = f.i32(i32.load(entry.get, TLB_BASE + TLB_PAGE));
@@ -75,10 +78,6 @@ function defineLookup(m: ModuleBuilder): FunctionRef {
     f.do(i32.load(i32.add(i32.mul(slot.get, i32.const(CODE_TABLE_SIZE)), inPage), CODE_TABLES));
   });
 }
-
-const callHandler = (type: number, record: I32): I32 =>
-  [record, i32.load(record, RECORD_HANDLER), 0x11, leb(type), 0] as unknown as I32;
-const leb = (value: number): Code => (value < 128 ? [value] : [(value & 127) | 128, value >> 7]);
 
 /** () -> status: runs until something stops it. */
 export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
@@ -121,6 +120,8 @@ export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
     /** RIP of the instruction that holds the link. */
     const before = f.i64();
     const attention = f.i32();
+    /** Not to be looked up: the decoder has to see it. */
+    const refetch = f.i32();
     const stop = (value: I32): void => {
       f.do(call(s.sync, record.get));
       f.return(value);
@@ -149,8 +150,10 @@ export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
     f.do(setGlobal(s.seenBudget, state32(BUDGET_AT)), attention.set(call(attend)));
     f.if(i32.leS(state32(BUDGET_AT), i32.const(0)), () => stop(i32.const(STATUS_BUDGET)));
     f.loop((again) => {
+      f.do(next.set(i32.const(0)));
+      f.if(i32.eqz(refetch.get), () => f.do(next.set(call(lookup))));
       f.if(
-        next.tee(call(lookup)),
+        next.get,
         () => {
           f.if(link.get, () => {
             f.if(call(samePage, state64(RIP_AT), before.get), () => f.do(i32.store(link.get, 0, next.get)));
@@ -160,11 +163,12 @@ export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
           f.do(call(s.sync, i32.const(EMPTY_RECORD)));
           f.do(next.set(call(s.fetch)));
           f.if(i32.ltU(next.get, i32.const(CODE_BASE)), () => f.return(next.get));
+          f.do(refetch.set(i32.const(0)));
         },
       );
       f.do(record.set(next.get), link.set(i32.const(0)));
       f.loop((execute) => {
-        f.do(status.set(callHandler(handlerType, record.get)));
+        f.do(status.set(callIndirect(handlerType, i32.load(record.get, RECORD_HANDLER), record.get)));
         f.if(i32.eqz(status.get), () => {
           f.do(setState64(RIP_AT, i64.add(state64(RIP_AT), i64.load8U(record.get, RECORD_LENGTH))));
           retire();
@@ -179,6 +183,10 @@ export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
       f.if(i32.eq(status.get, i32.const(STATUS_STALE)), () => {
         f.if(link.get, () => f.do(i32.store(link.get, 0, i32.const(0))));
         f.do(link.set(i32.const(0)));
+        f.br(again);
+      });
+      f.if(i32.eq(status.get, i32.const(STATUS_REFETCH)), () => {
+        f.do(refetch.set(i32.const(1)), link.set(i32.const(0)));
         f.br(again);
       });
       f.if(i32.eq(status.get, i32.const(STATUS_JUMPED)), () => {

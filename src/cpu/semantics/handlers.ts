@@ -1,17 +1,37 @@
 /** Makes the interpreter's handlers: every row of the encoding table, in every size and form, through the one emitter it names. */
 import { UD_VECTOR } from '../../arch/exceptions.ts';
+import { CS } from '../../arch/registers.ts';
+import { RECORD_INNER, RECORD_SECOND } from '../decode/record.ts';
 import type { Encoding } from '../isa/encoding.ts';
 import { ENCODINGS } from '../isa/table.ts';
-import { STATUS_OK } from '../state.ts';
-import { i32, T_I32 } from '../wasm/code.ts';
-import { call } from '../wasm/function.ts';
+import {
+  CODE_MODE_AT,
+  RIP_AT,
+  SEG,
+  SEG_BASE,
+  SEG_SIZE,
+  STATUS_OK,
+  TLB_BASE,
+  TLB_CODE_TAG,
+  TLB_PAGE,
+} from '../state.ts';
+import { i32, i64, T_I32 } from '../wasm/code.ts';
+import { call, callIndirect, type FunctionRef } from '../wasm/function.ts';
 import type { ModuleBuilder } from '../wasm/module.ts';
 import { RecordContext } from './record-context.ts';
+import { state32, state64 } from './state-access.ts';
 import { stringHandler } from './strings.ts';
-import { STATUS_STALE, type Support } from './support.ts';
+import { STATUS_REFETCH, STATUS_STALE, type Support, tlbEntry } from './support.ts';
 
-/** Forms of a handler: bit 1 its operand is memory, bit 0 it is known to run in 64-bit mode without a segment base. */
-const FORMS = 4;
+/**
+ * Forms of a handler. Flat: known to run in 64-bit mode, and a memory operand has no segment base; based: the same with one (FS, GS).
+ */
+export const FORM_REGISTER = 0;
+export const FORM_REGISTER_FLAT = 1;
+export const FORM_MEMORY = 2;
+export const FORM_MEMORY_FLAT = 3;
+export const FORM_MEMORY_BASED = 4;
+const FORMS = 5;
 const SIZES = 4;
 const sizeIndex = (size: number): number => (size >= 16 ? 0 : 31 - Math.clz32(size));
 
@@ -22,20 +42,21 @@ export class HandlerIndex {
   undefined = 0;
   /** Answers STATUS_STALE. */
   stale = 0;
+  /** Runs the record's inner handler when the next page is the one it was decoded from; else STATUS_REFETCH. */
+  crossing = 0;
 
-  private slot(row: number, size: number, memory: boolean, flat: boolean): number {
-    return (row * SIZES + sizeIndex(size)) * FORMS + (memory ? 2 : 0) + (flat ? 1 : 0);
+  private slot(row: number, size: number, form: number): number {
+    return (row * SIZES + sizeIndex(size)) * FORMS + form;
   }
-  set(row: number, size: number, memory: boolean, flat: boolean, index: number): void {
-    this.indexes[this.slot(row, size, memory, flat)] = index;
+  set(row: number, size: number, form: number, index: number): void {
+    this.indexes[this.slot(row, size, form)] = index;
   }
-  /** The handler of a decoded instruction; the general form where there is no flat one. */
-  get(row: number, size: number, memory: boolean, flat: boolean): number {
-    const index = this.indexes[this.slot(row, size, memory, flat)]!;
+  /** The handler of a decoded instruction; the general form where there is no better one. */
+  get(row: number, size: number, form: number): number {
+    const index = this.indexes[this.slot(row, size, form)]!;
     if (index >= 0) return index;
-    const general = this.indexes[this.slot(row, size, memory, false)]!;
-    if (general < 0)
-      throw new Error(`no handler for ${ENCODINGS[row]!.text} size ${size} memory ${memory} flat ${flat}`);
+    const general = this.indexes[this.slot(row, size, form < FORM_MEMORY ? FORM_REGISTER : FORM_MEMORY)]!;
+    if (general < 0) throw new Error(`no handler for ${ENCODINGS[row]!.text} size ${size} form ${form}`);
     return general;
   }
 }
@@ -68,44 +89,71 @@ export function defineHandlers(m: ModuleBuilder, support: Support): HandlerIndex
   index.undefined = constant(() => call(support.raise, i32.const(UD_VECTOR), i32.const(-1)));
   index.stale = constant(() => i32.const(STATUS_STALE));
 
+  index.crossing = m.tableEntry(defineCrossing(m));
+
   for (const row of ENCODINGS) {
     const { meaning } = row;
     const sizes = sizesOf(row);
     for (const size of sizes) {
       if (meaning.kind === 'system') {
-        index.set(row.id, size, false, false, system);
-        index.set(row.id, size, true, false, system);
+        index.set(row.id, size, FORM_REGISTER, system);
+        index.set(row.id, size, FORM_MEMORY, system);
         continue;
       }
       if (meaning.kind === 'string') {
         const handler = m.function([T_I32], [T_I32], (f) => stringHandler(f, support, meaning.string, size));
-        index.set(row.id, size, true, false, m.tableEntry(handler));
+        index.set(row.id, size, FORM_MEMORY, m.tableEntry(handler));
         continue;
       }
-      const form = (memory: boolean, flat: boolean): void => {
+      const make = (form: number): void => {
+        const memory = form >= FORM_MEMORY;
+        const based = form === FORM_MEMORY_BASED;
+        const flat = based || form === FORM_REGISTER_FLAT || form === FORM_MEMORY_FLAT;
         const bitString = row.options.has('bits') && memory;
         const operands = row.operands;
-        const key = [number(meaning.emit), size, memory, flat, bitString, operands.map((o) => o.text).join()].join('|');
+        const key = [number(meaning.emit), size, form, bitString, operands.map((o) => o.text).join()].join('|');
         let entry = known.get(key);
         if (entry === undefined) {
           const handler = m.function([T_I32], [T_I32], (f) => {
-            meaning.emit(new RecordContext(f, support, { size, flat, memory, operands, bitString }));
+            meaning.emit(new RecordContext(f, support, { size, flat, based, memory, operands, bitString }));
             f.do(i32.const(STATUS_OK));
           });
           entry = m.tableEntry(handler);
           known.set(key, entry);
         }
-        index.set(row.id, size, memory, flat, entry);
+        index.set(row.id, size, form, entry);
       };
       if (hasRegisterForm(row)) {
-        form(false, false);
-        if (row.options.has('mode')) form(false, true);
+        make(FORM_REGISTER);
+        if (row.options.has('mode')) make(FORM_REGISTER_FLAT);
       }
       if (hasMemoryForm(row)) {
-        form(true, false);
-        form(true, true);
+        make(FORM_MEMORY);
+        make(FORM_MEMORY_FLAT);
+        make(FORM_MEMORY_BASED);
       }
     }
   }
   return index;
+}
+
+/** (record) -> status: see `HandlerIndex.crossing`. */
+function defineCrossing(m: ModuleBuilder): FunctionRef {
+  const handler = m.type([T_I32], [T_I32]);
+  return m.function([T_I32], [T_I32], (f) => {
+    const record = f.param32(0).get;
+    const linear = f.i64(state64(RIP_AT));
+    f.if(i32.ne(state32(CODE_MODE_AT), i32.const(2)), () => {
+      const at = i64.add(linear.get, state64(SEG + CS * SEG_SIZE + SEG_BASE));
+      f.do(linear.set(i64.and(at, i64.const(0xffffffff))));
+    });
+    f.do(linear.set(i64.and(i64.add(linear.get, i64.const(4096)), i64.const(-4096))));
+    const entry = f.i32(tlbEntry(linear.get));
+    const same = i32.and(
+      i64.eq(i64.load(entry.get, TLB_BASE + TLB_CODE_TAG), linear.get),
+      i32.eq(i32.load(entry.get, TLB_BASE + TLB_PAGE), i32.load(record, RECORD_SECOND)),
+    );
+    f.if(same, () => f.return(callIndirect(handler, i32.load(record, RECORD_INNER), record)));
+    f.do(i32.const(STATUS_REFETCH));
+  });
 }

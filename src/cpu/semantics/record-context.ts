@@ -11,7 +11,19 @@ import {
   RECORD_VVVV,
 } from '../decode/record.ts';
 import type { OperandSpec } from '../isa/operands.ts';
-import { ACCESS_READ, ACCESS_RMW, ACCESS_WRITE, FPU_REGS, GPR, RIP_AT, SCRATCH, XMM } from '../state.ts';
+import {
+  ACCESS_READ,
+  ACCESS_RMW,
+  ACCESS_WRITE,
+  FPU_REGS,
+  GPR,
+  RIP_AT,
+  SCRATCH,
+  SEG,
+  SEG_BASE,
+  SEG_SIZE,
+  XMM,
+} from '../state.ts';
 import { type I32, type I64, i32, i64, loadSigned, loadUnsigned, storeSized, zeroExtend } from '../wasm/code.ts';
 import { call, type FunctionBuilder, getGlobal, type Local32, type Local64 } from '../wasm/function.ts';
 import { MachineContext } from './machine-context.ts';
@@ -22,6 +34,8 @@ import { lookUpTlb, rawOffset, STATUS_JUMPED, STATUS_TAKEN, type Support, stackP
 export interface HandlerShape {
   readonly size: number;
   readonly flat: boolean;
+  /** Flat, except that the segment's base is added: FS and GS in 64-bit mode. */
+  readonly based: boolean;
   readonly memory: boolean;
   readonly operands: readonly OperandSpec[];
   /** The second operand selects a bit beyond the first: the memory operand moves to the word that holds it. */
@@ -130,6 +144,10 @@ export class RecordContext extends MachineContext {
     let at = this.offset();
     if (displacement !== undefined) at = i64.add(at, displacement);
     if (displacement !== undefined && !this.flat) at = i64.and(at, this.addressMask());
+    if (this.shape.based) {
+      const segment = i32.mul(i32.load8U(this.record, RECORD_SEGMENT), i32.const(SEG_SIZE));
+      at = i64.add(at, i64.load(segment, SEG + SEG_BASE));
+    }
     const linear = this.f.i64(at);
     if (!this.flat) {
       const segment = i32.load8U(this.record, RECORD_SEGMENT);

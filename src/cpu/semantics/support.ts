@@ -70,6 +70,8 @@ export const STATUS_STALE = 6;
 export const STATUS_REPEAT = 7;
 /** An indirect jump: RIP is set, nothing else changed. Only inside the interpreter. */
 export const STATUS_JUMPED = 8;
+/** A record cannot vouch for the page that its instruction ends in: fetch again. Only inside the interpreter. */
+export const STATUS_REFETCH = 9;
 
 const ZERO = i32.const(0);
 
@@ -125,6 +127,13 @@ export const rawOffset = (record: I32): I64 =>
     i64.load(record, RECORD_DISP),
   );
 
+/** Offset from TLB_BASE of the entry for a linear address in the current context. */
+export const tlbEntry = (linear: I64): I32 => {
+  const index = i32.and(i32.shrU(low(linear), i32.const(12)), i32.const(TLB_ENTRIES - 1));
+  const context = i32.mul(state32(MMU_INDEX_AT), i32.const(TLB_ENTRIES * TLB_ENTRY_SIZE));
+  return i32.add(i32.mul(index, i32.const(TLB_ENTRY_SIZE)), context);
+};
+
 /**
  * Looks `linear` up in the TLB: a host pointer in a new local, or what `missed` puts there. An access that crosses a page misses,
  * because its last byte is compared.
@@ -137,9 +146,7 @@ export function lookUpTlb(
   missed: (pointer: Local32) => void,
 ): Local32 {
   const pageMask = i64.const(-4096);
-  const index = i32.and(i32.shrU(low(linear.get), i32.const(12)), i32.const(TLB_ENTRIES - 1));
-  const context = i32.mul(state32(MMU_INDEX_AT), i32.const(TLB_ENTRIES * TLB_ENTRY_SIZE));
-  const entry = f.i32(i32.add(i32.mul(index, i32.const(TLB_ENTRY_SIZE)), context));
+  const entry = f.i32(tlbEntry(linear.get));
   const pointer = f.i32();
   const end = lastByte === undefined ? linear.get : i64.add(linear.get, lastByte);
   const tag = i64.load(entry.get, TLB_BASE + (access === ACCESS_READ ? TLB_READ_TAG : TLB_WRITE_TAG));
@@ -241,6 +248,12 @@ export function defineSupport(m: ModuleBuilder): Support {
       f.return(at.get);
     });
     const attr = f.i32(segmentField(segment.get, SEG_ATTR));
+    // All of 4 GiB, present, writable data: nothing to check.
+    const flat = i32.and(
+      i32.eq(i32.and(attr.get, i32.const(VMCB_ATTR_P | 0xe)), i32.const(VMCB_ATTR_P | 2)),
+      i32.eq(segmentField(segment.get, SEG_LIMIT), i32.const(-1)),
+    );
+    f.if(flat, () => f.return(i64.and(i64.add(at.get, base), i64.const(0xffffffff))));
     const bad = f.i32(i32.eqz(i32.and(attr.get, i32.const(VMCB_ATTR_P))));
     const has = (bits: number): I32 => i32.and(attr.get, i32.const(bits));
     const isProtected = i32.and(

@@ -356,22 +356,26 @@ export const moveAcross: MachineEmitter = (c) => {
   c.do(setState32(FPU_TAG_AT, i32.const(ALL_TAGS)));
 };
 /**
- * MASKMOVQ, MASKMOVDQU: bytes of the first operand whose mask byte has its top bit set go to memory at DS:rDI. The whole range is
- * reached for writing first.
+ * MASKMOVQ, MASKMOVDQU: bytes of the first operand whose mask byte has its top bit set go to memory at DS:rDI. All of them are reached
+ * for writing before the first is written; with an empty mask memory is not touched.
  */
 export const maskMove: MachineEmitter = (c) => {
   const bytes = c.vectorBytes(0);
   requireVector(c, bytes);
-  c.pointer(1, ACCESS_WRITE, i64.const(0));
-  c.pointer(1, ACCESS_WRITE, i64.const(bytes - 1));
   const { f } = c;
-  const n = f.i64(i64.const(0));
-  f.loop((again) => {
-    const index = i32.wrap(n.get);
-    f.if(i32.geU(i32.load8U(i32.add(c.vector(1), index)), i32.const(0x80)), () => {
-      const to = c.pointer(1, ACCESS_WRITE, n.get);
-      f.do(i32.store8(to.get, 0, i32.load8U(i32.add(c.vector(0), index))));
+  const n = f.i64();
+  const index = i32.wrap(n.get);
+  const selected = i32.geU(i32.load8U(i32.add(c.vector(1), index)), i32.const(0x80));
+  const forSelected = (store: boolean): void => {
+    f.do(n.set(i64.const(0)));
+    f.loop((again) => {
+      f.if(selected, () => {
+        const to = c.pointer(1, ACCESS_WRITE, n.get);
+        if (store) f.do(i32.store8(to.get, 0, i32.load8U(i32.add(c.vector(0), index))));
+      });
+      f.brIf(again, i64.ltU(n.tee(i64.add(n.get, i64.const(1))), i64.const(bytes)));
     });
-    f.brIf(again, i64.ltU(n.tee(i64.add(n.get, i64.const(1))), i64.const(bytes)));
-  });
+  };
+  forSelected(false);
+  forSelected(true);
 };

@@ -48,6 +48,8 @@ export class Local64 {
 }
 
 export const call = (target: FunctionRef, ...args: Code[]): Code => [...args, 0x10, uleb(target.index)];
+/** Calls the table's function `index`, of type `type`. */
+export const callIndirect = (type: number, index: Code, ...args: Code[]): Code => [...args, index, 0x11, uleb(type), 0];
 export const getGlobal = (global: GlobalRef): I32 => [0x23, uleb(global.index)];
 export const setGlobal = (global: GlobalRef, value: I32): Code => [value, 0x24, uleb(global.index)];
 
