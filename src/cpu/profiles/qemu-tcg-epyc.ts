@@ -32,6 +32,6 @@ export const qemuTcgEpyc: HardwareProfile = {
   pku: true,
   fsgsbase: true,
   pcid: false,
-  // NPT, SVME address check
-  cpuid: epycCpuid({ maxPhyAddr: 40, asids: 16, svmFeatures: bits(0, 28), brand: 'AMD EPYC Processor' }),
+  // NPT
+  cpuid: epycCpuid({ maxPhyAddr: 40, asids: 16, svmFeatures: bits(0), brand: 'AMD EPYC Processor' }),
 };

@@ -27,7 +27,7 @@ import {
   STATUS_OK,
   STATUS_RELOAD,
 } from '../state.ts';
-import { cr4Known } from './features.ts';
+import { cr4Known, SVME_ADDRESS_CHECK, svmFeature } from './features.ts';
 import { Stack } from './stack.ts';
 import {
   SEG_WORDS,
@@ -67,6 +67,8 @@ export class Core {
   readonly stack: Stack;
   code: CodeCache = { invalidateCode() {}, readRflags: () => 2, writeRflags() {} };
 
+  /** VMRUN, VMLOAD and VMSAVE are intercepted before their address is looked at (CPUID 8000000A EDX, SvmeAddrChk). */
+  readonly interceptBeforeVmcbCheck: boolean;
   /** CR4 bits that exist. */
   readonly cr4Known: number;
 
@@ -109,6 +111,7 @@ export class Core {
     this.i32 = memory.i32;
     this.u8 = memory.u8;
     this.profile = profile;
+    this.interceptBeforeVmcbCheck = svmFeature(profile, SVME_ADDRESS_CHECK);
     this.cr4Known = cr4Known(profile);
     this.tlb = new Tlb(memory);
     this.walker = new GuestWalker(memory, profile);

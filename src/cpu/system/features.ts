@@ -1,4 +1,4 @@
-/** Which control-register bits a processor has, from its profile. */
+/** What a processor has, from its profile. */
 import {
   CR4_DE,
   CR4_FSGSBASE,
@@ -45,4 +45,13 @@ export function cr4Known(profile: HardwareProfile): number {
   if (profile.smap) known |= CR4_SMAP;
   if (profile.pku) known |= CR4_PKE;
   return known;
+}
+
+/** Bits of CPUID leaf 8000000A EDX. */
+export const SVME_ADDRESS_CHECK = 28;
+
+/** Whether bit `bit` of SVM's feature word is set. */
+export function svmFeature(profile: HardwareProfile, bit: number): boolean {
+  const leaf = profile.cpuid.find((entry) => entry.leaf === 0x8000000a);
+  return leaf !== undefined && ((leaf.edx >>> bit) & 1) !== 0;
 }

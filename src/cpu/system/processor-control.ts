@@ -197,6 +197,12 @@ export function rsm(core: Core): number {
   return core.ud();
 }
 
+/** Whether rAX can be the address of a control block: aligned to a page, within MAXPHYADDR. */
+function legalBlock(core: Core): boolean {
+  const hi = core.mode64() ? gprHi(core, RAX) : 0;
+  return (gprLo(core, RAX) & 0xfff) === 0 && (hi & (core.walker.physHi | 0xfff00000)) === 0;
+}
+
 /**
  * The SVM instructions inside a guest: #UD without EFER.SVME, #GP outside CPL 0, then their intercepts. What no intercept takes is #UD,
  * as a processor without nested virtualization would have it.
@@ -208,6 +214,8 @@ export function svmInstruction(core: Core, op: number): number {
   if ((core.i32[W_EFER]! & EFER_SVME) === 0 || (core.i32[W_CR0]! & CR0_PE) === 0) return core.ud();
   if (core.cpl() !== 0) return core.gp(0);
   const i4 = core.intercept4;
+  const usesBlock = op === SYS_VMRUN || op === SYS_VMLOAD || op === SYS_VMSAVE;
+  if (usesBlock && !core.interceptBeforeVmcbCheck && !legalBlock(core)) return core.gp(0);
   switch (op) {
     case SYS_VMRUN:
       return (i4 & INTERCEPT_VMRUN) !== 0 ? core.exit(SVM_EXIT_VMRUN) : core.ud();
