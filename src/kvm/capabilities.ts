@@ -7,7 +7,8 @@ import { supportedMemAttributes } from './attributes.ts';
 import { DIRTY_GFN_BYTES, KVM_DIRTY_RING_MAX_ENTRIES } from './dirty/dirty-ring.ts';
 import { KVM_USER_MEM_SLOTS } from './memslots/memslot.ts';
 import type { KvmParams } from './params.ts';
-import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM, type VmState } from './vm-state.ts';
+import type { VmState } from './vm-state.ts';
+import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM } from './vm-type.ts';
 
 export const KVM_CAP_COALESCED_MMIO = 15;
 export const KVM_CAP_EXCEPTION_PAYLOAD = 164;

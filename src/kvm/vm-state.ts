@@ -18,10 +18,8 @@ import { VmStats } from './stats.ts';
 import { Trace } from './trace/events.ts';
 import type { VcpuState } from './vcpu-state.ts';
 import type { VendorOps } from './vendor-ops.ts';
+import { KVM_X86_DEFAULT_VM } from './vm-type.ts';
 import { VmX86 } from './x86/vm-x86.ts';
-
-export const KVM_X86_DEFAULT_VM = 0;
-export const KVM_X86_SW_PROTECTED_VM = 1;
 
 export class VmState {
   readonly trace = new Trace();

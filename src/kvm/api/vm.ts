@@ -1,7 +1,6 @@
 /** A virtual machine: the ioctls of a VM file descriptor. Every method throws KvmError, with EIO once KVM has declared the VM dead. */
 import { BackingFile } from '../../host/backing-file.ts';
 import { EIO } from '../../host/errno.ts';
-import { setMemoryAttributes } from '../attributes.ts';
 import { checkExtension } from '../capabilities.ts';
 import { clearDirtyLog, getDirtyLog } from '../dirty/dirty-bitmap.ts';
 import { dirtyRingsReset } from '../dirty/dirty-ring.ts';
@@ -11,6 +10,7 @@ import { registerCoalescedMmio, unregisterCoalescedMmio } from '../io-bus/coales
 import type { CoalescedEntry } from '../io-bus/coalesced-ring.ts';
 import { ioeventfd } from '../io-bus/ioeventfd.ts';
 import { type MemoryRegion, setUserMemoryRegion } from '../memslots/set-memory-region.ts';
+import { setMemoryAttributes } from '../set-memory-attributes.ts';
 import type { TraceEvent } from '../trace/events.ts';
 import { createVcpu, destroyVm } from '../vm-lifecycle.ts';
 import { setIdentityMapAddr, setNrMmuPages, setTssAddr } from '../vm-settings.ts';

@@ -10,7 +10,7 @@ import { RIP } from '../../arch/registers.ts';
 import { EFAULT, EIO } from '../../host/errno.ts';
 import { memIsPrivate } from '../attributes.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { KVM_X86_SW_PROTECTED_VM } from '../vm-state.ts';
+import { KVM_X86_SW_PROTECTED_VM } from '../vm-type.ts';
 import { EMULTYPE_ALLOW_RETRY_PF, EMULTYPE_PF } from '../x86/emul-type.ts';
 import { emulateInstruction } from '../x86/emulate-instruction.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';

@@ -1,10 +1,10 @@
 import { describe, expect, it } from 'vitest';
-import { setMemoryAttributes } from '../attributes.ts';
 import { type GuestMemfdFile, gmemCreate } from '../guest-memfd/guest-memfd.ts';
 import { KVM_EXIT_MEMORY_FAULT } from '../kvm-run.ts';
 import { KVM_MEM_GUEST_MEMFD } from '../memslots/memslots.ts';
 import { setUserMemoryRegion } from '../memslots/set-memory-region.ts';
-import { KVM_X86_SW_PROTECTED_VM } from '../vm-state.ts';
+import { setMemoryAttributes } from '../set-memory-attributes.ts';
+import { KVM_X86_SW_PROTECTED_VM } from '../vm-type.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';
 import { READ, TestMmu, WRITE } from './mmu.testing.ts';
 import { RET_PF_EMULATE, RET_PF_FIXED } from './ret-pf.ts';

@@ -1,0 +1,5 @@
+/** Types of VM that KVM_CREATE_VM knows (@kvm uapi/asm/kvm.h). */
+
+export const KVM_X86_DEFAULT_VM = 0;
+/** Memory can be private; SMM and shadow paging cannot be had. */
+export const KVM_X86_SW_PROTECTED_VM = 1;
