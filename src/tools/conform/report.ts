@@ -16,7 +16,7 @@ export function scenarioLines(r: ScenarioResult, paint: Paint, verbose = false):
   if (r.status === 'unsupported') return [`${paint.yellow('----')}  ${r.path}: ${r.cause}`, ...question];
   const d = r.firstDifference;
   if (d === undefined) {
-    const stack = (r.stack ?? '').split('\n').slice(1, 6);
+    const stack = verbose ? (r.stack ?? '').split('\n').slice(1, 8) : [];
     return [`${paint.red('FAIL')}  ${r.path}: ${r.cause}`, ...stack.map((line) => paint.dim(`    ${line}`))];
   }
   const contract = r.contract ? ' (contract holds)' : '';
