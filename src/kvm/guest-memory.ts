@@ -2,7 +2,7 @@
  * KVM's own reads and writes of guest memory, through the host's addresses (@kvm kvm_main.c kvm_read_guest_page). 0 or -EFAULT; a page
  * that fails leaves the pages before it done. Private memory is out of reach: what is read is the shared memory behind the slot.
  */
-import { EAGAIN, EFAULT } from '../host/errno.ts';
+import { EFAULT } from '../host/errno.ts';
 import { markPageDirtyInSlot } from './dirty/mark-dirty.ts';
 import { gfnToHva } from './memslots/hva.ts';
 import type { Memslot } from './memslots/memslot.ts';
@@ -112,45 +112,6 @@ export function readGuestAtomic(vcpu: VcpuState, gpa: number, buf: Uint8Array, o
   const hva = gfnToHva(vcpuGfnToMemslot(vcpu, gfn), gfn, false);
   if (hva < 0) return -EFAULT;
   return vcpu.vm.mm.readInatomic(hva + (gpa - gfn * 4096), buf, off, len) === 0 ? 0 : -EFAULT;
-}
-
-/** Fills a range with zeros, outside of any vCPU. @kvm kvm_clear_guest */
-export function clearGuest(vm: VmState, gpa: number, len: number): number {
-  const zeros = new Uint8Array(4096);
-  for (let done = 0; done < len; ) {
-    const gfn = gfnOf(gpa + done);
-    const inPage = gpa + done - gfn * 4096;
-    const count = Math.min(len - done, 4096 - inPage);
-    const r = writeGuestPage(vm, null, 0, gfn, inPage, zeros, 0, count);
-    if (r < 0) return r;
-    done += count;
-  }
-  return 0;
-}
-
-/**
- * Compare-and-exchange of 4 or 8 bytes (naturally aligned) at a host address of the process.
- * @returns 0 exchanged, 1 the value was another, -EFAULT the page cannot be written, -EAGAIN the task would sleep
- * @kvm uaccess.h __try_cmpxchg_user
- */
-export function cmpxchgUser(
-  vm: VmState,
-  hva: number,
-  size: 4 | 8,
-  oldLo: number,
-  oldHi: number,
-  newLo: number,
-  newHi: number,
-): number {
-  const pfn = vm.mm.userPage(hva, true);
-  if (pfn < 0) return pfn === -EAGAIN ? -EAGAIN : -EFAULT;
-  const words = vm.memory.i32;
-  const at = (pfn << 10) | ((hva % 4096) >>> 2);
-  if (words[at] !== oldLo || (size === 8 && words[at + 1] !== oldHi)) return 1;
-  vm.memory.noteWrite(pfn);
-  words[at] = newLo;
-  if (size === 8) words[at + 1] = newHi;
-  return 0;
 }
 
 /**

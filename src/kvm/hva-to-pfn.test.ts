@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { EFAULT } from '../host/errno.ts';
 import { PROT_READ } from '../host/vma.ts';
-import { cmpxchgUser, readGuest, readGuestAtomic, writeGuest } from './guest-memory.ts';
+import { cmpxchgGuestUser, readGuest, readGuestAtomic, writeGuest } from './guest-memory.ts';
 import { gfnToPfn, gfnToPfnMemslot, PFN_MODE_ASYNC, PFN_MODE_NORMAL, PfnLookup } from './hva-to-pfn.ts';
 import { KVM_HVA_ERR_RO_BAD } from './memslots/hva.ts';
 import { gfnToMemslot } from './memslots/memslots.ts';
@@ -86,13 +86,15 @@ describe('guest memory', () => {
 
   it('compare and exchange', () => {
     const { vm, at } = setUp();
-    expect(cmpxchgUser(vm, at + 8, 8, 0, 0, 5, 6)).toBe(0);
-    expect(cmpxchgUser(vm, at + 8, 8, 5, 0, 7, 8)).toBe(1);
-    expect(cmpxchgUser(vm, at + 12, 4, 6, 0, 9, 0)).toBe(0);
-    const back = new Uint8Array(8);
+    const exchange = (hva: number, old: number[], next: number[]) =>
+      cmpxchgGuestUser(vm, hva, old.length, Uint8Array.from(old), 0, Uint8Array.from(next), 0);
+    expect(exchange(at + 9, [0, 0], [5, 6])).toBe(0);
+    expect(exchange(at + 9, [5, 0], [7, 8])).toBe(1);
+    expect(exchange(at + 10, [6], [9])).toBe(0);
+    const back = new Uint8Array(4);
     vm.mm.read(at + 8, back);
-    expect([...new Uint32Array(back.buffer)]).toEqual([5, 9]);
-    expect(cmpxchgUser(vm, 0x1000, 4, 0, 0, 1, 0)).toBe(-EFAULT);
+    expect([...back]).toEqual([0, 5, 9, 0]);
+    expect(exchange(0x1000, [0], [1])).toBe(-EFAULT);
   });
 });
 

@@ -5,7 +5,7 @@
  */
 import type { MmuNotifier } from '../host/mmu-notifier.ts';
 import { LOCK_MMU_WRITE } from './locks.ts';
-import { KVM_MEMSLOT_INVALID, type Memslot } from './memslots/memslot.ts';
+import type { Memslot } from './memslots/memslot.ts';
 import { ageGfn, testAgeGfn, unmapGfnRange } from './mmu/notifier-handlers.ts';
 import { archFlushShadowAll } from './mmu/slot-hooks.ts';
 import { flushRemoteTlbs } from './mmu/tlb-flush.ts';
@@ -178,11 +178,6 @@ function handleHvaRange(vm: VmState, range: HvaRange): { ret: boolean; foundMems
 function slotsByHva(slots: readonly Memslot[], start: number, end: number): Memslot[] {
   const hit = slots.filter((s) => s.userspaceAddr < end && s.userspaceAddr + s.npages * 4096 > start);
   return hit.length < 2 ? hit : hit.sort((a, b) => a.userspaceAddr - b.userspaceAddr);
-}
-
-/** A slot that KVM is deleting or moving. */
-export function memslotIsInvalid(slot: Memslot): boolean {
-  return (slot.flags & KVM_MEMSLOT_INVALID) !== 0;
 }
 
 /** What the VM registers on its process's address space (@kvm kvm_mmu_notifier_ops). */

@@ -8,11 +8,6 @@ export const KVM_HVA_ERR_BAD = -1;
 /** A write through a read-only slot. */
 export const KVM_HVA_ERR_RO_BAD = -2;
 
-/** @kvm kvm_is_error_hva */
-export function isErrorHva(hva: number): boolean {
-  return hva < 0;
-}
-
 /** Address of `gfn`'s page, or a KVM_HVA_ERR_* value. @kvm __gfn_to_hva_many. HOT */
 export function gfnToHva(slot: Memslot | null, gfn: number, write: boolean): number {
   if (slot === null || (slot.flags & KVM_MEMSLOT_INVALID) !== 0) return KVM_HVA_ERR_BAD;
