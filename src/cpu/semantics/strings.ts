@@ -128,7 +128,7 @@ export function stringHandler(f: FunctionBuilder, s: Support, kind: StringKind, 
     });
   };
 
-  if (source !== undefined) reach(source);
+  if (source !== undefined && kind !== 'cmps') reach(source);
   if (kind === 'lods') {
     iterate(() => {
       f.do(value.set(loadSigned(size, source!.pointer.get)));
@@ -173,15 +173,25 @@ export function stringHandler(f: FunctionBuilder, s: Support, kind: StringKind, 
     );
   } else {
     // CMPS and SCAS stop at the first pair that their prefix does not like.
-    const left0 = f.i64(kind === 'scas' ? gprSigned(RAX, size) : loadSigned(size, source!.pointer.get));
-    reach(target!);
+    const left0 = f.i64();
     const right = f.i64();
+    reach(target!);
+    if (source === undefined) f.do(left0.set(gprSigned(RAX, size)));
+    else {
+      // The second operand is read first, and taken before the first is translated, which may use SCRATCH.
+      f.do(right.set(loadSigned(size, target!.pointer.get)));
+      reach(source);
+      f.do(left0.set(loadSigned(size, source.pointer.get)));
+    }
     iterate((stop) => {
-      if (source !== undefined) {
-        f.if(i64.gtU(done.get, i64.const(1)), () => f.do(left0.set(loadSigned(size, source.pointer.get))));
+      if (source === undefined) f.do(right.set(loadSigned(size, target!.pointer.get)));
+      else {
+        f.if(i64.gtU(done.get, i64.const(1)), () => {
+          f.do(left0.set(loadSigned(size, source.pointer.get)));
+          f.do(right.set(loadSigned(size, target!.pointer.get)));
+        });
         move(source);
       }
-      f.do(right.set(loadSigned(size, target!.pointer.get)));
       move(target!);
       const equal = i64.eq(left0.get, right.get);
       stop(i32.eq(equal, i32.ne(i32.and(prefixes.get, i32.const(RECORD_HAS_REPNE)), i32.const(0))));
