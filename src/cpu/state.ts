@@ -100,6 +100,13 @@ export const XMM_SIZE = 32;
 export const STATE_END = STATE_BASE + 0x800;
 
 /**
+ * Translations of the frames that hold the guest's page tables (nested paging), of 16 bytes: guest frame (-1: none), host frame. They
+ * live and die with the TLB. Direct-mapped by the low bits of the frame.
+ */
+export const TABLE_CACHE = STATE_BASE + 0x1000;
+export const TABLE_CACHE_ENTRIES = 16;
+
+/**
  * The TLB that generated code looks into: three MMU contexts (see MMU_INDEX_AT) of 1024 direct-mapped entries, indexed by bits
  * 21:12 of the linear address. A tag is the linear address of the page (low 12 bits 0) and never matches when it is TLB_NO_TAG.
  * The page is usable at once: all permissions are resolved, accessed and dirty bits set. A write tag is withheld for a page that

@@ -15,9 +15,11 @@ import {
   EFER_NX,
 } from '../../arch/registers.ts';
 import { PhysicalMemory } from '../../host/physical-memory.ts';
+import type { HardwareProfile } from '../profile.ts';
 import { hardwareProfile } from '../profiles/index.ts';
 import { ACCESS_FETCH, ACCESS_READ, ACCESS_WRITE } from '../state.ts';
 import { GuestWalker, WALK_NESTED_FAULT, WALK_OK, WALK_PAGE_FAULT } from './guest-walker.ts';
+import { TableCache } from './table-cache.ts';
 import { TLB_GLOBAL } from './tlb.ts';
 
 const tcg = hardwareProfile('qemu-tcg-epyc');
@@ -26,6 +28,9 @@ const ROOT = 0x3100000;
 const LEAF_PFN = 0x3800n;
 const memory = new PhysicalMemory(64 * 1024 * 1024);
 const BASE = CR0_PE | CR0_PG;
+
+const tables = new TableCache(memory);
+const makeWalker = (profile: HardwareProfile): GuestWalker => new GuestWalker(memory, profile, tables);
 
 beforeAll(() => memory.u8.fill(0, ROOT, ROOT + 0x100000));
 
@@ -101,7 +106,7 @@ describe('four and five levels against the specification', () => {
     it(`${levels} levels, leaf at ${leafLevel}: every permission, access and mode`, () => {
       let checked = 0;
       for (const profile of [tcg, silicon]) {
-        const walker = new GuestWalker(memory, profile);
+        const walker = makeWalker(profile);
         for (const wp of booleans)
           for (const smep of booleans)
             for (const smap of booleans)
@@ -144,7 +149,7 @@ describe('four and five levels against the specification', () => {
   }
 
   it('checks every reserved bit at every level', () => {
-    const walker = new GuestWalker(memory, silicon);
+    const walker = makeWalker(silicon);
     const s = { levels: 4, wp: true, smep: false, smap: false, nx: true, maxPhyAddr: 48, rsvdP: true };
     configure(walker, s);
     for (let at = 0; at < 4; at++) {
@@ -168,7 +173,7 @@ function flagsOf(bits: number): bigint {
 }
 
 describe('accessed and dirty bits', () => {
-  const walker = new GuestWalker(memory, tcg);
+  const walker = makeWalker(tcg);
   const s = { levels: 4, wp: true, smep: false, smap: false, nx: true, maxPhyAddr: 40, rsvdP: false };
   const entries = [P | W | U, P | W | U, P | W | U, P | W | U | (LEAF_PFN << 12n)];
   const flags = (i: number): bigint => memory.u64[(ROOT + i * 0x1000) / 8]! & 0x60n;
@@ -195,7 +200,7 @@ describe('accessed and dirty bits', () => {
 
 describe('protection keys', () => {
   it('refuse data accesses to user pages with PK, never fetches', () => {
-    const walker = new GuestWalker(memory, silicon);
+    const walker = makeWalker(silicon);
     for (let rights = 0; rights < 4; rights++) {
       for (const wp of booleans) {
         walker.configure(BASE | (wp ? CR0_WP : 0), ROOT, 0, CR4_PAE | CR4_PKE, EFER_LMA | EFER_NX, rights << 10);
@@ -217,7 +222,7 @@ describe('protection keys', () => {
 
 describe('32-bit paging and PAE', () => {
   it('walks two levels, 4 MiB pages and PSE-36', () => {
-    const walker = new GuestWalker(memory, tcg);
+    const walker = makeWalker(tcg);
     const i32 = memory.i32;
     walker.configure(BASE, ROOT, 0, CR4_PSE | CR4_PGE, 0, 0);
     i32[(ROOT + 4) >> 2] = (ROOT + 0x1000) | 7;
@@ -233,9 +238,6 @@ describe('32-bit paging and PAE', () => {
     expect(walker.walk(0x800000, 0, ACCESS_READ, 1)).toBe(WALK_PAGE_FAULT);
     expect(walker.error).toBe(0xc);
     i32[(ROOT + 12) >> 2] = 0x03402087; // physical bit 32
-    walker.nested = true;
-    walker.nestedWalker.rootPfn = 0;
-    walker.nested = false;
     expect(() => walker.walk(0xc00000, 0, ACCESS_READ, 1)).toThrow('frame 1061888');
     // Without NX a fetch is not told from a read.
     expect(walker.walk(0x1000000, 0, ACCESS_FETCH, 1)).toBe(WALK_PAGE_FAULT);
@@ -247,7 +249,7 @@ describe('32-bit paging and PAE', () => {
       [tcg, WALK_OK],
       [silicon, WALK_PAGE_FAULT],
     ] as const) {
-      const walker = new GuestWalker(memory, profile);
+      const walker = makeWalker(profile);
       const u64 = memory.u64;
       walker.configure(BASE, ROOT + 0x20, 0, CR4_PAE, EFER_NX, 0);
       u64[(ROOT + 0x20 + 8) / 8] = BigInt(ROOT + 0x1000) | 1n;
@@ -267,7 +269,7 @@ describe('32-bit paging and PAE', () => {
 
 describe('nested paging', () => {
   const NESTED = 0x3300000;
-  const walker = new GuestWalker(memory, silicon);
+  const walker = makeWalker(silicon);
   const entry = (gfn: number): number => (NESTED + 0x3000) / 8 + gfn;
 
   /** Guest frames 0 to 511 lie at host frames 0x3400 on. */
@@ -275,6 +277,7 @@ describe('nested paging', () => {
     memory.u8.fill(0, NESTED, NESTED + 0x4000);
     for (let i = 0; i < 3; i++) memory.u64[(NESTED + i * 0x1000) / 8] = BigInt(NESTED + (i + 1) * 0x1000) | 7n;
     for (let gfn = 0; gfn < 512; gfn++) memory.u64[entry(gfn)] = BigInt(0x3400000 + gfn * 0x1000) | 7n;
+    tables.flush();
     walker.nested = true;
     walker.nestedWalker.rootPfn = NESTED >> 12;
     for (let i = 0; i < 3; i++) memory.u64[(0x3410000 + i * 0x1000) / 8] = BigInt(0x11000 + i * 0x1000) | 7n;

@@ -54,6 +54,7 @@ import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
 import { ACCESS_FETCH, ACCESS_READ } from '../state.ts';
 import { NestedWalker } from './nested-walker.ts';
+import type { TableCache } from './table-cache.ts';
 import { TLB_GLOBAL, TLB_LARGE } from './tlb.ts';
 
 /** What a walk answers. */
@@ -70,6 +71,7 @@ export class GuestWalker {
   private readonly memory: PhysicalMemory;
   private readonly i32: Int32Array;
   private readonly profile: HardwareProfile;
+  private readonly tables: TableCache;
   /** High half of the physical address bits that the processor does not have. */
   readonly physHi: number;
 
@@ -106,8 +108,9 @@ export class GuestWalker {
   error = 0;
   errorHi = 0;
 
-  constructor(memory: PhysicalMemory, profile: HardwareProfile) {
+  constructor(memory: PhysicalMemory, profile: HardwareProfile, tables: TableCache) {
     this.memory = memory;
+    this.tables = tables;
     this.i32 = memory.i32;
     this.profile = profile;
     this.physHi = rsvdPhysHi(profile.maxPhyAddr);
@@ -296,8 +299,13 @@ export class GuestWalker {
   /** Index in 32-bit words of the entry at `offset` of the table in guest frame `gfn`; -1 for #NPF, NO_MEMORY. HOT */
   private entryWord(gfn: number, offset: number): number {
     if (!this.nested) return gfn < this.memory.frames ? (gfn << 10) | (offset >>> 2) : NO_MEMORY;
+    const known = this.tables.lookup(gfn);
+    if (known !== -1) return (known << 10) | (offset >>> 2);
     const npt = this.nestedWalker;
-    if (npt.walk(gfn, true, false)) return (npt.pfn << 10) | (offset >>> 2);
+    if (npt.walk(gfn, true, false)) {
+      this.tables.insert(gfn, npt.pfn);
+      return (npt.pfn << 10) | (offset >>> 2);
+    }
     this.error = npt.error | PFERR_USER | PFERR_WRITE;
     this.errorHi = PFERR_GUEST_PAGE_HI;
     this.gfn = gfn;

@@ -19,6 +19,7 @@ import {
   TLB_READ_TAG,
   TLB_WRITE_TAG,
 } from '../state.ts';
+import { TableCache } from './table-cache.ts';
 
 const BASE_WORD = TLB_BASE >> 2;
 const ENTRY_WORDS = TLB_ENTRY_SIZE >> 2;
@@ -50,12 +51,15 @@ export class Tlb {
   private readonly codeFrames: Uint8Array;
   private readonly writeFrames: Uint8Array;
   private hasLarge = false;
+  /** Translations of page-table frames, flushed together with the rest. */
+  readonly tables: TableCache;
   /** Counts flushes: whoever remembers a translation outside compares it. */
   generation = 0;
 
   constructor(memory: PhysicalMemory) {
     this.memory = memory;
     this.i32 = memory.i32;
+    this.tables = new TableCache(memory);
     this.codeFrames = new Uint8Array(memory.frames);
     this.writeFrames = new Uint8Array(memory.frames);
     this.wipe();
@@ -67,6 +71,7 @@ export class Tlb {
     this.listed.fill(0);
     this.usedCount = 0;
     this.hasLarge = false;
+    this.tables.flush();
     this.generation++;
   }
 
@@ -78,6 +83,7 @@ export class Tlb {
     this.codeFrames.fill(1);
     this.writeFrames.fill(1);
     this.hasLarge = true;
+    this.tables.adopt();
     this.generation++;
   }
 
@@ -173,6 +179,7 @@ export class Tlb {
     }
     this.usedCount = 0;
     this.hasLarge = false;
+    this.tables.flush();
     this.generation++;
   }
 

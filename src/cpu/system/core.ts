@@ -114,7 +114,7 @@ export class Core {
     this.interceptBeforeVmcbCheck = svmFeature(profile, SVME_ADDRESS_CHECK);
     this.cr4Known = cr4Known(profile);
     this.tlb = new Tlb(memory);
-    this.walker = new GuestWalker(memory, profile);
+    this.walker = new GuestWalker(memory, profile, this.tlb.tables);
     this.stack = new Stack(this);
   }
 
