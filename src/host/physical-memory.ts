@@ -41,6 +41,14 @@ export class PhysicalMemory {
     this.watch = new Uint8Array(this.frames);
   }
 
+  /**
+   * Touches every frame once, contents unchanged, so that the operating system underneath has given it real memory. What is measured
+   * afterwards is this machine, not the first touch of the memory that it is made of.
+   */
+  commit(): void {
+    for (let word = 0; word < this.i32.length; word += PAGE_SIZE / 4) Atomics.or(this.i32, word, 0);
+  }
+
   /** Installs the processor's handler for writes to frames with translated code. */
   setWatchedWrite(handler: WatchedWrite): void {
     this.onWatchedWrite = handler;

@@ -1,5 +1,5 @@
 /** Pages that hardware wants next to each other: permission maps. */
-import type { PageAllocator } from '../../host/page-allocator.ts';
+import { FRAMES_2M, type PageAllocator } from '../../host/page-allocator.ts';
 
 const ATTEMPT = 64;
 
@@ -17,7 +17,16 @@ export function allocContiguous(pages: PageAllocator, count: number): number {
     }
   }
   for (const pfn of got) if (found < 0 || pfn < found || pfn >= found + count) pages.freePage(pfn);
-  return found;
+  return found >= 0 ? found : firstOfHuge(pages, count);
+}
+
+/** When the free small pages lie scattered: the first `count` frames of a huge folio, the rest given back. */
+function firstOfHuge(pages: PageAllocator, count: number): number {
+  const pfn = pages.allocHuge();
+  if (pfn < 0) return -1;
+  pages.splitHuge(pfn);
+  freeContiguous(pages, pfn + count, FRAMES_2M - count);
+  return pfn;
 }
 
 /** Gives `count` frames from `pfn` on back. */
