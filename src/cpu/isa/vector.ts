@@ -16,7 +16,7 @@ import {
 } from '../semantics/fpu-state.ts'; // prettier-ignore
 import type { MachineEmitter } from '../semantics/machine-context.ts';
 import * as V from '../semantics/vector.ts';
-import { fild, fld, fld1, fld80, fldz, fst, fstp80 } from '../semantics/x87.ts';
+import { fild, fist, fld, fld1, fld80, fldz, fst, fstp80 } from '../semantics/x87.ts';
 import { type EncodingTable, hex } from './rows.ts';
 
 export function vectorEncodings({ op }: EncodingTable): void {
@@ -197,6 +197,17 @@ export function vectorEncodings({ op }: EncodingTable): void {
   op('DD /3', 'FSTP', 'Mq', fst(8, true));
   op('DF /0', 'FILD', 'Mw', fild(2));
   op('DF /5', 'FILD', 'Mq', fild(8));
+  for (const [opcode, size, bytes] of [
+    ['DF', 'w', 2],
+    ['DB', 'd', 4],
+  ] as const) {
+    // prettier-ignore
+    op(`${opcode} /1`, 'FISTTP', `M${size}`, fist(bytes, true, true));
+    op(`${opcode} /2`, 'FIST', `M${size}`, fist(bytes, false));
+    op(`${opcode} /3`, 'FISTP', `M${size}`, fist(bytes, true));
+  }
+  op('DD /1', 'FISTTP', 'Mq', fist(8, true, true));
+  op('DF /7', 'FISTP', 'Mq', fist(8, true));
   op('NP 0F AE /0', 'FXSAVE', 'Mv', fxsave);
   op('NP 0F AE /1', 'FXRSTOR', 'Mv', fxrstor);
   op('NP 0F AE /2', 'LDMXCSR', 'Md', ldmxcsr);

@@ -65,7 +65,7 @@ export function stateOf(seed: number): NativeState {
 
 /** Not comparable in a user process by themselves: stack, transfers, state images, and what needs special addresses. */
 const excluded =
-  /^(PUSH|POP|CALL|RET|J|LOOP|ENTER|LEAVE|FX|LDMXCSR|STMXCSR|FN|FLD|FST|FILD|MASKMOV|EMMS|XLATB|BOUND|WAIT|STD|PREFETCH|MOVNT|NOP|CMPXCHG8B)/;
+  /^(PUSH|POP|CALL|RET|J|LOOP|ENTER|LEAVE|FX|LDMXCSR|STMXCSR|FN|FLD|FST|FI|MASKMOV|EMMS|XLATB|BOUND|WAIT|STD|PREFETCH|MOVNT|NOP|CMPXCHG8B)/;
 export const isComparable = (row: Encoding): boolean =>
   row.meaning.kind === 'emit' &&
   (!excluded.test(row.mnemonic) || row.mnemonic === 'POPCNT') &&

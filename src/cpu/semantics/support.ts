@@ -37,6 +37,7 @@ import {
   SEG_BASE,
   SEG_LIMIT,
   SEG_SIZE,
+  SEGMENTS_UNCHECKED_AT,
   STATUS_EXCEPTION,
   STATUS_OK,
   STATUS_RELOAD,
@@ -253,7 +254,8 @@ export function defineSupport(m: ModuleBuilder): Support {
       i32.eq(i32.and(attr.get, i32.const(VMCB_ATTR_P | 0xe)), i32.const(VMCB_ATTR_P | 2)),
       i32.eq(segmentField(segment.get, SEG_LIMIT), i32.const(-1)),
     );
-    f.if(flat, () => f.return(i64.and(i64.add(at.get, base), i64.const(0xffffffff))));
+    const unchecked = i32.or(flat, state32(SEGMENTS_UNCHECKED_AT));
+    f.if(unchecked, () => f.return(i64.and(i64.add(at.get, base), i64.const(0xffffffff))));
     const bad = f.i32(i32.eqz(i32.and(attr.get, i32.const(VMCB_ATTR_P))));
     const has = (bits: number): I32 => i32.and(attr.get, i32.const(bits));
     const isProtected = i32.and(

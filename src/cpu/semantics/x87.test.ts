@@ -2,7 +2,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { RBX } from '../../arch/registers.ts';
 import { FlatMachine } from '../interpreter/flat-machine.ts';
-import { FPU_SW_AT, FPU_TAG_AT, STATUS_BUDGET } from '../state.ts';
+import { FPU_CW_AT, FPU_SW_AT, FPU_TAG_AT, STATUS_BUDGET } from '../state.ts';
 
 const CODE = 0x10000;
 const DATA = 0x20000;
@@ -62,4 +62,27 @@ test('loads and stores move the top and mark registers in use', () => {
   machine.run(1);
   expect([(i32[FPU_SW_AT >> 2]! >> 11) & 7, i32[FPU_TAG_AT >> 2]]).toEqual([7, 0x80]);
   expect([...machine.bytes(DATA, 4)]).toEqual([0, 0, 0x80, 0x3f]);
+});
+
+test('a double stored as an integer is rounded as the control word says', () => {
+  fc.assert(
+    fc.property(fc.double({ min: -70000, max: 70000, noNaN: true }), fc.constantFrom(0, 1, 2, 3), (x, rounding) => {
+      machine.memory.i32[FPU_CW_AT >> 2] = 0x37f | (rounding << 10);
+      const data = bytesOf((v) => v.setFloat64(0, x, true));
+      const nearest = Math.abs(x % 1) === 0.5 ? 2 * Math.round(x / 2) : Math.round(x);
+      const want = [nearest, Math.floor(x), Math.ceil(x), Math.trunc(x)][rounding]! + 0;
+      // fld qword [rbx]; fistp qword [rbx+16], then the same with dword and word.
+      expect(Number(run([0xdd, 0x03, 0xdf, 0x7b, 16], data).getBigInt64(0, true))).toBe(want);
+      expect(run([0xdd, 0x03, 0xdb, 0x5b, 16], data).getInt32(0, true)).toBe(want);
+      const fits = want >= -32768 && want <= 32767;
+      expect(run([0xdd, 0x03, 0xdf, 0x5b, 16], data).getInt16(0, true)).toBe(fits ? want : -32768);
+    }),
+    { numRuns: 1000 },
+  );
+  expect(
+    run(
+      [0xdd, 0x03, 0xdf, 0x7b, 16],
+      bytesOf((v) => v.setFloat64(0, -(2 ** 63), true)),
+    ).getBigInt64(0, true),
+  ).toBe(-(2n ** 63n));
 });

@@ -4,8 +4,8 @@
  */
 import { NM_VECTOR } from '../../arch/exceptions.ts';
 import { CR0_EM, CR0_TS } from '../../arch/registers.ts';
-import { ACCESS_READ, ACCESS_WRITE, CR0_AT, FPU_REGS, FPU_SW_AT, FPU_TAG_AT } from '../state.ts';
-import { type I32, type I64, i32, i64, loadSigned, memoryCopy } from '../wasm/code.ts';
+import { ACCESS_READ, ACCESS_WRITE, CR0_AT, FPU_CW_AT, FPU_REGS, FPU_SW_AT, FPU_TAG_AT } from '../state.ts';
+import { type I32, type I64, i32, i64, loadSigned, memoryCopy, storeSized } from '../wasm/code.ts';
 import type { Local64 } from '../wasm/function.ts';
 import type { MachineContext, MachineEmitter } from './machine-context.ts';
 import { setState32, setState64, state32, state64 } from './state-access.ts';
@@ -154,3 +154,53 @@ export const fstp80: MachineEmitter = (c) => {
   c.finish();
   pop(c);
 };
+
+/** FIST, FISTP of 2, 4, 8 bytes in the rounding mode of the control word, FISTTP towards zero; what does not fit gives the lowest integer. */
+export const fist =
+  (bytes: 2 | 4 | 8, pops: boolean, truncates = false): MachineEmitter =>
+  (c) => {
+    const { f } = c;
+    requireX87(c);
+    const word = f.i64(i64.and(state64(FPU_REGS + 8), i64.const(0xffff)));
+    const significand = f.i64(state64(FPU_REGS));
+    const negative = f.i32(i32.wrap(i64.shrU(word.get, i64.const(15))));
+    const drop = f.i64(i64.sub(i64.const(BIAS + 63), i64.and(word.get, i64.const(EXPONENT))));
+    const whole = f.i64(i64.const(0));
+    /** What is dropped, as a fraction of 2^64. */
+    const rest = f.i64(i64.extendU(i64.ne(significand.get, i64.const(0))));
+    const outOfRange = f.i32(i64.ltS(drop.get, i64.const(0)));
+    f.if(i64.eqz(drop.get), () => f.do(whole.set(significand.get), rest.set(i64.const(0))));
+    f.if(i32.and(i64.gtS(drop.get, i64.const(0)), i64.leS(drop.get, i64.const(64))), () => {
+      const less = i64.sub(drop.get, i64.const(1));
+      f.do(whole.set(i64.shrU(i64.shrU(significand.get, less), i64.const(1))));
+      f.do(rest.set(i64.shl(significand.get, i64.sub(i64.const(64), drop.get))));
+    });
+    if (!truncates) {
+      const half = i64.const(-(2 ** 63));
+      const inexact = i64.ne(rest.get, i64.const(0));
+      const odd = i32.wrap(i64.and(whole.get, i64.const(1)));
+      const up = f.i32();
+      f.switch(
+        i32.and(i32.shrU(state32(FPU_CW_AT), i32.const(10)), i32.const(3)),
+        [
+          () => f.do(up.set(i32.or(i64.gtU(rest.get, half), i32.and(i64.eq(rest.get, half), odd)))),
+          () => f.do(up.set(i32.and(inexact, negative.get))),
+          () => f.do(up.set(i32.and(inexact, i32.eqz(negative.get)))),
+        ],
+        () => f.do(up.set(i32.const(0))),
+      );
+      f.do(whole.set(i64.add(whole.get, i64.extendU(up.get))));
+    }
+    const limit = i64.add(i64.const(-(2 ** 63)), i64.extendU(negative.get));
+    const most = i64.sub(
+      bytes === 8 ? limit : i64.add(i64.const(2 ** (bytes * 8 - 1)), i64.extendU(negative.get)),
+      i64.const(1),
+    );
+    f.do(outOfRange.set(i32.or(outOfRange.get, i64.gtU(whole.get, most))));
+    const value = i64.select(negative.get, i64.sub(i64.const(0), whole.get), whole.get);
+    const out = f.i64(i64.select(outOfRange.get, i64.const(-(2 ** (bytes * 8 - 1))), value));
+    const at = c.pointer(bytes, ACCESS_WRITE);
+    c.do(storeSized(bytes, at.get, 0, out.get));
+    c.finish();
+    if (pops) pop(c);
+  };
