@@ -13,6 +13,7 @@ import {
   INSNS_AT,
   MXCSR_AT,
   PAT_AT,
+  SEGMENTS_UNCHECKED_AT,
   STATE_BASE,
   STATE_END,
   TLB_END,
@@ -66,6 +67,7 @@ export class Processor {
     i32[FPU_CW_AT >> 2] = 0x37f;
     i32[MXCSR_AT >> 2] = 0x1f80;
     i32[XCR0_AT >> 2] = 1;
+    i32[SEGMENTS_UNCHECKED_AT >> 2] = this.profile.segmentChecks ? 0 : 1;
     i32[PAT_AT >> 2] = PAT_RESET_LO;
     i32[(PAT_AT >> 2) + 1] = PAT_RESET_HI;
   }

@@ -29,6 +29,8 @@ export interface HardwareProfile {
   readonly rmwFaultsAsRead: boolean;
   /** A TSS that is marked busy has no I/O permission map: what QEMU makes of the type that VMRUN loads. */
   readonly busyTssHasNoIoMap: boolean;
+  /** Outside 64-bit mode a data access is checked against its segment: limit, type, null. QEMU adds the base and no more. */
+  readonly segmentChecks: boolean;
   /** EXITINFO1 of an IOIO exit tells the address size of a string instruction. */
   readonly ioAddressSize: boolean;
   /** CLFLUSH and PREFETCH translate their address and can fault in nested paging. */

@@ -51,6 +51,8 @@ export const CODE_MODE_AT = STATE_BASE + 0x260; // u32
 export const MMU_INDEX_AT = STATE_BASE + 0x264; // u32
 /** Non-zero for one instruction after STI or a load of SS. */
 export const INT_SHADOW_AT = STATE_BASE + 0x268; // u32
+/** Non-zero: segment limits and types are not checked on data accesses (HardwareProfile.segmentChecks). */
+export const SEGMENTS_UNCHECKED_AT = STATE_BASE + 0x26c; // u32
 /** RIP at which RFLAGS.RF is still meant: past it the flag is off. u64. */
 export const RF_RIP_AT = STATE_BASE + 0x278;
 export const DR_AT = STATE_BASE + 0x280; // DR0..DR7, u64 each

@@ -22,6 +22,7 @@ export const qemuTcgEpyc: HardwareProfile = {
   int3AsInterrupt: true,
   rmwFaultsAsRead: true,
   busyTssHasNoIoMap: true,
+  segmentChecks: false,
   ioAddressSize: false,
   cacheHintsFault: false,
   gbPages: true,

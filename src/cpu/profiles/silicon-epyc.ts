@@ -19,6 +19,7 @@ export const siliconEpyc: HardwareProfile = {
   int3AsInterrupt: false,
   rmwFaultsAsRead: false,
   busyTssHasNoIoMap: false,
+  segmentChecks: true,
   ioAddressSize: true,
   cacheHintsFault: true,
   gbPages: true,

@@ -56,7 +56,7 @@ export function linear(core: Core, n: number, lo: number, hi: number, size: numb
     const allowed = store ? !code && (attributes & 2) !== 0 : !code || (attributes & 2) !== 0;
     core.addressLo = (i32[word]! + lo) | 0;
     core.addressHi = 0;
-    if (inside && usable && (allowed || !core.protectedMode())) return true;
+    if (!core.profile.segmentChecks || (inside && usable && (allowed || !core.protectedMode()))) return true;
   }
   core.status = n === SS ? core.ss(0) : core.gp(0);
   return false;

@@ -94,6 +94,7 @@ export class Stack {
       core.status = core.ss(0);
       return false;
     }
+    if (!core.profile.segmentChecks) return true;
     const start = this.width === 16 ? this.lo & 0xffff : this.lo >>> 0;
     const last = start + size - 1;
     const expandDown = (this.attributes & 0x1c) === 0x14;
