@@ -1,6 +1,7 @@
-import { DecoderOptions, Decoder as Iced, Mnemonic } from 'iced-x86';
+import { DecoderOptions, Decoder as Iced, type Instruction, Mnemonic, OpKind, Register } from 'iced-x86';
 import { expect, test } from 'vitest';
 import { DECODE_OK, Decoder } from './decoder.ts';
+import { BASE_RIP, RECORD_HAS_MEMORY, REGISTER_NONE } from './record.ts';
 
 /** iced-x86's names where they differ by operand size or are aliases. */
 const families: Readonly<Record<string, readonly string[]>> = {
@@ -87,6 +88,42 @@ function candidates(next: () => number): Uint8Array {
   return bytes;
 }
 
+/** A register of iced-x86 as the byte offset that records hold. */
+function offsetOf(register: Register): number {
+  if (register === Register.None) return REGISTER_NONE;
+  if (register === Register.RIP || register === Register.EIP) return BASE_RIP;
+  for (const first of [Register.AX, Register.EAX, Register.RAX]) {
+    if (register >= first && register < first + 16) return (register - first) * 8;
+  }
+  throw new Error(`register ${register}`);
+}
+
+/** What iced-x86 and the decoder think of the memory operand, in one form. */
+function addresses(d: Decoder, theirs: Instruction): readonly [string, string] {
+  const wide = d.addressSize === 8;
+  const mask = d.addressSize === 2 ? 0xffff : 0xffffffff;
+  const disp = wide
+    ? BigInt.asUintN(64, (BigInt(d.dispHi) << 32n) | BigInt(d.dispLo >>> 0))
+    : BigInt((d.dispLo & mask) >>> 0);
+  const scale = d.index === REGISTER_NONE ? 1 : 1 << d.scale;
+  // 64-bit mode ignores prefixes for the first four, which iced-x86 reports.
+  const segmentName = (n: number): string => (d.mode === 2 && n < 4 ? 'flat' : String(n));
+  const ours = [d.base, d.index, scale, disp, segmentName(d.segment)].join(' ');
+  const segments = [Register.ES, Register.CS, Register.SS, Register.DS, Register.FS, Register.GS];
+  const scaleTheirs = theirs.memoryIndex === Register.None ? 1 : theirs.memoryIndexScale;
+  const dispTheirs = BigInt.asUintN(d.addressSize * 8, theirs.memoryDisplacement);
+  return [
+    ours,
+    [
+      offsetOf(theirs.memoryBase),
+      offsetOf(theirs.memoryIndex),
+      scaleTheirs,
+      dispTheirs,
+      segmentName(segments.indexOf(theirs.memorySegment)),
+    ].join(' '),
+  ];
+}
+
 test.each([64, 32, 16])('%i-bit code decodes as iced-x86 does', (bits) => {
   const ours = new Decoder();
   const next = random(bits);
@@ -106,6 +143,19 @@ test.each([64, 32, 16])('%i-bit code decodes as iced-x86 does', (bits) => {
       const family = mnemonic === 'NOP' ? nops : (families[mnemonic] ?? [mnemonic]);
       if (ours.length !== instruction.length || !family.includes(name)) {
         wrong.set(`${mnemonic} ${name}`, `${hex}: ${mnemonic} ${ours.length}, iced ${name} ${instruction.length}`);
+      } else {
+        const named = ours.row!.hasModrm && (ours.flags & RECORD_HAS_MEMORY) !== 0 && !ours.row!.options.has('rdi');
+        const hasMemory = [0, 1, 2].some((i) => i < instruction.opCount && instruction.opKind(i) === OpKind.Memory);
+        if (named && hasMemory) {
+          const [a, b] = addresses(ours, instruction);
+          if (a !== b) wrong.set(`address ${mnemonic}`, `${hex}: ${mnemonic} [${a}], iced [${b}]`);
+        }
+        if (ours.row!.operands[0]?.place === 'rel') {
+          const target = BigInt.asUintN(ours.operandSize * 8, (BigInt(ours.immHi) << 32n) | BigInt(ours.immLo >>> 0));
+          if (target !== instruction.nearBranchTarget) {
+            wrong.set(`target ${mnemonic}`, `${hex}: ${mnemonic} ${target}, iced ${instruction.nearBranchTarget}`);
+          }
+        }
       }
     } else {
       invalid++;
