@@ -75,14 +75,22 @@ export class Tlb {
     this.generation++;
   }
 
-  /** Takes over slots that a restore wrote: they count as used. */
+  /** Takes over what a restore wrote. */
   adopt(): void {
-    this.listed.fill(1);
-    this.usedCount = SLOTS;
-    for (let i = 0; i < SLOTS; i++) this.used[i] = BASE_WORD + i * ENTRY_WORDS;
-    this.codeFrames.fill(1);
-    this.writeFrames.fill(1);
+    const i32 = this.i32;
+    this.usedCount = 0;
     this.hasLarge = true;
+    for (let i = 0; i < SLOTS; i++) {
+      const word = BASE_WORD + i * ENTRY_WORDS;
+      const filled =
+        i32[word + READ] !== TLB_NO_TAG || i32[word + WRITE] !== TLB_NO_TAG || i32[word + CODE] !== TLB_NO_TAG;
+      this.listed[i] = filled ? 1 : 0;
+      if (!filled) continue;
+      this.used[this.usedCount++] = word;
+      const pfn = i32[word + PAGE]! >>> 12;
+      this.codeFrames[pfn] = 1;
+      this.writeFrames[pfn] = 1;
+    }
     this.tables.adopt();
     this.generation++;
   }

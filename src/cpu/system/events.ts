@@ -8,6 +8,8 @@ import {
   DF_VECTOR,
   exceptionClass,
   hasErrorCode,
+  NMI_VECTOR,
+  NMI_VECTOR,
   OF_VECTOR,
   PF_VECTOR,
 } from '../../arch/exceptions.ts';
@@ -15,6 +17,8 @@ import {
   SVM_EVTINJ_TYPE_EXEPT,
   SVM_EVTINJ_TYPE_INTR,
   SVM_EVTINJ_TYPE_MASK,
+  SVM_EVTINJ_TYPE_NMI,
+  SVM_EVTINJ_TYPE_NMI,
   SVM_EVTINJ_TYPE_SOFT,
   SVM_EVTINJ_VALID,
   SVM_EVTINJ_VALID_ERR,
@@ -148,7 +152,8 @@ export class Events {
     const core = this.core;
     const event = this.event;
     const type = injection & SVM_EVTINJ_TYPE_MASK;
-    event.vector = injection & SVM_EVTINJ_VEC_MASK;
+    // An NMI is vector 2 whatever the field says (@apm 15.20).
+    event.vector = type === SVM_EVTINJ_TYPE_NMI ? NMI_VECTOR : injection & SVM_EVTINJ_VEC_MASK;
     event.software = type === SVM_EVTINJ_TYPE_SOFT;
     event.hasError = (injection & SVM_EVTINJ_VALID_ERR) !== 0 && hasErrorCode(event.vector);
     event.error = error;
