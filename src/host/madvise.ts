@@ -1,4 +1,5 @@
 /** madvise: what a process tells the kernel about its memory. @kvm madvise.c */
+import { collapseRange } from './collapse.ts';
 import { EACCES, EFAULT, EHWPOISON, EINVAL, ENOMEM } from './errno.ts';
 import { FOLL_WRITE, type GupResult, getUserPages } from './gup.ts';
 import { changeVmas, checkRange } from './mapping.ts';
@@ -23,17 +24,21 @@ import { memoryFailure, pageOut, softOffline } from './reclaim.ts';
 import { PROT_WRITE, type Vma } from './vma.ts';
 import { releaseEntry, splitHugePmd, zapPageRangeSingle } from './zap.ts';
 
-export type Advice =
-  | 'dontneed'
-  | 'free'
-  | 'remove'
-  | 'hugepage'
-  | 'nohugepage'
-  | 'populate_read'
-  | 'populate_write'
-  | 'pageout'
-  | 'hwpoison'
-  | 'soft_offline';
+/** What can be advised. */
+export const advices = [
+  'dontneed',
+  'free',
+  'remove',
+  'collapse',
+  'hugepage',
+  'nohugepage',
+  'populate_read',
+  'populate_write',
+  'pageout',
+  'hwpoison',
+  'soft_offline',
+] as const;
+export type Advice = (typeof advices)[number];
 
 const scratch: GupResult = { pfn: 0, writable: false };
 
@@ -70,7 +75,7 @@ function adviseOne(
   vma: Vma,
   start: number,
   end: number,
-  advice: 'dontneed' | 'free' | 'remove' | 'pageout',
+  advice: 'dontneed' | 'free' | 'remove' | 'collapse' | 'pageout',
 ): number {
   if (vma.pfnmap) return -EINVAL;
   switch (advice) {
@@ -89,6 +94,8 @@ function adviseOne(
       if (vma.file === null) return -EINVAL;
       if (!vma.shared || (vma.prot & PROT_WRITE) === 0) return -EACCES;
       return vma.file.punchHole(vma.offsetOf(start), end - start);
+    case 'collapse':
+      return collapseRange(mm, vma, start, end);
     case 'pageout':
       if (vma.hugetlbLevel > 1) return -EINVAL;
       pageOut(mm, vma, start, end);

@@ -63,6 +63,7 @@ const step: fc.Arbitrary<Step> = fc.record({
       'pageout',
       'soft_offline',
       'hugepage',
+      'collapse',
     ] as const),
   ),
   // Few pages, so that operations meet; both 2 MiB ranges, and now and then anywhere.

@@ -3,7 +3,7 @@ import type { AddressSpace, MemoryKind } from '../../host/address-space.ts';
 import type { BackingFile } from '../../host/backing-file.ts';
 import { EHWPOISON, errnoName } from '../../host/errno.ts';
 import { SIGBUS } from '../../host/host-signal.ts';
-import type { Advice } from '../../host/madvise.ts';
+import { type Advice, advices } from '../../host/madvise.ts';
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../../host/vma.ts';
 import { UnsupportedError } from '../input-error.ts';
 import type { HvaPlaces } from './normalise.ts';
@@ -86,7 +86,7 @@ export class HostObjects implements HvaPlaces {
       case 'remap':
         return this.remap(op);
       case 'madvise':
-        return fromErrno(mm.madvise(at(), int(op['size']), op['advice'] as Advice));
+        return fromErrno(mm.madvise(at(), int(op['size']), advice(op['advice'])));
       case 'ftruncate':
         return fromErrno(this.object(op['mem']).file?.truncate(int(op['size'])) ?? -22);
       case 'poke':
@@ -165,6 +165,12 @@ export class HostObjects implements HvaPlaces {
     const hva = this.mm.mmap({ size: int(op['size']), kind: m.kind, at: m.hva + offset, ...file });
     return hva < 0 ? fromErrno(hva) : OK;
   }
+}
+
+function advice(name: unknown): Advice {
+  const known = advices.find((a) => a === name);
+  if (known === undefined) throw new UnsupportedError(`madvise ${String(name)}`);
+  return known;
 }
 
 function protection(text: unknown): number {
