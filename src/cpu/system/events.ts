@@ -9,7 +9,6 @@ import {
   exceptionClass,
   hasErrorCode,
   NMI_VECTOR,
-  NMI_VECTOR,
   OF_VECTOR,
   PF_VECTOR,
 } from '../../arch/exceptions.ts';
@@ -17,7 +16,6 @@ import {
   SVM_EVTINJ_TYPE_EXEPT,
   SVM_EVTINJ_TYPE_INTR,
   SVM_EVTINJ_TYPE_MASK,
-  SVM_EVTINJ_TYPE_NMI,
   SVM_EVTINJ_TYPE_NMI,
   SVM_EVTINJ_TYPE_SOFT,
   SVM_EVTINJ_VALID,
