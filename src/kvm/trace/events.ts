@@ -6,7 +6,15 @@
 export interface TraceEvents {
   kvm_entry: { vcpu: number; rip: string };
   /** SVM: info1/info2 are EXITINFO1/2, intr_info and error_code the halves of EXITINTINFO. */
-  kvm_exit: { vcpu: number; reason: string; rip: string; info1: string; info2: string; intr_info: string; error_code: string };
+  kvm_exit: {
+    vcpu: number;
+    reason: string;
+    rip: string;
+    info1: string;
+    info2: string;
+    intr_info: string;
+    error_code: string;
+  };
   kvm_page_fault: { vcpu: number; rip: string; address: string; error_code: string };
   /** `type`: unsatisfied-read, read or write. */
   kvm_mmio: { type: string; len: number; gpa: string; val: string };
@@ -20,6 +28,7 @@ export interface TraceEvents {
   /** Ends in a blank, or in `(...)` for more than one datum, as the kernel prints it. */
   kvm_pio: { text: string };
   kvm_hypercall: { text: string };
+  kvm_smm_transition: { text: string };
   kvm_apic: { text: string };
   kvm_apic_accept_irq: { text: string };
   kvm_msr: { text: string };
@@ -45,7 +54,15 @@ export interface TraceEvents {
   handle_mmio_page_fault: { addr: string; gfn: string; access: string };
   check_mmio_spte: { spte: string; kvm_gen: string; spte_gen: string; valid: number };
   /** `error_code` is the kernel's flag text; `old` and `new` are whole SPTEs. */
-  fast_page_fault: { vcpu: number; gva: string; error_code: string; old: string; new: string; spurious: number; fixed: number };
+  fast_page_fault: {
+    vcpu: number;
+    gva: string;
+    error_code: string;
+    old: string;
+    new: string;
+    spurious: number;
+    fixed: number;
+  };
   kvm_mmu_zap_all_fast: { text: string };
   /** `spte` is the whole SPTE; `perm` as the kernel prints it: `rwxu`. */
   kvm_mmu_set_spte: { gfn: string; spte: string; perm: string; level: number };
@@ -62,7 +79,9 @@ export interface TraceEvents {
 export type TraceEventName = keyof TraceEvents;
 
 /** One emitted event. */
-export type TraceEvent = { [N in TraceEventName]: { readonly event: N; readonly fields: TraceEvents[N] } }[TraceEventName];
+export type TraceEvent = {
+  [N in TraceEventName]: { readonly event: N; readonly fields: TraceEvents[N] };
+}[TraceEventName];
 
 /** Where a VM's events go. Hot code tests `enabled` before it builds an event's fields. */
 export class Trace {
