@@ -72,6 +72,7 @@ export interface VendorOps {
   injectNmi(vcpu: VcpuState): void;
   cancelInjection(vcpu: VcpuState): void;
   /** 1 allowed, 0 not now, -EBUSY. */
+  smiAllowed(vcpu: VcpuState): number;
   nmiAllowed(vcpu: VcpuState, forInjection: boolean): number;
   interruptAllowed(vcpu: VcpuState, forInjection: boolean): number;
   enableIrqWindow(vcpu: VcpuState): void;
@@ -79,6 +80,8 @@ export interface VendorOps {
   getNmiMask(vcpu: VcpuState): boolean;
   setNmiMask(vcpu: VcpuState, masked: boolean): void;
   getIfFlag(vcpu: VcpuState): boolean;
+  /** @kvm apic_init_signal_blocked */
+  initSignalBlocked(vcpu: VcpuState): boolean;
   updateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void;
   /** @kvm check_emulate_instruction: X86EMUL_*. */
   checkEmulateInstruction(vcpu: VcpuState, emulType: number): number;

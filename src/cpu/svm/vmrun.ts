@@ -1,13 +1,16 @@
 /** VMRUN and #VMEXIT: entering a guest that a control block describes, and what comes back (@apm 15.5, 15.6, 15.21). */
 
 import { PFERR_FETCH } from '../../arch/error-code.ts';
+import { BP_VECTOR, OF_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';
 import { ptePfn } from '../../arch/paging.ts';
 import { CS, RFLAGS_IF } from '../../arch/registers.ts';
 import {
   INTERCEPT_VINTR,
+  SVM_EVTINJ_TYPE_EXEPT,
   SVM_EVTINJ_TYPE_MASK,
   SVM_EVTINJ_TYPE_SOFT,
+  SVM_EVTINJ_VEC_MASK,
   SVM_EXIT_ERR,
   SVM_EXIT_EXCP_BASE,
   SVM_EXIT_INTR,
@@ -67,6 +70,14 @@ import { loadGuest, storeGuest } from './vmcb-state.ts';
 /** The part of the interpreter that runs a guest. */
 export interface Engine {
   run(): number;
+}
+
+/** Injects what an instruction raised on purpose, INT n, INT3 or INTO: the guest returns behind it, to nRIP (@apm 15.20). */
+function fromInstruction(event: number): boolean {
+  const type = event & SVM_EVTINJ_TYPE_MASK;
+  if (type === SVM_EVTINJ_TYPE_SOFT) return true;
+  const vector = event & SVM_EVTINJ_VEC_MASK;
+  return type === SVM_EVTINJ_TYPE_EXEPT && (vector === BP_VECTOR || vector === OF_VECTOR);
 }
 
 export class Svm {
@@ -147,7 +158,7 @@ export class Svm {
     if (event >= 0) return true;
     let ripLo = i32[W_RIP]!;
     let ripHi = i32[W_RIP + 1]!;
-    if (core.profile.nrips && (event & SVM_EVTINJ_TYPE_MASK) === SVM_EVTINJ_TYPE_SOFT) {
+    if (core.profile.nrips && fromInstruction(event)) {
       ripLo = i32[block + (VMCB_NEXT_RIP >> 2)]!;
       ripHi = i32[block + (VMCB_NEXT_RIP >> 2) + 1]!;
     }

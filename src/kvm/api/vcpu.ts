@@ -13,8 +13,10 @@ import { getMpState, setMpState } from '../x86/mp-state.ts';
 import { ioctlGetMsr, ioctlSetMsr } from '../x86/msr.ts';
 import { getRegs, setRegs } from '../x86/regs.ts';
 import { vcpuIoctlRun } from '../x86/run.ts';
+import { injectSmi } from '../x86/smm.ts';
 import { getSregs, setSregs } from '../x86/sregs.ts';
 import { translate } from '../x86/translate.ts';
+import { injectNmi, vcpuInterrupt } from '../x86/user-events.ts';
 import { type CpuidEntry2, fromCpuidEntry2, toCpuidEntry2 } from './cpuid-entry.ts';
 import { check, hex, KvmError, u64 } from './kvm-error.ts';
 import type { MsrEntry, Regs, Sregs, Translation } from './registers.ts';
@@ -154,6 +156,24 @@ export class Vcpu {
   /** KVM_SET_VCPU_EVENTS. @throws KvmError EINVAL: flags, or events that cannot be together */
   setVcpuEvents(events: VcpuEvents): void {
     check(setVcpuEvents(this.alive('KVM_SET_VCPU_EVENTS'), events), 'KVM_SET_VCPU_EVENTS');
+  }
+
+  /**
+   * KVM_INTERRUPT: an external interrupt from userspace's interrupt controller; wait for `readyForInterruptInjection` of kvm_run first.
+   * @throws KvmError EINVAL: vector; ENXIO: the interrupt controllers are KVM's
+   */
+  injectInterrupt(vector: number): void {
+    check(vcpuInterrupt(this.alive('KVM_INTERRUPT'), vector), 'KVM_INTERRUPT', `vector ${vector}`);
+  }
+
+  /** KVM_NMI */
+  nmi(): void {
+    injectNmi(this.alive('KVM_NMI'));
+  }
+
+  /** KVM_SMI: at the next entry the vCPU goes into system management mode. */
+  smi(): void {
+    injectSmi(this.alive('KVM_SMI'));
   }
 
   /** KVM_GET_MP_STATE: KVM_MP_STATE_* */

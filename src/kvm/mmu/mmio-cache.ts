@@ -13,14 +13,15 @@ const PAGE_MASK = ~0xfff;
 /** Remembers that `gfn` is MMIO; the gva (0 for none) in halves. Nothing is remembered while slots are being changed. */
 export function vcpuCacheMmioInfo(vcpu: VcpuState, gvaLo: number, gvaHi: number, gfn: number, access: number): void {
   const slots = vcpu.vm.slots;
-  if (slots.updateInProgress(0)) return;
+  const asId = vcpuMemslotsId(vcpu);
+  if (slots.updateInProgress(asId)) return;
   const mmu = vcpu.mmu;
   const nested = mmuIsNested(vcpu);
   mmu.mmioGvaLo = nested ? 0 : gvaLo & PAGE_MASK;
   mmu.mmioGvaHi = nested ? 0 : gvaHi;
   mmu.mmioAccess = access;
   mmu.mmioGfn = gfn;
-  mmu.mmioGen = slots.generation(0);
+  mmu.mmioGen = slots.generation(asId);
 }
 
 /** @kvm x86.h vcpu_match_mmio_gen. HOT */

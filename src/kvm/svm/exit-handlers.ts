@@ -26,7 +26,11 @@ import {
   KVM_GUESTDBG_USE_HW_BP,
 } from '../x86/debug-registers.ts';
 import { EMULTYPE_NO_DECODE, EMULTYPE_VMWARE_GP } from '../x86/emul-type.ts';
-import { decodeEmulatedInstruction, emulateInstruction } from '../x86/emulate-instruction.ts';
+import {
+  decodeEmulatedInstruction,
+  emulateInstruction,
+  emulateInstructionFromBuffer,
+} from '../x86/emulate-instruction.ts';
 import { handlePageFault, queueException, queueExceptionE, queueExceptionP } from '../x86/exceptions.ts';
 import { handleUd } from '../x86/handle-ud.ts';
 import { emulateHypercall } from '../x86/hypercall.ts';
@@ -34,12 +38,15 @@ import { emulateHalt, emulateMonitorMwait, emulateRdpmc, emulateXsetbv } from '.
 import { emulateRdmsr, emulateWrmsr } from '../x86/msr-instructions.ts';
 import { fastPio } from '../x86/pio.ts';
 import { skipEmulatedInstruction } from '../x86/skip.ts';
+import { smmChanged } from '../x86/smm.ts';
 import { taskSwitch } from '../x86/task-switch.ts';
 import { disableNmiSinglestep, svmClearVintr } from './events.ts';
 import { clrDrIntercepts } from './init-vmcb.ts';
 import { clrIntercept, isIntercept, vmcbRead } from './vmcb-access.ts';
 
 const INTERCEPT_CR0_WRITE = 1 << 16;
+/** The bytes of RSM: its exit does not depend on how it got there. */
+const RSM = new Uint8Array([0x0f, 0xaa]);
 
 /** @kvm svm.c npf_interception. HOT */
 function npfInterception(vcpu: VcpuState): number {
@@ -132,6 +139,7 @@ function gpInterception(vcpu: VcpuState): number {
 function shutdownInterception(vcpu: VcpuState): number {
   const svm = vcpu.svm;
   svm.words.fill(0, svm.vmcb, svm.vmcb + 1024);
+  if (vcpu.smm) smmChanged(vcpu, false);
   vcpuReset(vcpu, true);
   vcpu.run.exitReason = KVM_EXIT_SHUTDOWN;
   return 0;
@@ -319,7 +327,7 @@ function invokeExitHandler(vcpu: VcpuState, code: number): number {
     case V.SVM_EXIT_XSETBV:
       return emulateXsetbv(vcpu);
     case V.SVM_EXIT_RSM:
-      return emulateInstruction(vcpu, 0, 0, 0);
+      return emulateInstructionFromBuffer(vcpu, RSM);
     default:
       if (code >= V.SVM_EXIT_READ_DR0 && code < V.SVM_EXIT_WRITE_DR0 + 8) return drInterception(vcpu);
       return handleInvalidExit(vcpu, code);

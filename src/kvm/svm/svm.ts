@@ -196,6 +196,8 @@ export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOp
     injectIrq: events.svmInjectIrq,
     injectNmi: events.svmInjectNmi,
     cancelInjection: events.svmCancelInjection,
+    smiAllowed: (vcpu) => (vcpu.svm.gif && !vcpu.smm ? 1 : 0),
+    initSignalBlocked: (vcpu) => !vcpu.svm.gif,
     nmiAllowed: events.svmNmiAllowed,
     interruptAllowed: events.svmInterruptAllowed,
     enableIrqWindow: events.svmEnableIrqWindow,

@@ -82,6 +82,7 @@ export function vcpuReset(vcpu: VcpuState, initEvent: boolean): void {
   x86.systemTimeLo = 0;
   x86.systemTimeHi = 0;
   if (!initEvent) {
+    x86.smbase = 0x30000;
     x86.patLo = 0x00070406;
     x86.patHi = 0x00070406;
     x86.msrStore.clear();

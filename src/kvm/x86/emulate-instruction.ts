@@ -140,6 +140,16 @@ function isSoftIntInstruction(ctxt: EmulateCtxt, emulType: number): boolean {
 }
 
 const exitBytes = new Uint8Array(MAX_INSN_BYTES);
+/** The instruction to emulate, when it is known without fetching it. */
+let givenBytes: Uint8Array | null = null;
+
+/** @kvm x86.c kvm_emulate_instruction_from_buffer */
+export function emulateInstructionFromBuffer(vcpu: VcpuState, bytes: Uint8Array): number {
+  givenBytes = bytes;
+  const r = emulateInstruction(vcpu, 0, 0, 0);
+  givenBytes = null;
+  return r;
+}
 
 /** EMULATION_OK or EMULATION_FAILED. @kvm x86.c x86_decode_emulated_instruction */
 export function decodeEmulatedInstruction(vcpu: VcpuState, emulType: number): number {
@@ -148,7 +158,9 @@ export function decodeEmulatedInstruction(vcpu: VcpuState, emulType: number): nu
   // The exit delivered the bytes only of the instruction that faulted.
   const length = (emulType & T.EMULTYPE_PF) !== 0 ? Math.min(vcpu.vm.vendor.exitInsnLength(vcpu), MAX_INSN_BYTES) : 0;
   let r: number;
-  if (length > 0) {
+  if (givenBytes !== null) {
+    r = x86DecodeInsn(ctxt, givenBytes, givenBytes.length, emulType);
+  } else if (length > 0) {
     const at = vcpu.vm.vendor.exitInsnAddress(vcpu);
     const u8 = vcpu.vm.memory.u8;
     for (let i = 0; i < length; i++) exitBytes[i] = u8[at + i]!;

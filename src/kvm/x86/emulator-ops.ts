@@ -22,6 +22,7 @@ import { fxrstorImage, fxsaveImage } from './fxsave.ts';
 import { fetchGuestVirt, readStd, writeStd } from './guest-access.ts';
 import { getMsr, getMsrTraced, setMsrTraced } from './msr-instructions.ts';
 import { emulatorPioInEmulated, emulatorPioOut } from './pio.ts';
+import { leaveSmm } from './smm-leave.ts';
 import { hasQuirk, KVM_X86_QUIRK_FIX_HYPERCALL_INSN } from './vm-x86.ts';
 
 function vcpuOf(ctxt: EmulateCtxt): VcpuState {
@@ -191,7 +192,7 @@ export const emulatorOps: X86EmulateOps = {
   },
   isSmm: (ctxt) => vcpuOf(ctxt).smm,
   isGuestMode: (ctxt) => vcpuOf(ctxt).guestMode,
-  leaveSmm: () => X86EMUL_UNHANDLEABLE,
+  leaveSmm,
   tripleFault: (ctxt) => makeRequest(vcpuOf(ctxt), REQ_TRIPLE_FAULT),
   setXcr: (ctxt, index, lo, hi) => setXcr(vcpuOf(ctxt), index, lo, hi),
   readXmm(ctxt, reg, buf) {

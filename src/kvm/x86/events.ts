@@ -3,9 +3,17 @@
 import { NMI_VECTOR } from '../../arch/exceptions.ts';
 import { hi64, join64, lo64 } from '../../arch/halves.ts';
 import { EINVAL } from '../../host/errno.ts';
-import { makeRequest, REQ_EVENT, REQ_NMI, REQ_TRIPLE_FAULT, type VcpuState } from '../vcpu-state.ts';
+import {
+  MP_STATE_INIT_RECEIVED,
+  makeRequest,
+  REQ_EVENT,
+  REQ_NMI,
+  REQ_TRIPLE_FAULT,
+  type VcpuState,
+} from '../vcpu-state.ts';
 import { exceptionIsSoft } from './exceptions.ts';
 import { processNmi } from './inject-events.ts';
+import { smmChanged, takeSmiRequest } from './smm.ts';
 import { exceptionPayloadQuirk } from './sregs.ts';
 
 export const KVM_VCPUEVENT_VALID_NMI_PENDING = 1 << 0;
@@ -34,6 +42,7 @@ export function getVcpuEvents(vcpu: VcpuState): VcpuEvents {
   const vmX86 = vcpu.vm.x86;
   const vendor = vcpu.vm.vendor;
   processNmi(vcpu);
+  takeSmiRequest(vcpu);
   exceptionPayloadQuirk(vcpu);
   const ex = x86.exception;
   const soft = exceptionIsSoft(ex.vector);
@@ -61,7 +70,7 @@ export function getVcpuEvents(vcpu: VcpuState): VcpuEvents {
     smi: {
       smm: vcpu.smm,
       pending: x86.smiPending,
-      smmInsideNmi: false,
+      smmInsideNmi: x86.smmInsideNmi,
       latchedInit: x86.lapic?.pendingInit ?? false,
     },
     tripleFault: { pending: vmX86.tripleFaultEvent && (vcpu.requests & REQ_TRIPLE_FAULT) !== 0 },
@@ -72,7 +81,7 @@ export function getVcpuEvents(vcpu: VcpuState): VcpuEvents {
 
 const KNOWN_FLAGS = 0x3f;
 
-/** 0, or -EINVAL. System management mode is refused. */
+/** 0, or -EINVAL. */
 export function setVcpuEvents(vcpu: VcpuState, events: VcpuEvents): number {
   const x86 = vcpu.x86;
   const vmX86 = vcpu.vm.x86;
@@ -90,7 +99,9 @@ export function setVcpuEvents(vcpu: VcpuState, events: VcpuEvents): number {
     hasPayload = false;
   }
   if ((injected || pending) && (events.exception.nr > 31 || events.exception.nr === NMI_VECTOR)) return -EINVAL;
-  if ((flags & KVM_VCPUEVENT_VALID_SMM) !== 0 && (events.smi.smm || events.smi.pending)) return -EINVAL;
+  if ((flags & KVM_VCPUEVENT_VALID_SMM) !== 0 && (events.smi.smm || events.smi.pending)) {
+    if (vcpu.mpState === MP_STATE_INIT_RECEIVED) return -EINVAL;
+  }
   if ((flags & KVM_VCPUEVENT_VALID_TRIPLE_FAULT) !== 0 && !vmX86.tripleFaultEvent) return -EINVAL;
   processNmi(vcpu);
   x86.exceptionFromUserspace = pending;
@@ -115,6 +126,11 @@ export function setVcpuEvents(vcpu: VcpuState, events: VcpuEvents): number {
     if (events.nmi.pending > 0) makeRequest(vcpu, REQ_NMI);
   }
   vendor.setNmiMask(vcpu, events.nmi.masked);
+  if ((flags & KVM_VCPUEVENT_VALID_SMM) !== 0) {
+    if (vcpu.smm !== events.smi.smm) smmChanged(vcpu, events.smi.smm);
+    x86.smiPending = events.smi.pending;
+    if (events.smi.smm) x86.smmInsideNmi = events.smi.smmInsideNmi;
+  }
   if (x86.lapic !== null) {
     if ((flags & KVM_VCPUEVENT_VALID_SIPI_VECTOR) !== 0) x86.lapic.sipiVector = events.sipiVector;
     if ((flags & KVM_VCPUEVENT_VALID_SMM) !== 0) x86.lapic.pendingInit = events.smi.latchedInit;

@@ -34,12 +34,15 @@ test('a benign exception replaces a pending one', () => {
   expect(vcpu.state.x86.exception).toMatchObject({ vector: 14, injected: true, pending: false });
 });
 
-test('INT3 reaches its handler with RIP behind it, also when its delivery first faults in KVM', () => {
-  const { vcpu, peek } = makeGuest([0xcc, HLT]);
-  expect(vcpu.run().exit).toEqual({ reason: 'hlt' });
-  expect(vcpu.getRegs().rsi).toBe(3n);
-  expect(peek(0x8000 - 12, 4)).toEqual([0x01, 0x10, 0, 0]);
-});
+test.each(['qemu-tcg-epyc', 'silicon-epyc'])(
+  'INT3 reaches its handler with RIP behind it, though its delivery first faults: %s',
+  (hardware) => {
+    const { vcpu, peek } = makeGuest([0xcc, HLT], { hardware });
+    expect(vcpu.run().exit).toEqual({ reason: 'hlt' });
+    expect(vcpu.getRegs().rsi).toBe(3n);
+    expect(peek(0x8000 - 12, 4)).toEqual([0x01, 0x10, 0, 0]);
+  },
+);
 
 test('a triple fault of the guest is a shutdown, and the vCPU is reset', () => {
   // lidt [0x3000] with limit 0; int3
@@ -72,4 +75,20 @@ test('single step: a debug exit after every instruction, emulated ones included'
 test('hardware breakpoints are refused, as the processor has none', () => {
   const { vcpu } = makeGuest([HLT]);
   expect(() => vcpu.setGuestDebug({ control: 1 | (1 << 17) })).toThrow('EINVAL');
+});
+
+test('an NMI from userspace goes through vector 2', () => {
+  const { vcpu } = makeGuest([0x90, HLT]);
+  vcpu.nmi();
+  expect(vcpu.getVcpuEvents().nmi).toMatchObject({ pending: 1, masked: false });
+  expect(vcpu.run().exit).toEqual({ reason: 'hlt' });
+  expect(vcpu.getRegs().rsi).toBe(2n);
+  expect(vcpu.getVcpuEvents().nmi).toMatchObject({ pending: 0, masked: true });
+});
+
+test('KVM_INTERRUPT is delivered through its vector', () => {
+  const { vcpu } = makeGuest([0xfb, 0x90, HLT]);
+  vcpu.injectInterrupt(0x1d);
+  expect(vcpu.run().exit).toEqual({ reason: 'hlt' });
+  expect(vcpu.getRegs().rsi).toBe(0x1dn);
 });

@@ -10,6 +10,7 @@ import {
   makeRequest,
   REQ_EVENT,
   REQ_NMI,
+  REQ_SMI,
   type VcpuState,
 } from '../vcpu-state.ts';
 import { vcpuReset } from './create.ts';
@@ -17,6 +18,7 @@ import { KVM_GUESTDBG_BLOCKIRQ } from './debug-registers.ts';
 import { deliverDebugPayload, EXCPT_FAULT, exceptionType, injectException, queueInterrupt } from './exceptions.ts';
 import { cpuGetInterrupt, cpuHasInjectableIntr, cpuHasInterrupt } from './irq.ts';
 import { getRflags, ripWrite, setRflagsNoEvent } from './registers.ts';
+import { enterSmm } from './smm.ts';
 
 /** @kvm x86.h kvm_event_needs_reinjection */
 export function eventNeedsReinjection(vcpu: VcpuState): boolean {
@@ -62,6 +64,16 @@ export function checkAndInjectEvents(vcpu: VcpuState): boolean {
     canInject = false;
   }
   if ((x86.guestDebug & KVM_GUESTDBG_BLOCKIRQ) !== 0) return false;
+  if (x86.smiPending) {
+    const r = canInject ? vendor.smiAllowed(vcpu) : -EBUSY;
+    if (r < 0) return true;
+    // In SMM the window opens with RSM, which exits.
+    if (r > 0) {
+      x86.smiPending = false;
+      enterSmm(vcpu);
+      canInject = false;
+    }
+  }
   if (x86.nmiPending > 0) {
     const r = canInject ? vendor.nmiAllowed(vcpu, true) : -EBUSY;
     if (r < 0) return true;
@@ -88,12 +100,22 @@ export function checkAndInjectEvents(vcpu: VcpuState): boolean {
   return false;
 }
 
+/** INIT and SIPI wait while the vCPU is in SMM or global interrupts are off. @kvm lapic.h kvm_apic_init_sipi_allowed */
+export function initSipiAllowed(vcpu: VcpuState): boolean {
+  return !vcpu.smm && !vcpu.vm.vendor.initSignalBlocked(vcpu);
+}
+
 const codeSegment = emptySegment();
 
 /** INIT resets the vCPU; a SIPI starts one that got INIT, at the page it names. @kvm lapic.c kvm_apic_accept_events */
 export function acceptApicEvents(vcpu: VcpuState): void {
   const apic = vcpu.x86.lapic;
   if (apic === null || (!apic.pendingInit && !apic.pendingSipi)) return;
+  if (!initSipiAllowed(vcpu)) {
+    // INIT is latched, a SIPI is lost.
+    apic.pendingSipi = false;
+    return;
+  }
   if (apic.pendingInit) {
     apic.pendingInit = false;
     vcpuReset(vcpu, true);
@@ -118,10 +140,11 @@ export function acceptApicEvents(vcpu: VcpuState): void {
 export function vcpuHasEvents(vcpu: VcpuState): boolean {
   const x86 = vcpu.x86;
   const apic = x86.lapic;
-  if (apic !== null && (apic.pendingInit || apic.pendingSipi)) return true;
+  if (apic !== null && (apic.pendingInit || apic.pendingSipi) && initSipiAllowed(vcpu)) return true;
   if (x86.exception.pending) return true;
   if ((vcpu.requests & REQ_NMI) !== 0) return true;
   if (x86.nmiPending > 0 && vcpu.vm.vendor.nmiAllowed(vcpu, false) > 0) return true;
+  if ((vcpu.requests & REQ_SMI) !== 0 || (x86.smiPending && vcpu.vm.vendor.smiAllowed(vcpu) > 0)) return true;
   return vcpu.vm.vendor.interruptAllowed(vcpu, false) > 0 && cpuHasInterrupt(vcpu);
 }
 

@@ -10,7 +10,7 @@ import {
   REQ_EVENT,
   type VcpuState,
 } from '../vcpu-state.ts';
-import { acceptApicEvents } from './inject-events.ts';
+import { acceptApicEvents, initSipiAllowed } from './inject-events.ts';
 
 const needApic = new Set([MP_STATE_UNINITIALIZED, MP_STATE_HALTED, MP_STATE_INIT_RECEIVED, MP_STATE_SIPI_RECEIVED]);
 
@@ -27,7 +27,7 @@ export function setMpState(vcpu: VcpuState, state: number): number {
     return -EINVAL;
   }
   const initOrSipi = state === MP_STATE_SIPI_RECEIVED || state === MP_STATE_INIT_RECEIVED;
-  if (initOrSipi && vcpu.x86.smiPending) return -EINVAL;
+  if (initOrSipi && (vcpu.x86.smiPending || !initSipiAllowed(vcpu))) return -EINVAL;
   if (state === MP_STATE_SIPI_RECEIVED) {
     vcpu.mpState = MP_STATE_INIT_RECEIVED;
     vcpu.x86.lapic!.pendingSipi = true;

@@ -97,13 +97,7 @@ const kept = new Set([
 ]);
 
 /** Kept as written, by userspace only. */
-const keptForHost = new Set([
-  M.MSR_IA32_UCODE_REV,
-  M.MSR_IA32_ARCH_CAPABILITIES,
-  M.MSR_IA32_SMBASE,
-  M.MSR_SMI_COUNT,
-  M.MSR_PLATFORM_INFO,
-]);
+const keptForHost = new Set([M.MSR_IA32_UCODE_REV, M.MSR_IA32_ARCH_CAPABILITIES, M.MSR_SMI_COUNT, M.MSR_PLATFORM_INFO]);
 
 const MCE_BANKS = 32;
 
@@ -202,6 +196,10 @@ export function setMsrCommon(vcpu: VcpuState, msr: number, lo: number, hi: numbe
       if (!patValid(lo, hi)) return 1;
       x86.patLo = lo;
       x86.patHi = hi;
+      return 0;
+    case M.MSR_IA32_SMBASE:
+      if (!hostInitiated) return 1;
+      x86.smbase = lo >>> 0;
       return 0;
     case M.MSR_IA32_APICBASE:
       return lapicSetBase(vcpu, lo, hi, hostInitiated);
@@ -307,8 +305,8 @@ export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolea
       if (!hostInitiated && !guestCpuidHas(vcpu, F.X86_FEATURE_ARCH_CAPABILITIES)) return 1;
       break;
     case M.MSR_IA32_SMBASE:
-      out[0] = 0x30000;
-      break;
+      out[0] = x86.smbase | 0;
+      return 0;
     case M.MSR_IA32_UCODE_REV:
       out[0] = 0x01000065;
       break;

@@ -25,6 +25,7 @@ import {
 import { lapicHwEnabled, lapicMaxIrr } from './lapic.ts';
 import { apicNow, pollApicTimer, skipToApicTimer } from './lapic-timer.ts';
 import { guestTimeUpdate } from './pv-clock.ts';
+import { takeSmiRequest } from './smm.ts';
 import { traceUserspaceExit } from './trace-exit.ts';
 
 /** Instructions after which the guest is left even if nothing happens, so that timers and signals are looked at. */
@@ -60,6 +61,7 @@ function serviceRequests(vcpu: VcpuState): number {
     vcpu.x86.apfHalted = true;
     return 1;
   }
+  takeSmiRequest(vcpu);
   takeNmiRequest(vcpu);
   vcpu.requests &= ~(S.REQ_APF_READY | S.REQ_APICV_UPDATE | S.REQ_UPDATE_CPU_DIRTY_LOGGING);
   return -1;

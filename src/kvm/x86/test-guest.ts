@@ -5,6 +5,7 @@ import type { TraceEvent } from '../trace/events.ts';
 export const CODE = 0x1000;
 export const STACK = 0x8000;
 const RAM = 0x200000;
+const HOST_MEMORY = 96 * 1024 * 1024;
 const GDT = 0x500;
 const IDT = 0x600;
 /** Where exception handlers are: 16 bytes a vector, `mov esi, vector; hlt`. */
@@ -32,7 +33,7 @@ export function makeGuest(
   code: readonly number[],
   options: KvmOptions & { readonly irqchip?: boolean } = {},
 ): TestGuest {
-  const kvm = new Kvm(options);
+  const kvm = new Kvm({ hostMemory: HOST_MEMORY, ...options });
   const vm = kvm.createVm();
   if (options.irqchip === true) vm.createIrqchip();
   const events: TraceEvent[] = [];

@@ -59,6 +59,9 @@ export class VcpuX86 {
   nmiPending = 0;
   nmiInjected = false;
   smiPending = false;
+  /** SMBASE, and whether NMIs were masked already when the SMI came. */
+  smbase = 0x30000;
+  smmInsideNmi = false;
   haltRequest = false;
 
   /** Entries of KVM_SET_CPUID2, and the feature words out of them (cpuid-features.ts). */

@@ -1,5 +1,5 @@
 /** The operations of a scenario that are ioctls of the system, the VM or a vCPU. */
-import type { GuestMemfd, UserMemoryRegion2 } from '../../kvm/api/index.ts';
+import type { GuestMemfd, UserMemoryRegion2, Vcpu } from '../../kvm/api/index.ts';
 import { UnsupportedError } from '../input-error.ts';
 import { fromErrno, OK, type OpResult } from './host-objects.ts';
 import { attempt, recordRegs, replaceRegs, replaceSregs, type ScenarioMachine } from './machine.ts';
@@ -28,6 +28,8 @@ const handlers: { readonly [op: string]: Handler } = {
       maxExits: Math.ceil(seconds * EXITS_PER_SECOND),
       maxInstructions: Math.ceil(seconds * INSTRUCTIONS_PER_SECOND),
     });
+    // Once KVM has given the VM up, no ioctl reads its registers any more.
+    if (m.vm.state.log.vmBugged) return { ret, errno, run: recordRun(vcpu.kvmRun) };
     return { ret, errno, run: recordRun(vcpu.kvmRun), regs: recordRegs(m) };
   },
   getregs: (m, op) => (m.vcpus.has(int(op['vcpu'])) ? { ...OK, regs: recordRegs(m) } : fromErrno(-9)),
@@ -157,6 +159,36 @@ const handlers: { readonly [op: string]: Handler } = {
       },
     };
   },
+  events2: (m, op) => {
+    let e: ReturnType<Vcpu['getVcpuEvents']> | undefined;
+    const result = attempt(() => {
+      e = m.vcpu(op).getVcpuEvents();
+    });
+    return {
+      ...result,
+      out: {
+        exc_injected: Number(e?.exception.injected ?? 0),
+        exc_pending: Number(e?.exception.pending ?? 0),
+        exc_nr: e?.exception.nr ?? 0,
+        exc_has_error: Number(e?.exception.hasErrorCode ?? 0),
+        exc_error: hex(e?.exception.errorCode ?? 0),
+        smm: Number(e?.smi.smm ?? 0),
+        smi_pending: Number(e?.smi.pending ?? 0),
+        smm_inside_nmi: Number(e?.smi.smmInsideNmi ?? 0),
+        latched_init: Number(e?.smi.latchedInit ?? 0),
+        int_injected: Number(e?.interrupt.injected ?? 0),
+        int_nr: e?.interrupt.nr ?? 0,
+        nmi_pending: e?.nmi.pending ?? 0,
+        nmi_injected: Number(e?.nmi.injected ?? 0),
+        nmi_masked: Number(e?.nmi.masked ?? 0),
+        triple_fault: Number(e?.tripleFault.pending ?? 0),
+        evflags: hex(e?.flags ?? 0),
+      },
+    };
+  },
+  smi: (m, op) => attempt(() => m.vcpu(op).smi()),
+  nmi: (m, op) => attempt(() => m.vcpu(op).nmi()),
+  interrupt: (m, op) => attempt(() => m.vcpu(op).injectInterrupt(int(op['irq']))),
   getmpstate: (m, op) => ({ ...OK, out: { mp_state: m.vcpu(op).getMpState() } }),
   mpstate: (m, op) => attempt(() => m.vcpu(op).setMpState(int(op['state']))),
   lapic: (m, op) => {
@@ -169,15 +201,11 @@ const handlers: { readonly [op: string]: Handler } = {
 };
 
 const missing: { readonly [op: string]: string } = {
-  smi: 'system management mode',
-  nmi: 'injecting an NMI from userspace',
-  interrupt: 'injecting an interrupt from userspace',
   nstate: 'nested SVM',
   leavenested: 'nested SVM',
   saverestore: 'nested SVM',
   later: 'a helper that acts while KVM_RUN blocks',
   join: 'a helper that acts while KVM_RUN blocks',
-  events2: 'system management mode',
 };
 
 /** Runs one operation. @throws UnsupportedError */
