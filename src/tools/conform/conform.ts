@@ -88,7 +88,7 @@ export async function conform(paths: readonly string[], options: ConformOptions)
 function conformScenario(path: string, options: ConformOptions): ScenarioResult {
   const scenario = readScenario(path);
   const replayed = replayScenario(scenario, {
-    machine: machineFor(path, options),
+    machine: machineFor(path, scenario.paging, options),
     contractOnly: options.contractOnly,
     ...(options.revision === undefined ? {} : { revision: options.revision }),
   });
@@ -105,9 +105,13 @@ function conformScenario(path: string, options: ConformOptions): ScenarioResult 
   };
 }
 
-/** The machine of the folder that `path` is in, with what the options replace. @throws InputError */
-export function machineFor(path: string, options: Pick<ConformOptions, 'params' | 'hardware'>): FolderMachine {
-  const own = folderMachine(dirname(path));
+/** The machine of a scenario: the folder's, with what the options replace. @throws InputError */
+export function machineFor(
+  path: string,
+  paging: string | undefined,
+  options: Pick<ConformOptions, 'params' | 'hardware'>,
+): FolderMachine {
+  const own = folderMachine(dirname(path), paging);
   return {
     ...own,
     hardware: options.hardware ?? own.hardware,

@@ -3,7 +3,7 @@
  * of the same form beside its scenarios says it for itself.
  */
 import { existsSync, readFileSync } from 'node:fs';
-import { basename, join } from 'node:path';
+import { join, resolve, sep } from 'node:path';
 import { InputError } from '../input-error.ts';
 
 export interface FolderMachine {
@@ -33,14 +33,42 @@ const folders: { readonly [folder: string]: FolderMachine } = {
   'ept-noapicv': { ...intel, params: { 'kvm_intel.enable_apicv': '0' } },
 };
 
-/** The machine of the scenarios in `folder`; the NPT machine when the folder says nothing. @throws InputError */
-export function folderMachine(folder: string): FolderMachine {
+/** For a folder of another name: the machine of the scenario's own `paging`. */
+const byPaging: { readonly [paging: string]: FolderMachine } = { npt: amd, shadow: folders['shadow']!, ept: intel };
+
+/**
+ * The machine of the scenarios in `folder`: what its `machine.json` says, on top of what its name, or that of one of the two folders
+ * around it, stands for.
+ * @param paging the scenario's `paging`, which decides when no name does
+ * @throws InputError
+ */
+export function folderMachine(folder: string, paging: string | undefined): FolderMachine {
+  const name = resolve(folder)
+    .split(sep)
+    .findLast((part) => Object.hasOwn(folders, part));
+  const known = (name === undefined ? byPaging[paging ?? 'npt'] : folders[name]) ?? amd;
   const own = join(folder, 'machine.json');
-  const known = folders[basename(folder)] ?? amd;
-  if (!existsSync(own)) return known;
+  return existsSync(own) ? { ...known, ...readMachine(own) } : known;
+}
+
+/** `{hardware?, params?, interruptedEvents?, events?}`. @throws InputError */
+function readMachine(path: string): Partial<FolderMachine> {
+  let json: unknown;
   try {
-    return { ...known, ...(JSON.parse(readFileSync(own, 'utf8')) as Partial<FolderMachine>) };
+    json = JSON.parse(readFileSync(path, 'utf8'));
   } catch (error) {
-    throw new InputError(`${own}: is not JSON (${(error as Error).message.split('\n')[0]})`);
+    throw new InputError(`${path}: is not JSON (${(error as Error).message.split('\n')[0]})`);
   }
+  if (typeof json !== 'object' || json === null) throw new InputError(`${path}: expected an object`);
+  const { hardware, params, interruptedEvents, events, ...rest } = json as { [key: string]: unknown };
+  const wrong = (key: string, expected: string): never => {
+    throw new InputError(`${path}: ${key}: expected ${expected}`);
+  };
+  if (hardware !== undefined && typeof hardware !== 'string') wrong('hardware', 'the name of a hardware profile');
+  if (interruptedEvents !== undefined && !Number.isInteger(interruptedEvents)) wrong('interruptedEvents', 'a count');
+  if (events !== undefined && events !== 'base' && events !== 'nested') wrong('events', '"base" or "nested"');
+  const values = Object.values((params ?? {}) as object);
+  if (params === null || values.some((v) => typeof v !== 'string')) wrong('params', 'strings by parameter name');
+  for (const key of Object.keys(rest)) wrong(key, 'one of hardware, params, interruptedEvents, events');
+  return json as Partial<FolderMachine>;
 }

@@ -23,7 +23,7 @@ export function scenarioFaults(path: string, step: number | undefined, revision:
   const at = scenario.steps[chosen];
   if (at === undefined) throw new InputError(`--step ${chosen}: ${path} has steps 0 to ${scenario.steps.length - 1}`);
   const machine = setUpScenario(scenario, {
-    machine: machineFor(path, { params: {} }),
+    machine: machineFor(path, scenario.paging, { params: {} }),
     contractOnly: true,
     ...(revision === undefined ? {} : { revision }),
   });
