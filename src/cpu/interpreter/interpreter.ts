@@ -24,7 +24,6 @@ import {
   SEG_BASE,
   SEG_LIMIT,
   SEG_SIZE,
-  STATUS_BUDGET,
   STATUS_EXCEPTION,
   type SystemPort,
   TLB_BASE,
@@ -99,7 +98,7 @@ export class Interpreter {
     this.i32[at] = maxInsns;
     const status = this.runLoop();
     this.i32[at] = this.i32[at]! + kept;
-    return status === STATUS_BUDGET && this.i32[at]! <= 0 ? STATUS_BUDGET : status;
+    return status;
   }
 
   /** Drops what was decoded from frame `pfn`; for writes to watched frames. */

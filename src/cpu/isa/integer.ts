@@ -140,7 +140,6 @@ export function integerEncodings({ op, string }: EncodingTable): void {
   op('90+r', 'XCHG', 'Zv,rAX', xchg);
   op('98', 'CBW', '', extendAccumulator, 'v');
   op('99', 'CWD', '', signIntoDx, 'v');
-  op('9B', 'WAIT', '', nop);
   op('9E', 'SAHF', '', sahf, 'b');
   op('9F', 'LAHF', '', lahf, 'b');
   op('A0', 'MOV', 'AL,Ob', mov);

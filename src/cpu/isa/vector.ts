@@ -16,7 +16,7 @@ import {
 } from '../semantics/fpu-state.ts'; // prettier-ignore
 import type { MachineEmitter } from '../semantics/machine-context.ts';
 import * as V from '../semantics/vector.ts';
-import { fild, fist, fld, fld1, fld80, fldz, fst, fstp80 } from '../semantics/x87.ts';
+import { fild, fist, fld, fld1, fld80, fldz, fst, fstp80, wait } from '../semantics/x87.ts';
 import { type EncodingTable, hex } from './rows.ts';
 
 export function vectorEncodings({ op }: EncodingTable): void {
@@ -184,6 +184,7 @@ export function vectorEncodings({ op }: EncodingTable): void {
   op('NP 0F F7 /r', 'MASKMOVQ', 'Pq,Nq', V.maskMove, 'rdi');
   op('66 0F F7 /r', 'MASKMOVDQU', 'Vx,Ux', V.maskMove, 'rdi');
 
+  op('9B', 'WAIT', '', wait);
   op('D9 /0', 'FLD', 'Md', fld(4));
   op('D9 /2', 'FST', 'Md', fst(4, false));
   op('D9 /3', 'FSTP', 'Md', fst(4, true));

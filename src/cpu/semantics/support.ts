@@ -340,10 +340,12 @@ export function defineSupport(m: ModuleBuilder): Support {
   const system = m.function([T_I32], [T_I32], (f) => {
     const record = f.param32(0);
     f.do(call(sync, record.get), setState32(ACCESS_SEG_AT, i32.const(DS)));
+    // Taken now: the port may drop all decoded code.
+    const length = f.i64(i64.load8U(record.get, RECORD_LENGTH));
     const status = f.i32(call(systemPort, i32.load16U(record.get, RECORD_SYSTEM_OP), record.get));
     f.do(setGlobal(seenBudget, state32(BUDGET_AT)));
     f.if(i32.eqz(status.get), () => {
-      f.do(setState64(RIP_AT, i64.add(state64(RIP_AT), i64.load8U(record.get, RECORD_LENGTH))));
+      f.do(setState64(RIP_AT, i64.add(state64(RIP_AT), length.get)));
       f.do(status.set(i32.const(STATUS_RELOAD)));
     });
     f.do(status.get);

@@ -3,7 +3,7 @@
  * The register stack is FPU_REGS in order from ST(0), as FXSAVE stores it, so a push moves all of them.
  */
 import { NM_VECTOR } from '../../arch/exceptions.ts';
-import { CR0_EM, CR0_TS } from '../../arch/registers.ts';
+import { CR0_EM, CR0_MP, CR0_TS } from '../../arch/registers.ts';
 import { ACCESS_READ, ACCESS_WRITE, CR0_AT, FPU_CW_AT, FPU_REGS, FPU_SW_AT, FPU_TAG_AT } from '../state.ts';
 import { type I32, type I64, i32, i64, loadSigned, memoryCopy, storeSized } from '../wasm/code.ts';
 import type { Local64 } from '../wasm/function.ts';
@@ -21,6 +21,12 @@ const EXPONENT = 0x7fff;
 export function requireX87(c: MachineContext): void {
   c.f.if(i32.and(state32(CR0_AT), i32.const(CR0_EM | CR0_TS)), () => c.fault(NM_VECTOR));
 }
+
+/** WAIT: a task switch matters only with CR0.MP. */
+export const wait: MachineEmitter = (c) => {
+  const bits = CR0_MP | CR0_TS;
+  c.f.if(i32.eq(i32.and(state32(CR0_AT), i32.const(bits)), i32.const(bits)), () => c.fault(NM_VECTOR));
+};
 
 const top = (): I32 => i32.and(i32.shrU(state32(FPU_SW_AT), i32.const(TOP_SHIFT)), i32.const(7));
 const setTop = (c: MachineContext, value: I32): void => {
