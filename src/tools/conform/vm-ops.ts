@@ -24,13 +24,18 @@ const handlers: { readonly [op: string]: Handler } = {
     const vcpu = m.vcpu(op);
     const seconds = op['timeout_ms'] === undefined ? int(op['timeout'], 2) : int(op['timeout_ms']) / 1000;
     prepareRun(vcpu.kvmRun, op as RunInput);
-    const { ret, errno } = vcpu.run({
-      maxExits: Math.ceil(seconds * EXITS_PER_SECOND),
-      maxInstructions: Math.ceil(seconds * INSTRUCTIONS_PER_SECOND),
+    let result: OpResult = OK;
+    const refused = attempt(() => {
+      const { ret, errno } = vcpu.run({
+        maxExits: Math.ceil(seconds * EXITS_PER_SECOND),
+        maxInstructions: Math.ceil(seconds * INSTRUCTIONS_PER_SECOND),
+      });
+      result = { ret, errno };
     });
+    if (refused.ret < 0) result = refused;
+    const answer = { ...result, run: recordRun(vcpu.kvmRun) };
     // Once KVM has given the VM up, no ioctl reads its registers any more.
-    if (m.vm.state.log.vmBugged) return { ret, errno, run: recordRun(vcpu.kvmRun) };
-    return { ret, errno, run: recordRun(vcpu.kvmRun), regs: recordRegs(m) };
+    return m.vm.state.log.vmBugged ? answer : { ...answer, regs: recordRegs(m) };
   },
   getregs: (m, op) => (m.vcpus.has(int(op['vcpu'])) ? { ...OK, regs: recordRegs(m) } : fromErrno(-9)),
   regs: (m, op) => replaceRegs(m.vcpu(op), op),
