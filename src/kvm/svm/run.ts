@@ -1,4 +1,6 @@
 /** One entry into the guest and what is taken from the exit (@kvm svm.c svm_vcpu_run). */
+
+import { DR6_ACTIVE_LOW } from '../../arch/debug-registers.ts';
 import { hex64 } from '../../arch/flags.ts';
 import { RAX, RIP, RSP } from '../../arch/registers.ts';
 import {
@@ -14,9 +16,10 @@ import {
   VMCB_RIP,
   VMCB_RSP,
 } from '../../arch/vmcb.ts';
+import { PKRU_AT } from '../../cpu/state.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { getCr8, setCr8 } from '../x86/control-registers.ts';
-import { DR6_ACTIVE_LOW, KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
+import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
 import { traceKvmExit } from '../x86/trace-exit.ts';
 import { disableNmiSinglestep, svmCompleteInterrupts } from './events.ts';
 import { loadSaveArea } from './save-area.ts';
@@ -59,6 +62,8 @@ export function svmVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
   processor.setBudget(immediate ? 0 : vcpu.x86.quantum);
   processor.vmrun(svm.vmcbPa);
   for (let i = 0; i < GPR_WORDS; i++) regs[i] = gpr[i]!;
+  // The guest writes it without an exit, and the walker asks for it.
+  vcpu.pkru = vcpu.vm.memory.i32[PKRU_AT >> 2]!;
 
   vcpu.cr2Lo = vmcbRead(svm, VMCB_CR2);
   vcpu.cr2Hi = vmcbRead(svm, VMCB_CR2 + 4);
