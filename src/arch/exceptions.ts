@@ -20,10 +20,7 @@ export const XM_VECTOR = 19;
 export const VE_VECTOR = 20;
 export const CP_VECTOR = 21;
 
-const names = [
-  '#DE', '#DB', 'NMI', '#BP', '#OF', '#BR', '#UD', '#NM', '#DF', '#9', '#TS', '#NP', '#SS', '#GP', '#PF', '#15', '#MF', '#AC', '#MC',
-  '#XM', '#VE', '#CP',
-]; // prettier-ignore
+const names = '#DE #DB NMI #BP #OF #BR #UD #NM #DF #9 #TS #NP #SS #GP #PF #15 #MF #AC #MC #XM #VE #CP'.split(' ');
 
 /** `#PF` and so on; `#N` for a vector without a mnemonic. */
 export function exceptionName(vector: number): string {
@@ -33,10 +30,7 @@ export function exceptionName(vector: number): string {
 /** True when delivery pushes an error code in protected and long mode. */
 export function hasErrorCode(vector: number): boolean {
   return (
-    vector === DF_VECTOR ||
-    (vector >= TS_VECTOR && vector <= PF_VECTOR) ||
-    vector === AC_VECTOR ||
-    vector === CP_VECTOR
+    vector === DF_VECTOR || (vector >= TS_VECTOR && vector <= PF_VECTOR) || vector === AC_VECTOR || vector === CP_VECTOR
   );
 }
 
