@@ -53,8 +53,6 @@ export class Tlb {
   private hasLarge = false;
   /** Translations of page-table frames, flushed together with the rest. */
   readonly tables: TableCache;
-  /** Counts flushes: whoever remembers a translation outside compares it. */
-  generation = 0;
 
   constructor(memory: PhysicalMemory) {
     this.memory = memory;
@@ -72,7 +70,6 @@ export class Tlb {
     this.usedCount = 0;
     this.hasLarge = false;
     this.tables.flush();
-    this.generation++;
   }
 
   /** Takes over what a restore wrote. */
@@ -92,7 +89,6 @@ export class Tlb {
       this.writeFrames[pfn] = 1;
     }
     this.tables.adopt();
-    this.generation++;
   }
 
   /** Word of the entry that `va` falls on in `context`. */
@@ -188,7 +184,6 @@ export class Tlb {
     this.usedCount = 0;
     this.hasLarge = false;
     this.tables.flush();
-    this.generation++;
   }
 
   /** Drops all but global translations: a load of CR3 (@apm 5.5.2). */
@@ -204,7 +199,6 @@ export class Tlb {
       }
     }
     this.usedCount = kept;
-    this.generation++;
   }
 
   /** Drops the page of `va` in all contexts, global or not, and all pieces of large pages (any of them may be part of its page). */
@@ -225,6 +219,5 @@ export class Tlb {
         if (this.i32[word + FLAGS]! & TLB_LARGE) this.clear(word);
       }
     }
-    this.generation++;
   }
 }

@@ -44,9 +44,8 @@ import { W_CPL, W_GPR } from './words.ts';
 /** An event on its way to the guest; one object per processor, filled in place. */
 export class GuestEvent {
   vector = 0;
-  /** INT n, INT3, INTO, or a software interrupt injected: privilege-checked against the gate. */
+  /** INT n, INT3, INTO, or a software interrupt injected: privilege-checked against the gate, no EXT in error codes. */
   software = false;
-  /** Came from outside or from the processor itself while delivering: EXT of error codes. */
   hasError = false;
   error = 0;
   /** Return address. */
