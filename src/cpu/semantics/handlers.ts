@@ -129,8 +129,9 @@ export function defineHandlers(m: ModuleBuilder, support: Support): HandlerIndex
       }
       if (hasMemoryForm(row)) {
         make(FORM_MEMORY);
-        make(FORM_MEMORY_FLAT);
-        make(FORM_MEMORY_BASED);
+        if (!row.options.has('i64')) make(FORM_MEMORY_FLAT);
+        // FS and GS reach per-CPU and per-thread data: integers.
+        if (!row.options.has('i64') && row.operands.every((o) => o.file === 'gpr')) make(FORM_MEMORY_BASED);
       }
     }
   }

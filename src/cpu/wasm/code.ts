@@ -14,8 +14,17 @@ export const T_I32 = 0x7f;
 export const T_I64 = 0x7e;
 export const T_VOID = 0x40;
 
+const smallUleb = new Array<Code | undefined>(0x4000).fill(undefined);
 /** Unsigned LEB128 of a non-negative integer below 2^32. */
 export function uleb(value: number): Code {
+  if (value < 0x4000) {
+    const known = smallUleb[value] ?? encodeUleb(value);
+    smallUleb[value] = known;
+    return known;
+  }
+  return encodeUleb(value);
+}
+function encodeUleb(value: number): Code {
   const bytes: number[] = [];
   let rest = value;
   do {
@@ -203,7 +212,8 @@ export function zeroExtend(size: number, value: I64): I64 {
 
 /** Flattens nested code. */
 export function flatten(code: Code, out: number[] = []): number[] {
-  for (const part of code) {
+  for (let i = 0; i < code.length; i++) {
+    const part = code[i]!;
     if (typeof part === 'number') out.push(part);
     else flatten(part, out);
   }
