@@ -3,6 +3,7 @@
  */
 
 import type { MemoryKind } from '../host/address-space.ts';
+import { PROT_READ, PROT_WRITE } from '../host/vma.ts';
 import type { GuestMemfd } from '../kvm/api/guest-memfd.ts';
 import type { Kvm } from '../kvm/api/kvm.ts';
 import type { Vcpu } from '../kvm/api/vcpu.ts';
@@ -12,9 +13,11 @@ import { MmioBus } from './devices/mmio-device.ts';
 import { PortBus } from './devices/port-device.ts';
 import { AcpiPowerOff, DebugExit, KeyboardReset, type PowerRequest, ResetControl } from './devices/power.ts';
 import { SerialPort } from './devices/serial.ts';
+import { guestCpuid } from './guest-cpuid.ts';
 import type { BootImage } from './loaders/boot-image.ts';
 import { ramRanges } from './loaders/boot-image.ts';
 import { PageRanges } from './page-ranges.ts';
+import { addPcDevices } from './pc.ts';
 import { enter } from './start-state.ts';
 
 export type BoardVmType = 'default' | 'sw-protected';
@@ -26,6 +29,8 @@ export interface BoardOptions {
   readonly memoryBytes: number;
   /** Gets every byte that the guest sends to the serial port. */
   readonly onSerial: (byte: number) => void;
+  /** A PC: interrupt chips in the kernel, and what guests for QEMU's machines expect (`pc.ts`); a bare board if absent. */
+  readonly pc?: boolean;
 }
 
 /** A memory slot beyond RAM. */
@@ -84,8 +89,10 @@ export class Board {
     for (const { gpa, size } of ramRanges(options.memoryBytes)) {
       this.addSlot({ gpa, size, kind: 'anon', guestMemfd: this.hasPrivateMemory });
     }
+    if (options.pc === true) addPcDevices(this, options.memoryBytes);
     this.vcpu = this.vm.createVcpu(0);
-    this.vcpu.setCpuid2(this.kvm.getSupportedCpuid());
+    const cpuid = this.kvm.getSupportedCpuid();
+    this.vcpu.setCpuid2(options.pc === true ? guestCpuid(cpuid, 0) : cpuid);
   }
 
   get hasPrivateMemory(): boolean {
@@ -122,6 +129,15 @@ export class Board {
     if (slot === undefined) throw new Error(`no slot holds 0x${gpa.toString(16)}`);
     const error = this.kvm.mm.write(slot.hva + gpa - slot.gpa, bytes);
     if (error !== 0) throw new Error(`host memory behind gpa 0x${gpa.toString(16)} cannot be written (${error})`);
+  }
+
+  /** Unmaps the host page behind `gpa` and maps it again, contents kept: the guest's next access faults. */
+  refaultPage(gpa: number): void {
+    const slot = this.slots.find((s) => gpa >= s.gpa && gpa < s.gpa + s.size);
+    if (slot === undefined) return;
+    const hva = slot.hva + gpa - slot.gpa;
+    this.kvm.mm.mprotect(hva, 4096, 0);
+    this.kvm.mm.mprotect(hva, 4096, PROT_READ | PROT_WRITE);
   }
 
   /** Copies an image in (memory is zero before) and puts the vCPU at its entry. */

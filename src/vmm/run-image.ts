@@ -75,7 +75,7 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     ...(options.params === undefined ? {} : { params: options.params }),
     ...(options.revision === undefined ? {} : { revision: options.revision }),
   });
-  const board = new Board({ kvm, vmType, memoryBytes, onSerial: options.onSerial });
+  const board = new Board({ kvm, vmType, memoryBytes, onSerial: options.onSerial, pc: true });
   board.load(image);
   if (options.onTrace !== undefined) board.vm.onTrace(options.onTrace);
   options.onBoard?.(board);

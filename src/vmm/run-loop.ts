@@ -27,6 +27,9 @@ const MAP_GPA_ENCRYPTED = 1n << 4n;
 const KVM_SYSTEM_EVENT_SHUTDOWN = 1;
 const KVM_SYSTEM_EVENT_RESET = 2;
 
+/** A vCPU that comes back halted before its time is up has nothing in the machine that would wake it. */
+const KVM_MP_STATE_HALTED = 3;
+
 const KVM_INTERNAL_ERROR_EMULATION = 1;
 /** In the first data word of an emulation failure: instruction bytes follow. */
 const INSTRUCTION_BYTES_FOLLOW = 1n;
@@ -73,10 +76,14 @@ export class RunLoop {
     if (limit !== undefined) left = Math.min(left, limit - this.instructions);
     const before = this.instructions;
     for (;;) {
-      const result = vcpu.run({ maxInstructions: left });
+      const budget = left;
+      const start = processor.insns;
+      const result = vcpu.run({ maxInstructions: budget });
       this.instructions = before + (processor.insns - first);
       const end = this.answer(result.errno, result.exit);
       if (end !== null) return end;
+      const stopped = processor.insns - start < budget;
+      if (stopped && vcpu.getMpState() === KVM_MP_STATE_HALTED) return endState('halt', `at ${this.where()}`);
       const used = this.instructions - before;
       if (limit !== undefined && this.instructions >= limit) {
         return endState('max-instructions', `${this.instructions} instructions, at ${this.where()}`);

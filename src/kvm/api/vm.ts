@@ -1,6 +1,6 @@
 /** A virtual machine: the ioctls of a VM file descriptor. Every method throws KvmError, with EIO once KVM has declared the VM dead. */
 import { BackingFile } from '../../host/backing-file.ts';
-import { EIO } from '../../host/errno.ts';
+import { EIO, ENXIO } from '../../host/errno.ts';
 import { checkExtension } from '../capabilities.ts';
 import { clearDirtyLog, getDirtyLog } from '../dirty/dirty-bitmap.ts';
 import { dirtyRingsReset } from '../dirty/dirty-ring.ts';
@@ -15,7 +15,8 @@ import type { TraceEvent } from '../trace/events.ts';
 import { createVcpu, destroyVm } from '../vm-lifecycle.ts';
 import { setIdentityMapAddr, setNrMmuPages, setTssAddr } from '../vm-settings.ts';
 import type { VmState } from '../vm-state.ts';
-import { createIrqchip } from '../x86/irqchip.ts';
+import { createIrqchip, irqLine } from '../x86/irqchip.ts';
+import type { PicState } from '../x86/pic.ts';
 
 import type { EventFd } from './event-fd.ts';
 import { GuestMemfd } from './guest-memfd.ts';
@@ -237,6 +238,28 @@ export class Vm {
   /** KVM_CREATE_IRQCHIP. @throws KvmError EEXIST: there is one; EINVAL: a vCPU exists */
   createIrqchip(): void {
     check(createIrqchip(this.alive('KVM_CREATE_IRQCHIP')), 'KVM_CREATE_IRQCHIP');
+  }
+
+  /** KVM_GET_IRQCHIP for an 8259: chip 0 is the master. @throws KvmError ENXIO: no in-kernel chips */
+  getPic(chip: 0 | 1): PicState {
+    return this.pic('KVM_GET_IRQCHIP').state(chip);
+  }
+
+  /** KVM_SET_IRQCHIP for an 8259: chip 0 is the master. @throws KvmError ENXIO: no in-kernel chips */
+  setPic(chip: 0 | 1, state: PicState): void {
+    this.pic('KVM_SET_IRQCHIP').setState(this.state, chip, state);
+  }
+
+  private pic(operation: string) {
+    const { pic } = this.alive(operation).x86;
+    if (pic === null) throw new KvmError(-ENXIO, operation, 'no in-kernel interrupt chips');
+    return pic;
+  }
+
+  /** KVM_IRQ_LINE: GSI 0 to 23 of the default routing goes high or low. @throws KvmError ENXIO: no in-kernel chips */
+  irqLine(gsi: number, high: boolean): void {
+    const vm = this.alive('KVM_IRQ_LINE');
+    if (!irqLine(vm, gsi, high)) throw new KvmError(-ENXIO, 'KVM_IRQ_LINE', `gsi ${gsi}`);
   }
 
   /** KVM_SET_TSS_ADDR: no effect on AMD. @throws KvmError EINVAL: above 4 GiB less three pages */

@@ -4,6 +4,16 @@ import type { IoDevice } from '../io-bus/io-bus.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 
+/** What userspace can see and set of one chip (@kvm uapi kvm.h struct kvm_pic_state). */
+export interface PicState {
+  readonly irr: number;
+  readonly imr: number;
+  readonly isr: number;
+  /** Vector of the chip's line 0. */
+  readonly irqBase: number;
+  readonly elcr: number;
+}
+
 class Chip {
   irr = 0;
   imr = 0;
@@ -108,6 +118,19 @@ export class Pic implements IoDevice {
     const was = this.output;
     this.output = master.pending() >= 0;
     if (this.output && !was) for (const vcpu of vm.vcpus) makeRequest(vcpu, REQ_EVENT);
+  }
+
+  /** KVM_GET_IRQCHIP's answer for chip 0 (master) or 1. */
+  state(chip: 0 | 1): PicState {
+    const { irr, imr, isr, base, elcr } = this.chips[chip]!;
+    return { irr, imr, isr, irqBase: base, elcr };
+  }
+
+  /** KVM_SET_IRQCHIP for chip 0 (master) or 1. */
+  setState(vm: VmState, chip: 0 | 1, state: PicState): void {
+    const { irqBase, ...rest } = state;
+    Object.assign(this.chips[chip]!, rest, { base: irqBase });
+    this.update(vm);
   }
 
   /** Line `irq` (0 to 15) goes to `high`. @kvm i8259.c kvm_pic_set_irq */
