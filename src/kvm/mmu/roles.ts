@@ -12,7 +12,7 @@ import {
   EFER_NX,
 } from '../../arch/registers.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { guestCpuidIsIntelCompatible } from '../x86/cpuid.ts';
+import { guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.ts';
 import type { Mmu } from './mmu-context.ts';
 import { mmuIsNested } from './mmu-is-nested.ts';
 import { updatePermissions } from './permission.ts';

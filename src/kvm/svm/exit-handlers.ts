@@ -1,5 +1,6 @@
 /** What KVM does about each #VMEXIT (@kvm svm.c svm_exit_handlers, svm_handle_exit). */
 
+import { DR6_ACTIVE_LOW } from '../../arch/debug-registers.ts';
 import { PFERR_SYNTHETIC_MASK_HI } from '../../arch/error-code.ts';
 import { AC_VECTOR, BP_VECTOR, DB_VECTOR, GP_VECTOR, MC_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { hex64 } from '../../arch/flags.ts';
@@ -13,25 +14,19 @@ import {
   KVM_EXIT_SHUTDOWN,
   KVM_INTERNAL_ERROR_UNEXPECTED_EXIT_REASON,
 } from '../kvm-run.ts';
+import { handlePageFault } from '../mmu/handle-page-fault.ts';
 import { mmuInvlpg } from '../mmu/invlpg.ts';
 import { mmuPageFault } from '../mmu/page-fault.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import { getCr8 } from '../x86/control-registers.ts';
 import { emulateCpuid } from '../x86/cpuid.ts';
 import { vcpuReset } from '../x86/create.ts';
-import {
-  DR6_ACTIVE_LOW,
-  KVM_DEBUGREG_WONT_EXIT,
-  KVM_GUESTDBG_SINGLESTEP,
-  KVM_GUESTDBG_USE_HW_BP,
-} from '../x86/debug-registers.ts';
+import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
+import { decodeEmulatedInstruction } from '../x86/decode-instruction.ts';
 import { EMULTYPE_NO_DECODE, EMULTYPE_VMWARE_GP } from '../x86/emul-type.ts';
-import {
-  decodeEmulatedInstruction,
-  emulateInstruction,
-  emulateInstructionFromBuffer,
-} from '../x86/emulate-instruction.ts';
-import { handlePageFault, queueException, queueExceptionE, queueExceptionP } from '../x86/exceptions.ts';
+import { emulateInstruction, emulateInstructionFromBuffer } from '../x86/emulate-instruction.ts';
+import { queueException, queueExceptionE, queueExceptionP } from '../x86/exceptions.ts';
+import { KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP } from '../x86/guest-debug-bits.ts';
 import { handleUd } from '../x86/handle-ud.ts';
 import { emulateHypercall } from '../x86/hypercall.ts';
 import { emulateHalt, emulateMonitorMwait, emulateRdpmc, emulateXsetbv } from '../x86/instructions.ts';
@@ -126,7 +121,7 @@ function bpInterception(vcpu: VcpuState): number {
 /** @kvm svm.c gp_interception: only the VMware backdoor asks for it. */
 function gpInterception(vcpu: VcpuState): number {
   const error = vmcbRead(vcpu.svm, V.VMCB_EXIT_INFO_1);
-  if (error === 0 && vcpu.vm.params.enableVmwareBackdoor && decodeEmulatedInstruction(vcpu, 0) === 0) {
+  if (error === 0 && vcpu.vm.params.enableVmwareBackdoor && decodeEmulatedInstruction(vcpu, 0, null) === 0) {
     return emulateInstruction(vcpu, 0, 0, EMULTYPE_VMWARE_GP | EMULTYPE_NO_DECODE);
   }
   queueExceptionE(vcpu, GP_VECTOR, error);

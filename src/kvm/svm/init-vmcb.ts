@@ -1,10 +1,11 @@
 /** The VMCB after RESET and INIT: what KVM intercepts (@kvm svm.c init_vmcb). */
+
 import { AC_VECTOR, DB_VECTOR, GP_VECTOR, MC_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import * as V from '../../arch/vmcb.ts';
 import type { HostMachine } from '../../host/machine.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/cpuid.ts';
 import { X86_FEATURE_RDTSCP } from '../x86/cpuid-features.ts';
+import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.ts';
 import { allocContiguous } from './contiguous-pages.ts';
 import { setMsrInterception } from './msrpm.ts';
 import { initSegments } from './segments.ts';

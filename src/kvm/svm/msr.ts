@@ -1,10 +1,11 @@
 /** MSRs that live in the VMCB or that SVM defines (@kvm svm.c svm_get_msr, svm_set_msr). */
 import * as V from '../../arch/vmcb.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/cpuid.ts';
 import { X86_FEATURE_VIRT_SSBD } from '../x86/cpuid-features.ts';
-import { getMsrCommon, KVM_MSR_RET_UNSUPPORTED, setMsrCommon } from '../x86/msr.ts';
+import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.ts';
+import { getMsrCommon, setMsrCommon } from '../x86/msr.ts';
 import * as M from '../x86/msr-index.ts';
+import { KVM_MSR_RET_UNSUPPORTED } from '../x86/msr-index.ts';
 import { syncSaveArea, touchSaveArea } from './save-area.ts';
 import { vmcbRead, vmcbWrite64 } from './vmcb-access.ts';
 

@@ -1,7 +1,7 @@
 /** The MSRs with which a guest asks for asynchronous page faults (@kvm x86.c kvm_pv_enable_async_pf). */
 import type { VcpuState } from '../vcpu-state.ts';
-import { guestPvHas } from './cpuid.ts';
 import { KVM_FEATURE_ASYNC_PF_INT, KVM_FEATURE_ASYNC_PF_VMEXIT } from './cpuid-features.ts';
+import { guestPvHas } from './guest-cpuid.ts';
 
 const KVM_ASYNC_PF_ENABLED = 1 << 0;
 const KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT = 1 << 2;

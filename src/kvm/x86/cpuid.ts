@@ -1,4 +1,5 @@
 /** The guest's CPUID: KVM_SET_CPUID2, the CPUID instruction, and what the rest of KVM asks about it (@kvm cpuid.c). */
+
 import {
   CR4_FSGSBASE,
   CR4_LA57,
@@ -19,6 +20,7 @@ import { EINVAL } from '../../host/errno.ts';
 import { afterSetCpuid } from '../mmu/roles.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import * as F from './cpuid-features.ts';
+import { guestCpuidHas } from './guest-cpuid.ts';
 import { lapicAfterSetCpuid } from './lapic.ts';
 import { registerWrite } from './registers.ts';
 import { skipEmulatedInstruction } from './skip.ts';
@@ -34,27 +36,7 @@ function find(entries: readonly CpuidEntry[], leaf: number, index: number): Cpui
   return entries.find((e) => e.leaf === leaf && (!indexSignificant(leaf) || e.index === index));
 }
 
-/** The guest has CPUID feature `feature` of cpuid-features.ts. @kvm cpuid.h guest_cpuid_has */
-export function guestCpuidHas(vcpu: VcpuState, feature: number): boolean {
-  return (vcpu.x86.features[feature >> 5]! & (1 << (feature & 31))) !== 0;
-}
-
-/** A paravirtual feature is there; all are, unless userspace wants them enforced. @kvm cpuid.h guest_pv_has */
-export function guestPvHas(vcpu: VcpuState, feature: number): boolean {
-  return !vcpu.x86.pvEnforceCpuid || guestCpuidHas(vcpu, feature);
-}
-
 const AMD_VENDORS = new Set(['AuthenticAMD', 'HygonGenuine']);
-
-/** @kvm cpuid.h guest_cpuid_is_amd_compatible */
-export function guestCpuidIsAmdCompatible(vcpu: VcpuState): boolean {
-  return vcpu.x86.isAmdCompatible;
-}
-
-/** @kvm cpuid.h guest_cpuid_is_intel_compatible */
-export function guestCpuidIsIntelCompatible(vcpu: VcpuState): boolean {
-  return !vcpu.x86.isAmdCompatible;
-}
 
 function vendorOf(entries: readonly CpuidEntry[]): string {
   const e = find(entries, 0, 0);

@@ -1,4 +1,6 @@
 /** VMs and vCPUs come up and go down; RESET and INIT (@kvm x86.c kvm_arch_vcpu_create, kvm_vcpu_reset). */
+
+import { DR6_ACTIVE_LOW, DR7_FIXED_1 } from '../../arch/debug-registers.ts';
 import { CR0_CD, CR0_ET, CR0_NW, CR0_PG, RDX, RFLAGS_FIXED } from '../../arch/registers.ts';
 import { EmulateCtxt } from '../emulate/ctxt.ts';
 import { mmuCreate, mmuDestroy, initVm as mmuInitVm } from '../mmu/create.ts';
@@ -13,7 +15,7 @@ import {
 } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { refreshCpuidState } from './cpuid.ts';
-import { DR6_ACTIVE_LOW, DR7_FIXED_1, updateDr7, updateDr0123 } from './debug-registers.ts';
+import { updateDr7, updateDr0123 } from './debug-registers.ts';
 import { emulatorOps } from './emulator-ops.ts';
 import { clearExceptionQueue, clearInterruptQueue } from './exceptions.ts';
 import { dropGuestContext, resetFpu } from './guest-context.ts';

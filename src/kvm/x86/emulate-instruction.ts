@@ -1,39 +1,25 @@
 /** One instruction through the emulator, and what becomes of it (@kvm x86.c x86_emulate_instruction). */
+
+import { DR6_ACTIVE_LOW, DR7_BP_EN_MASK } from '../../arch/debug-registers.ts';
 import { BP_VECTOR, DB_VECTOR, GP_VECTOR, OF_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';
-import { RFLAGS_IF, RFLAGS_RF, RFLAGS_TF, RFLAGS_VM, RIP } from '../../arch/registers.ts';
+import { RFLAGS_IF, RFLAGS_RF } from '../../arch/registers.ts';
 import {
   EMULATION_FAILED,
   EMULATION_INTERCEPTED,
   EMULATION_OK,
   EMULATION_RESTART,
   type EmulateCtxt,
-  MAX_INSN_BYTES,
-  X86EMUL_MODE_PROT16,
-  X86EMUL_MODE_PROT32,
   X86EMUL_MODE_PROT64,
-  X86EMUL_MODE_REAL,
-  X86EMUL_MODE_VM86,
 } from '../emulate/ctxt.ts';
-import {
-  emulatorInvalidateRegisterCache,
-  initDecodeCache,
-  x86DecodeInsn,
-  x86EmulateInsn,
-  x86PageTableWritingInsn,
-} from '../emulate/emulate.ts';
+import { emulatorInvalidateRegisterCache, x86EmulateInsn, x86PageTableWritingInsn } from '../emulate/emulate.ts';
 import { X86EMUL_CONTINUE, X86EMUL_PROPAGATE_FAULT, X86EMUL_RETRY_INSTR } from '../emulate/ops.ts';
 import { KVM_EXIT_DEBUG } from '../kvm-run.ts';
 import { mmuUnprotectGfnAndRetry } from '../mmu/page-track.ts';
 import { ROLE_DIRECT } from '../mmu/role.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
-import {
-  checkHwBp,
-  DR6_ACTIVE_LOW,
-  DR7_BP_EN_MASK,
-  KVM_GUESTDBG_SINGLESTEP,
-  KVM_GUESTDBG_USE_HW_BP,
-} from './debug-registers.ts';
+import { checkHwBp } from './debug-registers.ts';
+import { decodeEmulatedInstruction } from './decode-instruction.ts';
 import * as T from './emul-type.ts';
 import { handleEmulationFailure } from './emulation-failure.ts';
 import {
@@ -45,32 +31,10 @@ import {
   queueExceptionE,
   queueExceptionP,
 } from './exceptions.ts';
-import { completeEmulatedMmio } from './mmio.ts';
-import { completeEmulatedPio } from './pio.ts';
-import { getLinearRip, getRflags, isLongMode, isProtmode, ripWrite, setRflags, setRflagsNoEvent } from './registers.ts';
+import { KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP } from './guest-debug-bits.ts';
+import { nextMmioPiece } from './mmio.ts';
+import { getLinearRip, getRflags, ripWrite, setRflags, setRflagsNoEvent } from './registers.ts';
 import { doSinglestep } from './skip.ts';
-import { traceEmulateInsn } from './trace-emulate.ts';
-
-/** @kvm x86.c init_emulate_ctxt */
-export function initEmulateCtxt(vcpu: VcpuState): void {
-  const ctxt = vcpu.x86.emulateCtxt!;
-  const vendor = vcpu.vm.vendor;
-  ctxt.gpaAvailable = false;
-  ctxt.eflags = getRflags(vcpu);
-  ctxt.tf = (ctxt.eflags & RFLAGS_TF) !== 0;
-  ctxt.eipLo = vcpu.regs[2 * RIP]!;
-  ctxt.eipHi = vcpu.regs[2 * RIP + 1]!;
-  if (!isProtmode(vcpu)) ctxt.mode = X86EMUL_MODE_REAL;
-  else if ((ctxt.eflags & RFLAGS_VM) !== 0) ctxt.mode = X86EMUL_MODE_VM86;
-  else if (vendor.csL(vcpu) && isLongMode(vcpu)) ctxt.mode = X86EMUL_MODE_PROT64;
-  else ctxt.mode = vendor.csDb(vcpu) ? X86EMUL_MODE_PROT32 : X86EMUL_MODE_PROT16;
-  ctxt.interruptibility = 0;
-  ctxt.haveException = false;
-  ctxt.exception.vector = -1;
-  ctxt.permOk = false;
-  initDecodeCache(ctxt);
-  vcpu.x86.emulateRegsNeedSyncFromVcpu = false;
-}
 
 /** @kvm x86.c toggle_interruptibility: STI after STI does not prolong the shadow. */
 function toggleInterruptibility(vcpu: VcpuState, mask: number): void {
@@ -139,40 +103,6 @@ function isSoftIntInstruction(ctxt: EmulateCtxt, emulType: number): boolean {
   }
 }
 
-const exitBytes = new Uint8Array(MAX_INSN_BYTES);
-/** The instruction to emulate, when it is known without fetching it. */
-let givenBytes: Uint8Array | null = null;
-
-/** @kvm x86.c kvm_emulate_instruction_from_buffer */
-export function emulateInstructionFromBuffer(vcpu: VcpuState, bytes: Uint8Array): number {
-  givenBytes = bytes;
-  const r = emulateInstruction(vcpu, 0, 0, 0);
-  givenBytes = null;
-  return r;
-}
-
-/** EMULATION_OK or EMULATION_FAILED. @kvm x86.c x86_decode_emulated_instruction */
-export function decodeEmulatedInstruction(vcpu: VcpuState, emulType: number): number {
-  const ctxt = vcpu.x86.emulateCtxt!;
-  initEmulateCtxt(vcpu);
-  // The exit delivered the bytes only of the instruction that faulted.
-  const length = (emulType & T.EMULTYPE_PF) !== 0 ? Math.min(vcpu.vm.vendor.exitInsnLength(vcpu), MAX_INSN_BYTES) : 0;
-  let r: number;
-  if (givenBytes !== null) {
-    r = x86DecodeInsn(ctxt, givenBytes, givenBytes.length, emulType);
-  } else if (length > 0) {
-    const at = vcpu.vm.vendor.exitInsnAddress(vcpu);
-    const u8 = vcpu.vm.memory.u8;
-    for (let i = 0; i < length; i++) exitBytes[i] = u8[at + i]!;
-    r = x86DecodeInsn(ctxt, exitBytes, length, emulType);
-  } else {
-    r = x86DecodeInsn(ctxt, null, 0, emulType);
-  }
-  traceEmulateInsn(vcpu, false);
-  vcpu.stats.insn_emulation++;
-  return r;
-}
-
 /** After a failed emulation of a write to a shadowed page table, the guest may try by itself. */
 function unprotectAndRetryOnFailure(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number): boolean {
   if ((emulType & T.EMULTYPE_ALLOW_RETRY_PF) === 0) return false;
@@ -222,6 +152,23 @@ function writeback(vcpu: VcpuState, r: number): number {
   }
   if ((ctxt.eflags & ~rflags & RFLAGS_IF) !== 0) makeRequest(vcpu, REQ_EVENT);
   return ret;
+}
+
+/** @kvm x86.c complete_emulated_pio */
+function completeEmulatedPio(vcpu: VcpuState): number {
+  return emulateInstruction(vcpu, 0, 0, T.EMULTYPE_NO_DECODE);
+}
+
+/** Userspace has handled a piece of the access: the next one, or the instruction goes on. @kvm x86.c complete_emulated_mmio */
+function completeEmulatedMmio(vcpu: VcpuState): number {
+  const x86 = vcpu.x86;
+  if (nextMmioPiece(vcpu)) {
+    x86.completeUserspaceIo = completeEmulatedMmio;
+    return 0;
+  }
+  if (x86.mmioIsWrite) return 1;
+  x86.mmioReadCompleted = true;
+  return emulateInstruction(vcpu, 0, 0, T.EMULTYPE_NO_DECODE);
 }
 
 /** Runs the decoded instruction, again for each round of a string instruction, and settles where it went. */
@@ -278,9 +225,18 @@ function emulateDecoded(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType:
 
 /**
  * Emulates the instruction at RIP; (cr2Lo, cr2Hi) is the faulting gpa (direct MMU) or gva with EMULTYPE_PF. 1 to resume the guest, 0 to
- * go to userspace.
+ * go to userspace. @kvm x86.c x86_emulate_instruction
  */
 export function emulateInstruction(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number): number {
+  return emulate(vcpu, cr2Lo, cr2Hi, emulType, null);
+}
+
+/** Emulates the instruction in `bytes` instead of the one at RIP; answers as `emulateInstruction`. @kvm x86.c kvm_emulate_instruction_from_buffer */
+export function emulateInstructionFromBuffer(vcpu: VcpuState, bytes: Uint8Array): number {
+  return emulate(vcpu, 0, 0, 0, bytes);
+}
+
+function emulate(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number, bytes: Uint8Array | null): number {
   let type = emulType;
   if ((type & T.EMULTYPE_ALLOW_RETRY_PF) !== 0) {
     const bad = vcpu.guestMode || (type & T.EMULTYPE_PF) === 0;
@@ -298,7 +254,7 @@ export function emulateInstruction(vcpu: VcpuState, cr2Lo: number, cr2Hi: number
     clearExceptionQueue(vcpu);
     const hit = checkCodeBreakpoint(vcpu, type);
     if (hit >= 0) return hit;
-    if (decodeEmulatedInstruction(vcpu, type) !== EMULATION_OK) return decodeFailed(vcpu, cr2Lo, cr2Hi, type);
+    if (decodeEmulatedInstruction(vcpu, type, bytes) !== EMULATION_OK) return decodeFailed(vcpu, cr2Lo, cr2Hi, type);
   }
   if ((type & T.EMULTYPE_VMWARE_GP) !== 0 && !isVmwareBackdoorOpcode(ctxt)) {
     queueExceptionE(vcpu, GP_VECTOR, 0);

@@ -14,12 +14,13 @@ import {
 import { mmuInvlpg } from '../mmu/invlpg.ts';
 import { makeRequest, REQ_TRIPLE_FAULT, type VcpuState } from '../vcpu-state.ts';
 import { getCr8, setCr0, setCr3, setCr4, setCr8, setXcr } from './control-registers.ts';
-import { guestCpuidHas, guestCpuidIsIntelCompatible, kvmCpuid } from './cpuid.ts';
+import { kvmCpuid } from './cpuid.ts';
 import { X86_FEATURE_FXSR, X86_FEATURE_MOVBE, X86_FEATURE_RDPID } from './cpuid-features.ts';
 import { getDrHi, getDrLo, setDr } from './debug-registers.ts';
 import { cmpxchgEmulated, readEmulated, writeEmulated } from './emulator-memory.ts';
 import { fxrstorImage, fxsaveImage } from './fxsave.ts';
 import { fetchGuestVirt, readStd, writeStd } from './guest-access.ts';
+import { guestCpuidHas, guestCpuidIsIntelCompatible } from './guest-cpuid.ts';
 import { getMsr, getMsrTraced, setMsrTraced } from './msr-instructions.ts';
 import { emulatorPioInEmulated, emulatorPioOut } from './pio.ts';
 import { leaveSmm } from './smm-leave.ts';

@@ -1,5 +1,6 @@
 /** Exceptions on their way to the guest (@kvm x86.c kvm_multiple_exception and around). */
 
+import { DR6_ACTIVE_LOW, DR6_FIXED_1, DR6_RTM, DR7_GD } from '../../arch/debug-registers.ts';
 import { PFERR_PRESENT, PFERR_RSVD } from '../../arch/error-code.ts';
 import {
   BP_VECTOR,
@@ -11,13 +12,10 @@ import {
   OF_VECTOR,
   PF_VECTOR,
 } from '../../arch/exceptions.ts';
-import { hex64 } from '../../arch/flags.ts';
-import { RIP } from '../../arch/registers.ts';
 import type { X86Exception } from '../emulate/ops.ts';
 import { mmuInvalidateAddr } from '../mmu/invlpg.ts';
-import { mmuPageFault } from '../mmu/page-fault.ts';
 import { makeRequest, REQ_EVENT, REQ_TRIPLE_FAULT, type VcpuState } from '../vcpu-state.ts';
-import { DR6_ACTIVE_LOW, DR6_FIXED_1, DR6_RTM, DR7_GD, updateDr7 } from './debug-registers.ts';
+import { updateDr7 } from './debug-registers.ts';
 import { isProtmode } from './registers.ts';
 import type { QueuedException } from './vcpu-x86.ts';
 
@@ -197,27 +195,4 @@ export function deliverDebugPayload(vcpu: VcpuState): void {
     vcpu.x86.dr7 &= ~DR7_GD;
     updateDr7(vcpu);
   }
-}
-
-/** A legacy #PF that was intercepted: shadow paging. @kvm mmu.c kvm_handle_page_fault */
-export function handlePageFault(
-  vcpu: VcpuState,
-  errorLo: number,
-  errorHi: number,
-  addrLo: number,
-  addrHi: number,
-): number {
-  if (errorHi !== 0) {
-    vcpu.vm.log.warnOnOnce(true, 'kvm_handle_page_fault', 'a #PF error code has upper bits');
-  }
-  const trace = vcpu.vm.trace;
-  if (trace.enabled) {
-    trace.emit('kvm_page_fault', {
-      vcpu: vcpu.id,
-      rip: hex64(vcpu.regs[2 * RIP]!, vcpu.regs[2 * RIP + 1]!),
-      address: hex64(addrLo, addrHi),
-      error_code: hex64(errorLo, 0),
-    });
-  }
-  return mmuPageFault(vcpu, addrLo, addrHi, errorLo, 0);
 }

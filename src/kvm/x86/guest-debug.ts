@@ -2,8 +2,9 @@
 import { BP_VECTOR, DB_VECTOR } from '../../arch/exceptions.ts';
 import { EBUSY, EINVAL } from '../../host/errno.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import * as D from './debug-registers.ts';
+import { updateDr7 } from './debug-registers.ts';
 import { queueException } from './exceptions.ts';
+import * as D from './guest-debug-bits.ts';
 import { getLinearRip, getRflags, setRflags } from './registers.ts';
 
 /**
@@ -21,7 +22,7 @@ export function setGuestDebug(vcpu: VcpuState, control: number, _debugreg: reado
   const rflags = getRflags(vcpu);
   x86.guestDebug = (control & D.KVM_GUESTDBG_ENABLE) !== 0 ? control : 0;
   x86.effDb.set(x86.db);
-  D.updateDr7(vcpu);
+  updateDr7(vcpu);
   if ((x86.guestDebug & D.KVM_GUESTDBG_SINGLESTEP) !== 0) {
     const rip = getLinearRip(vcpu);
     x86.singlestepRipLo = rip[0]!;

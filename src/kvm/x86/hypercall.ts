@@ -3,8 +3,8 @@ import { hex64 } from '../../arch/flags.ts';
 import { RAX, RBX, RCX, RDX, RSI } from '../../arch/registers.ts';
 import { KVM_EXIT_HYPERCALL } from '../kvm-run.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { guestPvHas } from './cpuid.ts';
 import { KVM_FEATURE_PV_SCHED_YIELD } from './cpuid-features.ts';
+import { guestPvHas } from './guest-cpuid.ts';
 import { is64BitMode, registerWrite } from './registers.ts';
 import { skipEmulatedInstruction } from './skip.ts';
 

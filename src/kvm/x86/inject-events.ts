@@ -14,8 +14,8 @@ import {
   type VcpuState,
 } from '../vcpu-state.ts';
 import { vcpuReset } from './create.ts';
-import { KVM_GUESTDBG_BLOCKIRQ } from './debug-registers.ts';
 import { deliverDebugPayload, EXCPT_FAULT, exceptionType, injectException, queueInterrupt } from './exceptions.ts';
+import { KVM_GUESTDBG_BLOCKIRQ } from './guest-debug-bits.ts';
 import { cpuGetInterrupt, cpuHasInjectableIntr, cpuHasInterrupt } from './irq.ts';
 import { getRflags, ripWrite, setRflagsNoEvent } from './registers.ts';
 import { enterSmm } from './smm.ts';

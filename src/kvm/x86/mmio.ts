@@ -3,8 +3,6 @@ import { hex64 } from '../../arch/flags.ts';
 import { ioBusRead, ioBusWrite, KVM_MMIO_BUS } from '../io-bus/io-bus.ts';
 import { KVM_EXIT_MMIO } from '../kvm-run.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { EMULTYPE_NO_DECODE } from './emul-type.ts';
-import { emulateInstruction } from './emulate-instruction.ts';
 import { lapicMmioRead, lapicMmioWrite } from './lapic-mmio.ts';
 import { KVM_MAX_MMIO_FRAGMENTS } from './vcpu-x86.ts';
 
@@ -113,8 +111,8 @@ export function startMmioExit(vcpu: VcpuState, write: boolean): void {
   exitForFragment(vcpu);
 }
 
-/** Userspace has handled a piece: the next one, or the instruction goes on. @kvm x86.c complete_emulated_mmio */
-export function completeEmulatedMmio(vcpu: VcpuState): number {
+/** Userspace has handled a piece: describes the next one in kvm_run, or answers that there is none. */
+export function nextMmioPiece(vcpu: VcpuState): boolean {
   const x86 = vcpu.x86;
   const frag = x86.mmioFragments[x86.mmioCurFragment]!;
   const len = Math.min(8, frag.len);
@@ -131,11 +129,8 @@ export function completeEmulatedMmio(vcpu: VcpuState): number {
   }
   if (x86.mmioCurFragment >= x86.mmioNrFragments) {
     x86.mmioNeeded = false;
-    if (x86.mmioIsWrite) return 1;
-    x86.mmioReadCompleted = true;
-    return emulateInstruction(vcpu, 0, 0, EMULTYPE_NO_DECODE);
+    return false;
   }
   exitForFragment(vcpu);
-  x86.completeUserspaceIo = completeEmulatedMmio;
-  return 0;
+  return true;
 }

@@ -79,3 +79,6 @@ export const MSR_AMD64_TW_CFG = 0xc0011023;
 export const MSR_AMD64_DE_CFG = 0xc0011029;
 export const MSR_AMD64_BU_CFG2 = 0xc001102a;
 export const MSR_F15H_EX_CFG = 0xc001102c;
+
+/** KVM does not know the MSR. */
+export const KVM_MSR_RET_UNSUPPORTED = 2;

@@ -1,21 +1,20 @@
 /** MSRs that are no vendor's own (@kvm x86.c kvm_set_msr_common, kvm_get_msr_common). */
+
 import { hi64, join64, lo64 } from '../../arch/halves.ts';
 import { EFER_FFXSR, EFER_LMA, EFER_LME, EFER_NX, EFER_SCE, EFER_SVME } from '../../arch/registers.ts';
 import { mmuResetContext } from '../mmu/roles.ts';
 import { makeRequest, REQ_CLOCK_UPDATE, type VcpuState } from '../vcpu-state.ts';
 import { setAsyncPfEnable, setAsyncPfInt } from './async-pf-msr.ts';
-import { guestCpuidHas, guestPvHas } from './cpuid.ts';
 import * as F from './cpuid-features.ts';
+import { guestCpuidHas, guestPvHas } from './guest-cpuid.ts';
 import { lapicSetBase } from './lapic.ts';
 import { apicNow } from './lapic-timer.ts';
 import * as M from './msr-index.ts';
+import { KVM_MSR_RET_UNSUPPORTED } from './msr-index.ts';
 import { getMsr, setMsr } from './msr-instructions.ts';
 import { isMtrr, mtrrGet, mtrrSet } from './mtrr.ts';
 import { writeSystemTime, writeWallClock } from './pv-clock.ts';
 import { isPaging } from './registers.ts';
-
-/** KVM does not know the MSR. */
-export const KVM_MSR_RET_UNSUPPORTED = 2;
 
 /** Bits of EFER that exist; FFXSR and the others by CPUID. @kvm x86.c efer_reserved_bits */
 const EFER_KNOWN = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX | EFER_SVME | EFER_FFXSR;

@@ -3,8 +3,6 @@ import { RAX } from '../../arch/registers.ts';
 import { ioBusRead, ioBusWrite, KVM_PIO_BUS } from '../io-bus/io-bus.ts';
 import { KVM_EXIT_IO, KVM_EXIT_IO_IN, KVM_EXIT_IO_OUT } from '../kvm-run.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { EMULTYPE_NO_DECODE } from './emul-type.ts';
-import { emulateInstruction } from './emulate-instruction.ts';
 import { getLinearRip, isLinearRip, registerWrite } from './registers.ts';
 import { skipEmulatedInstruction } from './skip.ts';
 import { hasQuirk, KVM_X86_QUIRK_OUT_7E_INC_RIP } from './vm-x86.ts';
@@ -118,11 +116,6 @@ export function emulatorPioInEmulated(
     return 1;
   }
   return emulatorPioIn(vcpu, size, port, buf, off, count);
-}
-
-/** @kvm x86.c complete_emulated_pio */
-export function completeEmulatedPio(vcpu: VcpuState): number {
-  return emulateInstruction(vcpu, 0, 0, EMULTYPE_NO_DECODE);
 }
 
 const rax = new Uint8Array(8);

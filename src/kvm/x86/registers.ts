@@ -1,7 +1,7 @@
 /** Reading and changing a vCPU's registers inside KVM (@kvm kvm_cache_regs.h, regs.c). */
 import { CR0_PE, CR0_PG, CR4_PAE, CS, EFER_LMA, RAX, RDX, RFLAGS_TF, RIP } from '../../arch/registers.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
-import { KVM_GUESTDBG_SINGLESTEP } from './debug-registers.ts';
+import { KVM_GUESTDBG_SINGLESTEP } from './guest-debug-bits.ts';
 
 /** @kvm x86.h is_protmode */
 export function isProtmode(vcpu: VcpuState): boolean {

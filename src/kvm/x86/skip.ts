@@ -1,10 +1,12 @@
 /** Moving past an instruction, and the single step that may end there (@kvm x86.c kvm_skip_emulated_instruction). */
+
+import { DR6_ACTIVE_LOW, DR6_BS } from '../../arch/debug-registers.ts';
 import { DB_VECTOR } from '../../arch/exceptions.ts';
 import { RFLAGS_TF } from '../../arch/registers.ts';
 import { KVM_EXIT_DEBUG } from '../kvm-run.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { DR6_ACTIVE_LOW, DR6_BS, KVM_GUESTDBG_SINGLESTEP } from './debug-registers.ts';
 import { injectGp, queueExceptionP } from './exceptions.ts';
+import { KVM_GUESTDBG_SINGLESTEP } from './guest-debug-bits.ts';
 import { getLinearRip } from './registers.ts';
 
 /** One instruction is done and TF was set: userspace's business, or the guest's #DB. @kvm x86.c kvm_vcpu_do_singlestep */

@@ -6,9 +6,9 @@ import { type DescriptorTable, X86EMUL_CONTINUE, X86EMUL_UNHANDLEABLE } from '..
 import { readGuest } from '../guest-memory.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { setCr0, setCr3, setCr4 } from './control-registers.ts';
-import { guestCpuidHas } from './cpuid.ts';
 import { X86_FEATURE_LM } from './cpuid-features.ts';
 import { setDr } from './debug-registers.ts';
+import { guestCpuidHas } from './guest-cpuid.ts';
 import { MSR_EFER } from './msr-index.ts';
 import { setMsr } from './msr-instructions.ts';
 import { smmChanged, smmSegments } from './smm.ts';

@@ -1,4 +1,6 @@
 /** Entering system management mode (@kvm smm.c enter_smm). */
+
+import { DR7_FIXED_1 } from '../../arch/debug-registers.ts';
 import {
   CR0_EM,
   CR0_PE,
@@ -20,9 +22,9 @@ import type { DescriptorTable, SegmentDesc } from '../emulate/ops.ts';
 import { writeGuest } from '../guest-memory.ts';
 import { mmuResetContext } from '../mmu/roles.ts';
 import { checkRequest, makeRequest, REQ_EVENT, REQ_SMI, REQ_VM_DEAD, type VcpuState } from '../vcpu-state.ts';
-import { guestCpuidHas } from './cpuid.ts';
 import { X86_FEATURE_LM } from './cpuid-features.ts';
-import { DR7_FIXED_1, setDr } from './debug-registers.ts';
+import { setDr } from './debug-registers.ts';
+import { guestCpuidHas } from './guest-cpuid.ts';
 import { getRflags, ripWrite, setRflags } from './registers.ts';
 import { SMM_ENTRY, SMM_REVISION_32, SMM_REVISION_64, SMRAM_BYTES, SMRAM_OFFSET, SMRAM32, SMRAM64 } from './smram.ts';
 

@@ -18,7 +18,7 @@ import {
 } from '../emulate/emulate.ts';
 import { KVM_EXIT_INTERNAL_ERROR, KVM_INTERNAL_ERROR_EMULATION } from '../kvm-run.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { initEmulateCtxt } from './emulate-instruction.ts';
+import { initEmulateCtxt } from './decode-instruction.ts';
 import { clearExceptionQueue, clearInterruptQueue } from './exceptions.ts';
 import { ripWrite, setRflags } from './registers.ts';
 

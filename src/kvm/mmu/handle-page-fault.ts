@@ -1,0 +1,28 @@
+/** An intercepted legacy #PF (@kvm mmu.c kvm_handle_page_fault). */
+import { hex64 } from '../../arch/flags.ts';
+import { RIP } from '../../arch/registers.ts';
+import type { VcpuState } from '../vcpu-state.ts';
+import { mmuPageFault } from './page-fault.ts';
+
+/** A legacy #PF that was intercepted: shadow paging. @kvm mmu.c kvm_handle_page_fault */
+export function handlePageFault(
+  vcpu: VcpuState,
+  errorLo: number,
+  errorHi: number,
+  addrLo: number,
+  addrHi: number,
+): number {
+  if (errorHi !== 0) {
+    vcpu.vm.log.warnOnOnce(true, 'kvm_handle_page_fault', 'a #PF error code has upper bits');
+  }
+  const trace = vcpu.vm.trace;
+  if (trace.enabled) {
+    trace.emit('kvm_page_fault', {
+      vcpu: vcpu.id,
+      rip: hex64(vcpu.regs[2 * RIP]!, vcpu.regs[2 * RIP + 1]!),
+      address: hex64(addrLo, addrHi),
+      error_code: hex64(errorLo, 0),
+    });
+  }
+  return mmuPageFault(vcpu, addrLo, addrHi, errorLo, 0);
+}
