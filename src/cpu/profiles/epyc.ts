@@ -1,6 +1,6 @@
 /**
- * What the two EPYC (family 23, model 1) profiles share: CPUID, but for the physical address width and SVM's own leaf. The features are
- * those that the processor model has.
+ * What the two EPYC (family 23, model 1) profiles share: CPUID, but for the physical address width and SVM's own leaf. It names what
+ * the interpreter executes, and no more of the real processor: no SSE3 or later vector instructions, AES, PCLMUL or RDRAND.
  */
 import type { CpuidEntry } from '../profile.ts';
 import { bits, brand, row } from './cpuid-table.ts';
@@ -20,27 +20,20 @@ export interface EpycDifferences {
 export function epycCpuid(d: EpycDifferences): CpuidEntry[] {
   return [
     row(0, 0, 0xd, 0x68747541, 0x444d4163, 0x69746e65),
-    // SSE3 PCLMUL MONITOR SSSE3 FMA CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE AVX F16C RDRAND; SEP CLFSH SSE SSE2
-    row(
-      1,
-      0,
-      SIGNATURE,
-      0x00000800,
-      bits(0, 1, 3, 9, 12, 13, 19, 20, 22, 23, 25, 26, 28, 29, 30),
-      COMMON | bits(11, 19, 25, 26),
-    ),
+    // MONITOR CX16 MOVBE POPCNT XSAVE; SEP CLFSH SSE SSE2
+    row(1, 0, SIGNATURE, 0x00000800, bits(3, 13, 22, 23, 26), COMMON | bits(11, 19, 25, 26)),
     row(5, 0, 0, 0, 3, 0),
     row(6, 0, 4, 0, 0, 0),
-    // FSGSBASE BMI1 AVX2 SMEP BMI2 ADX SMAP CLFLUSHOPT; UMIP PKU
-    row(7, 0, 0, bits(0, 3, 5, 7, 8, 19, 20, 23), bits(2, 3), 0),
-    row(0xd, 0, 0x207, 0xa88, 0xa88, 0),
+    // FSGSBASE BMI1 SMEP BMI2 ADX SMAP CLFLUSHOPT; UMIP PKU
+    row(7, 0, 0, bits(0, 3, 7, 8, 19, 20, 23), bits(2, 3), 0),
+    // x87, SSE and PKRU
+    row(0xd, 0, 0x203, 0xa88, 0xa88, 0),
     // XSAVEOPT XGETBV1
     row(0xd, 1, bits(0, 2), 0, 0, 0),
-    row(0xd, 2, 256, 576, 0, 0),
     row(0xd, 9, 8, 0xa80, 0, 0),
     row(0x80000000, 0, 0x8000001e, 0x68747541, 0x444d4163, 0x69746e65),
-    // LAHF_LM SVM CR8_LEGACY ABM SSE4A 3DNOWPREFETCH; SYSCALL NX MMXEXT PDPE1GB RDTSCP LM
-    row(0x80000001, 0, SIGNATURE, 0, bits(0, 2, 4, 5, 6, 8), COMMON | bits(11, 20, 22, 26, 27, 29)),
+    // LAHF_LM SVM CR8_LEGACY ABM 3DNOWPREFETCH; SYSCALL NX MMXEXT PDPE1GB RDTSCP LM
+    row(0x80000001, 0, SIGNATURE, 0, bits(0, 2, 4, 5, 8), COMMON | bits(11, 20, 22, 26, 27, 29)),
     ...brand(d.brand),
     row(0x80000005, 0, 0xff40ff40, 0xff40ff40, 0x20080140, 0x40040140),
     row(0x80000006, 0, 0x26006400, 0x66006400, 0x02006140, 0x00808140),

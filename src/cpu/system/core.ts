@@ -27,7 +27,7 @@ import {
   STATUS_OK,
   STATUS_RELOAD,
 } from '../state.ts';
-import { cr4Known, SVME_ADDRESS_CHECK, svmFeature } from './features.ts';
+import { cr4Known, SVME_ADDRESS_CHECK, svmFeature, xcr0Known } from './features.ts';
 import { Stack } from './stack.ts';
 import {
   SEG_WORDS,
@@ -69,6 +69,8 @@ export class Core {
 
   /** VMRUN, VMLOAD and VMSAVE are intercepted before their address is looked at (CPUID 8000000A EDX, SvmeAddrChk). */
   readonly interceptBeforeVmcbCheck: boolean;
+  /** XCR0 bits that exist. */
+  readonly xcr0Known: number;
   /** CR4 bits that exist. */
   readonly cr4Known: number;
 
@@ -112,6 +114,7 @@ export class Core {
     this.u8 = memory.u8;
     this.profile = profile;
     this.interceptBeforeVmcbCheck = svmFeature(profile, SVME_ADDRESS_CHECK);
+    this.xcr0Known = xcr0Known(profile);
     this.cr4Known = cr4Known(profile);
     this.tlb = new Tlb(memory);
     this.walker = new GuestWalker(memory, profile, this.tlb.tables);

@@ -12,11 +12,6 @@ export const XSTATE_SSE = 1 << 1;
 export const XSTATE_AVX = 1 << 2;
 export const XSTATE_PKRU = 1 << 9;
 
-/** XCR0 bits that the processor has. */
-export function xcr0Known(core: Core): number {
-  return XSTATE_X87 | XSTATE_SSE | XSTATE_AVX | (core.profile.pku ? XSTATE_PKRU : 0);
-}
-
 export function xgetbv(core: Core): number {
   if ((core.i32[W_CR4]! & CR4_OSXSAVE) === 0) return core.ud();
   if (gprLo(core, RCX) !== 0) return core.gp(0);
@@ -32,7 +27,7 @@ export function xsetbv(core: Core): number {
   const value = gprLo(core, RAX);
   const avxAlone = (value & XSTATE_AVX) !== 0 && (value & XSTATE_SSE) === 0;
   if (gprLo(core, RCX) !== 0 || gprLo(core, RDX) !== 0) return core.gp(0);
-  if ((value & XSTATE_X87) === 0 || avxAlone || (value & ~xcr0Known(core)) !== 0) return core.gp(0);
+  if ((value & XSTATE_X87) === 0 || avxAlone || (value & ~core.xcr0Known) !== 0) return core.gp(0);
   core.i32[XCR0_AT >> 2] = value;
   core.i32[(XCR0_AT >> 2) + 1] = 0;
   return STATUS_OK;

@@ -58,12 +58,6 @@ function restore(core: Core, lo: number, hi: number, offset: number, to: number,
   return true;
 }
 
-/** State address of ST(n): registers are kept by physical number, TOP is in FSW. */
-function st(core: Core, n: number): number {
-  const top = (core.i32[FPU_SW_AT >> 2]! >>> 11) & 7;
-  return FPU_REGS + ((top + n) & 7) * 16;
-}
-
 /** XSAVE, XSAVEOPT (the same, nothing is left out), or XSAVEC when `compact`. */
 export function xsave(core: Core, record: number, compact: boolean): number {
   const status = begin(core, record, true);
@@ -81,7 +75,7 @@ export function xsave(core: Core, record: number, compact: boolean): number {
     if (!writeAt(core, lo, hi, 0, 8, control, i32[FPU_TAG_AT >> 2]! & 0xff, context)) return core.status;
     // The last instruction and operand pointers are not kept: they read as zero.
     for (let i = 0; i < 16; i += 8) if (!writeAt(core, lo, hi, 8 + i, 8, 0, 0, context)) return core.status;
-    for (let n = 0; n < 8; n++) if (!save(core, lo, hi, 32 + n * 16, st(core, n), 16)) return core.status;
+    for (let n = 0; n < 8; n++) if (!save(core, lo, hi, 32 + n * 16, FPU_REGS + n * 16, 16)) return core.status;
   }
   if ((wanted & (XSTATE_SSE | XSTATE_AVX)) !== 0) {
     if (!writeAt(core, lo, hi, 24, 8, i32[MXCSR_AT >> 2]!, MXCSR_MASK, context)) return core.status;
@@ -132,7 +126,7 @@ export function xrstor(core: Core, record: number): number {
       i32[FPU_CW_AT >> 2] = core.lo & 0xffff;
       i32[FPU_SW_AT >> 2] = core.lo >>> 16;
       i32[FPU_TAG_AT >> 2] = core.hi & 0xff;
-      for (let n = 0; n < 8; n++) if (!restore(core, lo, hi, 32 + n * 16, st(core, n), 16)) return core.status;
+      for (let n = 0; n < 8; n++) if (!restore(core, lo, hi, 32 + n * 16, FPU_REGS + n * 16, 16)) return core.status;
     } else {
       i32[FPU_CW_AT >> 2] = 0x37f;
       i32[FPU_SW_AT >> 2] = 0;

@@ -55,3 +55,9 @@ export function svmFeature(profile: HardwareProfile, bit: number): boolean {
   const leaf = profile.cpuid.find((entry) => entry.leaf === 0x8000000a);
   return leaf !== undefined && ((leaf.edx >>> bit) & 1) !== 0;
 }
+
+/** XCR0 bits that the processor has, low half. */
+export function xcr0Known(profile: HardwareProfile): number {
+  const leaf = profile.cpuid.find((entry) => entry.leaf === 0xd && entry.index === 0);
+  return leaf === undefined ? 1 : leaf.eax | 0;
+}
