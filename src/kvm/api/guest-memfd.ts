@@ -4,6 +4,9 @@ import type { GuestMemfdFile } from '../guest-memfd/guest-memfd.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../guest-memfd/guest-memfd.ts';
 import { check, hex } from './kvm-error.ts';
 
+/** Offsets and sizes of files are signed. */
+const signed = (n: number | bigint): bigint => BigInt.asIntN(64, BigInt(n));
+
 export class GuestMemfd {
   /** The file behind the descriptor, for tools. */
   readonly file: GuestMemfdFile;
@@ -23,7 +26,7 @@ export class GuestMemfd {
    * @kvm guest_memfd.c kvm_gmem_fallocate
    */
   fallocate(mode: number, offset: number | bigint, size: number | bigint): void {
-    const result = this.open('fallocate').fallocate(mode, BigInt(offset), BigInt(size));
+    const result = this.open('fallocate').fallocate(mode, signed(offset), signed(size));
     check(result, 'fallocate', `mode ${mode}, offset ${hex(offset)}, size ${hex(size)}`);
   }
 

@@ -88,7 +88,7 @@ export class HostObjects implements HvaPlaces {
       case 'madvise':
         return fromErrno(mm.madvise(at(), int(op['size']), advice(op['advice'])));
       case 'ftruncate':
-        return fromErrno(this.object(op['mem']).file?.truncate(int(op['size'])) ?? -22);
+        return fromErrno(this.object(op['mem']).file?.truncate(int(op['size'])) ?? -EBADF);
       case 'poke':
         return fromErrno(mm.write(at(), hexBytes(op['hex'] as string)));
       case 'peek':

@@ -1,5 +1,5 @@
 /** The operations of a scenario that are ioctls of the system, the VM or a vCPU. */
-import type { GuestMemfd, UserMemoryRegion2, Vcpu } from '../../kvm/api/index.ts';
+import { type GuestMemfd, KvmError, type UserMemoryRegion2, type Vcpu } from '../../kvm/api/index.ts';
 import { UnsupportedError } from '../input-error.ts';
 import { fromErrno, OK, type OpResult } from './host-objects.ts';
 import { attempt, recordRegs, replaceRegs, replaceSregs, type ScenarioMachine } from './machine.ts';
@@ -197,9 +197,12 @@ const handlers: { readonly [op: string]: Handler } = {
   getmpstate: (m, op) => ({ ...OK, out: { mp_state: m.vcpu(op).getMpState() } }),
   mpstate: (m, op) => attempt(() => m.vcpu(op).setMpState(int(op['state']))),
   lapic: (m, op) => {
-    const page = m.vcpu(op).getLapic();
+    let page = new Uint8Array(1024);
+    const result = attempt(() => {
+      page = m.vcpu(op).getLapic().slice();
+    });
     const reg = new DataView(page.buffer, page.byteOffset).getUint32(int(op['off']), true);
-    return { ...OK, out: { reg: `0x${reg.toString(16).padStart(8, '0')}` } };
+    return { ...result, out: { reg: `0x${reg.toString(16).padStart(8, '0')}` } };
   },
   guestdebug: (m, op) => attempt(() => m.vcpu(op).setGuestDebug({ control: int(op['control']) })),
   sleep: () => OK,
@@ -219,9 +222,19 @@ export function runOp(machine: ScenarioMachine, op: Op): OpAnswer {
   const handler = handlers[op.op];
   if (onHost === null && handler === undefined)
     throw new UnsupportedError(missing[op.op] ?? `the operation "${op.op}"`);
-  const answer = onHost ?? handler!(machine, op);
+  const answer = onHost ?? answerOf(() => handler!(machine, op));
   const signals = machine.host.signals();
   return Object.keys(signals).length === 0 ? answer : { ...answer, out: { ...answer.out, ...signals } };
+}
+
+/** The answer of a handler, or the errno that it threw. */
+function answerOf(handle: () => OpAnswer): OpAnswer {
+  try {
+    return handle();
+  } catch (error) {
+    if (error instanceof KvmError) return fromErrno(-error.code);
+    throw error;
+  }
 }
 
 function gmem(m: ScenarioMachine, op: Op): GuestMemfd {
