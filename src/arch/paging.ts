@@ -129,20 +129,6 @@ export function pse36Pfn(pde: number): number {
   return ((pde & 0x001fe000) << 7) | ((pde >>> 12) & 0xffc00);
 }
 
-/**
- * The reserved bits of a guest's or nested 64-bit entry at `level`, as a bigint: the specification that walkers and tests share.
- * `large` says the entry has PS set. NX is reserved where it is not enabled. Entries of 4- and 5-level tables and of NPT; for PAE
- * the directory pointers differ (PAE_PDPTE_RSVD_LO).
- */
-export function rsvdMask64(level: number, large: boolean, maxPhyAddr: number, nx: boolean, gbPages: boolean): bigint {
-  let mask = 0n;
-  if (!nx) mask |= 1n << 63n;
-  for (let bit = maxPhyAddr; bit < 52; bit++) mask |= 1n << BigInt(bit);
-  if (!large || level === PG_LEVEL_4K) return mask;
-  if (level >= PG_LEVEL_512G || (level === PG_LEVEL_1G && !gbPages)) return mask | (1n << 7n);
-  return mask | BigInt(rsvdLargeLo(level));
-}
-
 /** An entry's flags and frame, as traces print them. */
 export function formatPte(lo: number, hi: number): string {
   const flags = formatFlags(PTE_FLAGS, lo & 0xfff, hi & ~PT64_FRAME_HI);

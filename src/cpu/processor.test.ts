@@ -21,7 +21,7 @@ import {
 } from '../arch/vmcb.ts';
 import { qemuTcgEpyc } from './profiles/qemu-tcg-epyc.ts';
 import { siliconEpyc } from './profiles/silicon-epyc.ts';
-import { BareMachine } from './svm/bare-machine.ts';
+import { BareMachine } from './svm/bare-machine.testing.ts';
 
 describe('vmrun', () => {
   it('executes long-mode code up to an intercepted HLT', () => {

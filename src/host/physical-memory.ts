@@ -4,7 +4,6 @@
  * TLB, decoded instructions) and are never handed out, as firmware keeps memory for itself on a real machine.
  */
 
-export const PAGE_SHIFT = 12;
 export const PAGE_SIZE = 4096;
 
 /** Frames at the bottom that the processor model owns: 48 MiB. The page allocator starts above them. */
@@ -18,6 +17,7 @@ export class PhysicalMemory {
   readonly u8: Uint8Array;
   /** The view of hot code: entry n of the 8-byte words in frame f is at `(f << 10) | (n << 1)`, low half first. */
   readonly i32: Int32Array;
+  /** The same bytes as whole words, for tests that set up tables. */
   readonly u64: BigUint64Array;
   /** Number of 4 KiB frames, the processor's own included. */
   readonly frames: number;

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import type { HardwareProfile } from '../cpu/profile.ts';
+import { makeTestVm } from './bare-vm.testing.ts';
 import * as C from './capabilities.ts';
 import { defaultParams } from './params.ts';
-import { makeTestVm } from './test-vm.ts';
 
 const host = { profile: {} as HardwareProfile, params: defaultParams };
 const KVM_CAP_MULTI_ADDRESS_SPACE = 118;

@@ -1,12 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { EFAULT } from '../host/errno.ts';
 import { PROT_READ } from '../host/vma.ts';
+import { makeTestVm } from './bare-vm.testing.ts';
 import { cmpxchgGuestUser, readGuest, readGuestAtomic, writeGuest } from './guest-memory.ts';
 import { gfnToPfn, gfnToPfnMemslot, PFN_MODE_ASYNC, PFN_MODE_NORMAL, PfnLookup } from './hva-to-pfn.ts';
 import { KVM_HVA_ERR_RO_BAD } from './memslots/hva.ts';
 import { gfnToMemslot } from './memslots/memslots.ts';
 import * as P from './mmu/pfn.ts';
-import { makeTestVm } from './test-vm.ts';
 
 function setUp(flags = 0) {
   const t = makeTestVm();

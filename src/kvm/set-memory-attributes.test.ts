@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { EINVAL } from '../host/errno.ts';
 import * as A from './attributes.ts';
+import { makeTestVm } from './bare-vm.testing.ts';
 import { setMemoryAttributes } from './set-memory-attributes.ts';
-import { makeTestVm } from './test-vm.ts';
 
 const PRIVATE = BigInt(A.KVM_MEMORY_ATTRIBUTE_PRIVATE);
 

@@ -2,7 +2,7 @@
 import { expect, test } from 'vitest';
 import { RBX, RCX, RSP } from '../../arch/registers.ts';
 import { STATUS_EXIT } from '../state.ts';
-import { FlatMachine } from './flat-machine.ts';
+import { FlatMachine } from './flat-machine.testing.ts';
 
 const CODE = 0x10000;
 

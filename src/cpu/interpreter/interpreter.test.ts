@@ -3,7 +3,7 @@ import { DB_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { DS, FS, GS, RAX, RBX, RCX, RDI, RDX, RFLAGS_TF, RSI, RSP } from '../../arch/registers.ts';
 import { INT_SHADOW_AT, SEG, SEG_SIZE, STATUS_BUDGET, STATUS_EXCEPTION, STATUS_EXIT, STATUS_OK } from '../state.ts';
 import { SYS_HLT } from '../system-ops.ts';
-import { FlatMachine } from './flat-machine.ts';
+import { FlatMachine } from './flat-machine.testing.ts';
 
 const CODE = 0x10000;
 const HLT = 0xf4;

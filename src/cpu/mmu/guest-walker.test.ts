@@ -1,5 +1,4 @@
 import { beforeAll, describe, expect, it } from 'vitest';
-import { rsvdMask64 } from '../../arch/paging.ts';
 import {
   CR0_PE,
   CR0_PG,
@@ -14,6 +13,7 @@ import {
   EFER_LMA,
   EFER_NX,
 } from '../../arch/registers.ts';
+import { rsvdMask64 } from '../../arch/rsvd-mask.testing.ts';
 import { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
 import { hardwareProfile } from '../profiles/index.ts';

@@ -12,7 +12,7 @@ import {
 } from '../../arch/vmcb.ts';
 import { PhysicalMemory } from '../../host/physical-memory.ts';
 import { hardwareProfile } from '../profiles/index.ts';
-import { BareMachine, GUEST_MEMORY, VMCB_PA } from '../svm/bare-machine.ts';
+import { BareMachine, GUEST_MEMORY, VMCB_PA } from '../svm/bare-machine.testing.ts';
 import { TAG_CODE, TAG_READ, TAG_WRITE, TLB_GLOBAL, TLB_LARGE, Tlb } from './tlb.ts';
 
 const tcg = hardwareProfile('qemu-tcg-epyc');

@@ -15,7 +15,7 @@ import {
   RSP,
   SS,
 } from '../../arch/registers.ts';
-import { FlatMachine, type Mode } from '../interpreter/flat-machine.ts';
+import { FlatMachine, type Mode } from '../interpreter/flat-machine.testing.ts';
 import {
   CR0_AT,
   CR4_AT,

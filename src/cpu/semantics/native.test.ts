@@ -2,9 +2,9 @@ import { readFileSync } from 'node:fs';
 import { expect, test } from 'vitest';
 import { RFLAGS_AF, RFLAGS_CF, RFLAGS_OF, RFLAGS_PF, RFLAGS_SF, RFLAGS_ZF } from '../../arch/registers.ts';
 import { DECODE_OK, Decoder } from '../decode/decoder.ts';
-import { FlatMachine } from '../interpreter/flat-machine.ts';
+import { FlatMachine } from '../interpreter/flat-machine.testing.ts';
 import { FPU_REGS, GPR, STATUS_BUDGET, XMM, XMM_SIZE } from '../state.ts';
-import { DATA_ADDRESS, DATA_SIZE, generator, stateOf } from './native-cases.ts';
+import { DATA_ADDRESS, DATA_SIZE, generator, stateOf } from './native-cases.testing.ts';
 
 /** [code, seed of the state, flags afterwards or -1 for a fault, what changed] */
 type Vector = readonly [code: string, seed: number, flags: number, changed: string];

@@ -1,7 +1,7 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { RBX } from '../../arch/registers.ts';
-import { FlatMachine } from '../interpreter/flat-machine.ts';
+import { FlatMachine } from '../interpreter/flat-machine.testing.ts';
 import { FPU_CW_AT, FPU_SW_AT, FPU_TAG_AT, STATUS_BUDGET } from '../state.ts';
 
 const CODE = 0x10000;

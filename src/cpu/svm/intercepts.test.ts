@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import * as v from '../../arch/vmcb.ts';
 import { hardwareProfile } from '../profiles/index.ts';
-import { BareMachine, GUEST_MEMORY, type GuestMode, VMCB_PA } from './bare-machine.ts';
+import { BareMachine, GUEST_MEMORY, type GuestMode, VMCB_PA } from './bare-machine.testing.ts';
 
 const tcg = hardwareProfile('qemu-tcg-epyc');
 const silicon = hardwareProfile('silicon-epyc');

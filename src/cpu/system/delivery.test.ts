@@ -23,7 +23,7 @@ import {
   VMCB_SS,
 } from '../../arch/vmcb.ts';
 import { hardwareProfile } from '../profiles/index.ts';
-import { BareMachine, VMCB_PA } from '../svm/bare-machine.ts';
+import { BareMachine, VMCB_PA } from '../svm/bare-machine.testing.ts';
 
 const tcg = hardwareProfile('qemu-tcg-epyc');
 const silicon = hardwareProfile('silicon-epyc');

@@ -3,7 +3,7 @@ import { RBX, RDX } from '../../arch/registers.ts';
 import { SVM_EXIT_HLT, VMCB_CR4, VMCB_RAX } from '../../arch/vmcb.ts';
 import { hardwareProfile } from '../profiles/index.ts';
 import { FPU_REGS, PKRU_AT, XCR0_AT, XMM, XMM_SIZE } from '../state.ts';
-import { BareMachine } from '../svm/bare-machine.ts';
+import { BareMachine } from '../svm/bare-machine.testing.ts';
 import { PKRU_OFFSET } from './extended-state.ts';
 
 function machine(): BareMachine {

@@ -6,6 +6,6 @@ export class EventFd {
 
   /** What was signalled since the last read; 0 where a non-blocking read(2) would say EAGAIN. */
   read(): bigint {
-    return this.counter.read();
+    return BigInt(this.counter.read());
   }
 }

@@ -10,7 +10,7 @@ import { getVcpuEvents, setVcpuEvents, type VcpuEvents } from '../x86/events.ts'
 import { setGuestDebug } from '../x86/guest-debug.ts';
 import { getLapicState, setLapicState } from '../x86/lapic-state.ts';
 import { getMpState, setMpState } from '../x86/mp-state.ts';
-import { ioctlGetMsr, ioctlSetMsr } from '../x86/msr.ts';
+import { ioctlGetMsr, ioctlSetMsr } from '../x86/msr-ioctl.ts';
 import { getRegs, setRegs } from '../x86/regs.ts';
 import { vcpuIoctlRun } from '../x86/run.ts';
 import { injectSmi } from '../x86/smm.ts';

@@ -11,6 +11,7 @@ import { enableLogDirtyPtMasked } from '../mmu/slot-hooks.ts';
 import { flushRemoteTlbs } from '../mmu/tlb-flush.ts';
 import { checkRequest, makeRequest, REQ_DIRTY_RING_SOFT_FULL, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
+import { PageMask } from './page-mask.ts';
 
 export const KVM_DIRTY_GFN_F_DIRTY = 1 << 0;
 export const KVM_DIRTY_GFN_F_RESET = 1 << 1;
@@ -123,26 +124,27 @@ function tracePush(vm: VmState, ring: DirtyRing, slot: number, offset: number): 
 export function dirtyRingReset(vm: VmState, ring: DirtyRing): number {
   let slot = 0;
   let offset = 0;
-  let mask = 0n;
+  const mask = new PageMask();
   let count = 0;
   for (let entry = ring.takeReset(); entry !== null; entry = ring.takeReset()) {
     const delta = entry.offset - offset;
     const joins = count > 0 && entry.slot === slot;
     count++;
     if (joins && delta >= 0 && delta < 64) {
-      mask |= 1n << BigInt(delta);
+      mask.set(delta);
       continue;
     }
     // An earlier page joins when no marked page would be shifted out.
-    if (joins && delta > -64 && delta < 0 && mask >> BigInt(64 + delta) === 0n) {
+    if (joins && delta > -64 && delta < 0 && mask.last() - delta < 64) {
       offset = entry.offset;
-      mask = (mask << BigInt(-delta)) | 1n;
+      mask.shiftUp(-delta);
+      mask.set(0);
       continue;
     }
     resetDirtyGfns(vm, slot, offset, mask);
     slot = entry.slot;
     offset = entry.offset;
-    mask = 1n;
+    mask.restart();
   }
   resetDirtyGfns(vm, slot, offset, mask);
   if (vm.trace.enabled) {
@@ -153,16 +155,16 @@ export function dirtyRingReset(vm: VmState, ring: DirtyRing): number {
 }
 
 /** Userspace owns the entries: what does not name pages of a slot is ignored. @kvm kvm_reset_dirty_gfn */
-function resetDirtyGfns(vm: VmState, slot: number, offset: number, mask: bigint): void {
-  if (mask === 0n) return;
+function resetDirtyGfns(vm: VmState, slot: number, offset: number, mask: PageMask): void {
+  const last = mask.last();
+  if (last < 0) return;
   const asId = slot >>> 16;
   const id = slot & 0xffff;
   if (asId >= vm.slots.count || id >= KVM_USER_MEM_SLOTS) return;
   const memslot = vm.slots.sets[asId]!.idToMemslot(id);
-  const last = mask.toString(2).length - 1;
   if (memslot === null || offset >= memslot.npages || offset + last >= memslot.npages) return;
   vm.locks.acquire(LOCK_MMU_WRITE);
-  enableLogDirtyPtMasked(vm, memslot, offset, Number(mask & 0xffff_ffffn) | 0, Number(mask >> 32n) | 0);
+  enableLogDirtyPtMasked(vm, memslot, offset, mask.lo, mask.hi);
   vm.locks.release(LOCK_MMU_WRITE);
 }
 

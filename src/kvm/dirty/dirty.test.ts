@@ -1,8 +1,8 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { EINVAL, ENOENT, ENXIO } from '../../host/errno.ts';
+import { makeTestVm } from '../bare-vm.testing.ts';
 import { KVM_EXIT_DIRTY_RING_FULL } from '../kvm-run.ts';
-import { makeTestVm } from '../test-vm.ts';
 import { REQ_DIRTY_RING_SOFT_FULL } from '../vcpu-state.ts';
 import { clearDirtyLog, getDirtyLog } from './dirty-bitmap.ts';
 import { DirtyRing, dirtyRingCheckRequest, dirtyRingsReset } from './dirty-ring.ts';

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { EFAULT, EHWPOISON, EINVAL, ENODEV, EOPNOTSUPP, ESPIPE } from '../../host/errno.ts';
+import { makeTestVm } from '../bare-vm.testing.ts';
 import { gfnToMemslot } from '../memslots/memslots.ts';
-import { makeTestVm } from '../test-vm.ts';
 import { GmemPfn, type GuestMemfdFile, gmemCreate, gmemGetPfn } from './guest-memfd.ts';
 
 function bound() {

@@ -1,8 +1,8 @@
 import { describe, expect, it } from 'vitest';
 import { EBADF, EEXIST, EINVAL } from '../../host/errno.ts';
+import { makeTestVm } from '../bare-vm.testing.ts';
 import { type GuestMemfdFile, gmemCreate } from '../guest-memfd/guest-memfd.ts';
 import { LOCK_SLOTS } from '../locks.ts';
-import { makeTestVm } from '../test-vm.ts';
 import * as hva from './hva.ts';
 import * as M from './memslots.ts';
 import { setMemoryRegion, x86SetMemoryRegion } from './set-memory-region.ts';

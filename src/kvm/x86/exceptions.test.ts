@@ -1,7 +1,7 @@
 import { expect, test } from 'vitest';
 import { REQ_TRIPLE_FAULT } from '../vcpu-state.ts';
 import { clearExceptionQueue, queueException, queueExceptionE, requeueException } from './exceptions.ts';
-import { makeGuest, mov } from './test-guest.ts';
+import { makeGuest, mov } from './guest.testing.ts';
 
 const HLT = 0xf4;
 

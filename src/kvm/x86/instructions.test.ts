@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { makeGuest, mov } from './test-guest.ts';
+import { makeGuest, mov } from './guest.testing.ts';
 
 const HLT = 0xf4;
 const VMMCALL = [0x0f, 0x01, 0xd9];

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest';
-import { makeGuest, mov } from './test-guest.ts';
+import { makeGuest, mov } from './guest.testing.ts';
 
 const HLT = 0xf4;
 const STI = 0xfb;
