@@ -2,6 +2,7 @@
  * A process's memory as its users see it: the system calls on one side, what KVM asks of the kernel on the other.
  * Addresses are hvas (numbers); calls return 0 or a negative errno like the kernel's, unless said otherwise.
  */
+import { hiOf, loOf } from '../arch/halves.ts';
 import { BackingFile } from './backing-file.ts';
 import { EEXIST, EFAULT, EINVAL, ENODEV, ENOENT, ENOMEM } from './errno.ts';
 import { forkAndExit } from './fork.ts';
@@ -169,18 +170,19 @@ export class AddressSpace extends Mm {
     this.notifiers.unregister(notifier);
   }
 
-  /** See gup.ts. HOT */
+  /** See gup.ts; hot code goes there. */
   getUserPageFastOnly(hva: number, write: boolean): number {
-    return getUserPageFastOnly(this, hva, write);
+    return getUserPageFastOnly(this, loOf(hva), hiOf(hva), write);
   }
 
-  /** See gup.ts. HOT */
+  /** See gup.ts; hot code goes there. */
   getUserPages(hva: number, flags: number, out: GupResult): number {
-    return getUserPages(this, hva, flags, out);
+    return getUserPages(this, loOf(hva), hiOf(hva), flags, out);
   }
 
+  /** See gup.ts; hot code goes there. */
   hostMappingLevel(hva: number): 1 | 2 | 3 {
-    return hostMappingLevel(this, hva);
+    return hostMappingLevel(this, loOf(hva), hiOf(hva));
   }
 
   /** Frame of `hva` in a mapping of frames by number, or -1. @kvm memory.c follow_pfnmap_start */

@@ -3,6 +3,7 @@
  *
  * @kvm memory.c handle_mm_fault
  */
+import { numberOf } from '../arch/halves.ts';
 import type { Mm } from './mm.ts';
 import { MMU_NOTIFY_CLEAR } from './mmu-notifier.ts';
 import { FRAME_DIRTY } from './page-allocator.ts';
@@ -55,17 +56,17 @@ export const FAULT_FLAG_NOWAIT = 2;
  * Makes one step towards `hva` being accessible; the caller has found `vma` and checked its protection, and looks again afterwards.
  * HOT for the first touch of anonymous memory. @kvm memory.c __handle_mm_fault
  */
-export function handleFault(mm: Mm, vma: Vma, hva: number, flags: number): FaultResult {
+export function handleFault(mm: Mm, vma: Vma, hvaLo: number, hvaHi: number, flags: number): FaultResult {
   mm.faults++;
-  if (vma.hugetlbLevel > 1) return hugetlbFault(mm, vma, hva);
-  const g = mm.table.makeGigabyte(hva);
-  const i = pmdIndex(hva);
+  if (vma.hugetlbLevel > 1) return hugetlbFault(mm, vma, numberOf(hvaLo, hvaHi));
+  const g = mm.table.makeGigabyteAt(hvaLo, hvaHi);
+  const i = pmdIndex(hvaLo);
   let table = g.tables[i]!;
   if (table === null) {
     const leaf = g.pmd[i]!;
     let r: FaultResult | typeof FAULT_FALLBACK = FAULT_FALLBACK;
-    if (leaf !== 0) r = hugeWriteFault(mm, vma, hva, leaf, flags);
-    else if (vma.thp === 'hugepage') r = hugeAnonymousFault(mm, vma, hva, flags);
+    if (leaf !== 0) r = hugeWriteFault(mm, vma, numberOf(hvaLo, hvaHi), leaf, flags);
+    else if (vma.thp === 'hugepage') r = hugeAnonymousFault(mm, vma, numberOf(hvaLo, hvaHi), flags);
     if (r !== FAULT_FALLBACK) return r;
     table = g.tables[i]!;
     if (table === null) {
@@ -73,16 +74,17 @@ export function handleFault(mm: Mm, vma: Vma, hva: number, flags: number): Fault
       g.tables[i] = table;
     }
   }
-  const n = pteIndex(hva);
+  const n = pteIndex(hvaLo);
   const word = table[n]!;
   if (word === 0) {
-    return vma.file === null ? anonymousFault(mm, vma, hva, table, n, flags) : fileFault(mm, vma, hva, table, n, flags);
+    if (vma.uffd === 'off' && vma.file === null) return anonymousFault(mm, vma, table, n, flags);
+    return missingFault(mm, vma, numberOf(hvaLo, hvaHi), table, n, flags);
   }
   if ((word & PTE_PRESENT) === 0) {
     return (word & PTE_SWAP) !== 0 ? swapFault(mm, vma, table, n, word, flags) : FAULT_HWPOISON;
   }
   if ((flags & FAULT_FLAG_WRITE) !== 0 && (word & PTE_WRITE) === 0)
-    return writeProtectFault(mm, vma, hva, table, n, word);
+    return writeProtectFault(mm, vma, numberOf(hvaLo, hvaHi), table, n, word);
   table[n] = word | PTE_YOUNG | ((flags & FAULT_FLAG_WRITE) !== 0 ? PTE_DIRTY : 0);
   return FAULT_DONE;
 }
@@ -93,15 +95,19 @@ function freshBits(vma: Vma, writable: boolean): number {
   return PTE_PRESENT | PTE_YOUNG | access | (writable && (vma.prot & PROT_WRITE) !== 0 ? PTE_WRITE : 0);
 }
 
-/** @kvm memory.c do_anonymous_page */
-function anonymousFault(mm: Mm, vma: Vma, hva: number, table: Int32Array, n: number, flags: number): FaultResult {
+/** A page that was never there, where a file or somebody in userspace provides it. @kvm memory.c do_pte_missing */
+function missingFault(mm: Mm, vma: Vma, hva: number, table: Int32Array, n: number, flags: number): FaultResult {
+  if (vma.file !== null) return fileFault(mm, vma, hva, table, n, flags);
+  return vma.pfnmap ? FAULT_SIGBUS : userfault(mm, vma, hva, flags);
+}
+
+/** @kvm memory.c do_anonymous_page. HOT */
+function anonymousFault(mm: Mm, vma: Vma, table: Int32Array, n: number, flags: number): FaultResult {
   if (vma.pfnmap) return FAULT_SIGBUS;
   if ((flags & FAULT_FLAG_WRITE) === 0) {
-    if (vma.uffd !== 'off') return userfault(mm, vma, hva, flags);
     table[n] = freshBits(vma, false) | PTE_SPECIAL | mm.zero.small;
     return FAULT_DONE;
   }
-  if (vma.uffd !== 'off') return userfault(mm, vma, hva, flags);
   const pfn = mm.pages.allocPage();
   if (pfn < 0) return FAULT_OOM;
   vma.hasAnonVma = true;

@@ -3,6 +3,7 @@
  *
  * @kvm gup.c
  */
+import { hiOf, loOf, numberOf } from '../arch/halves.ts';
 import { EAGAIN, EFAULT, EHWPOISON, ENOMEM } from './errno.ts';
 import {
   FAULT_DONE,
@@ -43,7 +44,7 @@ export interface GupResult {
   writable: boolean;
 }
 
-/** Frame of `hva` within the leaf `word` found at `level`. HOT */
+/** Frame of `hva` (or its low half) within the leaf `word` found at `level`. HOT */
 export function frameOf(word: number, level: number, hva: number): number {
   const first = word & PTE_FRAME_MASK;
   if (level === 1) return first;
@@ -51,15 +52,15 @@ export function frameOf(word: number, level: number, hva: number): number {
 }
 
 /**
- * The frame that the page tables map now for such an access, or -1; changes nothing. The 4 KiB zero page and frames mapped by number
- * are not found. HOT. @kvm gup.c get_user_page_fast_only
+ * The frame that the page tables map now for such an access to the address with these halves, or -1; changes nothing. The 4 KiB zero
+ * page and frames mapped by number are not found. HOT. @kvm gup.c get_user_page_fast_only
  */
-export function getUserPageFastOnly(mm: Mm, hva: number, write: boolean): number {
-  const word = mm.table.lookup(hva);
+export function getUserPageFastOnly(mm: Mm, hvaLo: number, hvaHi: number, write: boolean): number {
+  const word = mm.table.lookupAt(hvaLo, hvaHi);
   const want = write ? PTE_PRESENT | PTE_USER | PTE_WRITE : PTE_PRESENT | PTE_USER;
   if ((word & want) !== want) return -1;
   if (mm.table.level === 1 && (word & PTE_SPECIAL) !== 0) return -1;
-  return frameOf(word, mm.table.level, hva);
+  return frameOf(word, mm.table.level, hvaLo);
 }
 
 /** True when the mapping allows the access to get_user_pages. @kvm gup.c check_vma_flags */
@@ -77,28 +78,28 @@ function errnoOf(result: FaultResult): number {
 }
 
 /**
- * Makes the page of `hva` present for the access and finds its frame. `flags` are FOLL_*.
+ * Makes the page of the address with these halves present for the access and finds its frame. `flags` are FOLL_*.
  * Returns 0 and fills `out`, or -EFAULT (no mapping, not allowed, beyond the file), -EHWPOISON, -ENOMEM, or -EAGAIN: the task would
  * sleep until I/O ends or somebody provides the page (with FOLL_NOWAIT nothing has been queued for it).
  * HOT. @kvm gup.c get_user_pages_unlocked
  */
-export function getUserPages(mm: Mm, hva: number, flags: number, out: GupResult): number {
-  const vma = mm.vmas.find(hva);
+export function getUserPages(mm: Mm, hvaLo: number, hvaHi: number, flags: number, out: GupResult): number {
+  const vma = mm.vmas.findAt(hvaLo, hvaHi);
   const write = (flags & FOLL_WRITE) !== 0;
   if (vma === null || !gupAllowed(vma, write)) return -EFAULT;
   const want = write ? PTE_PRESENT | PTE_USER | PTE_WRITE : PTE_PRESENT | PTE_USER;
   const faultFlags = (write ? FAULT_FLAG_WRITE : 0) | ((flags & FOLL_NOWAIT) !== 0 ? FAULT_FLAG_NOWAIT : 0);
   for (let tries = 0; tries < 8; tries++) {
-    const word = mm.table.lookup(hva);
+    const word = mm.table.lookupAt(hvaLo, hvaHi);
     if ((word & want) === want) {
-      out.pfn = frameOf(word, mm.table.level, hva);
+      out.pfn = frameOf(word, mm.table.level, hvaLo);
       out.writable = (word & PTE_WRITE) !== 0;
       return 0;
     }
-    const result = handleFault(mm, vma, hva, faultFlags);
+    const result = handleFault(mm, vma, hvaLo, hvaHi, faultFlags);
     if (result !== FAULT_DONE) return errnoOf(result);
   }
-  throw new Error(`host fault at ${hva.toString(16)} makes no progress`);
+  throw new Error(`host fault at ${numberOf(hvaLo, hvaHi).toString(16)} makes no progress`);
 }
 
 /**
@@ -112,7 +113,7 @@ export function userPage(mm: Mm, hva: number, write: boolean): number {
   const vma = mm.vmas.find(hva);
   if (vma === null || (write ? (vma.prot & PROT_WRITE) === 0 : vma.prot === 0)) return -EFAULT;
   for (let tries = 0; tries < 8; tries++) {
-    const result = handleFault(mm, vma, hva, write ? FAULT_FLAG_WRITE : 0);
+    const result = handleFault(mm, vma, loOf(hva), hiOf(hva), write ? FAULT_FLAG_WRITE : 0);
     if (result !== FAULT_DONE) return errnoOf(result);
     word = mm.table.lookup(hva);
     if ((word & want) === want) return touched(mm, hva, word, write);
@@ -135,9 +136,12 @@ function touched(mm: Mm, hva: number, word: number, write: boolean): number {
   return frameOf(word, level, hva);
 }
 
-/** Level at which the process's page tables map `hva` now; 1 also when they do not. @kvm mmu.c host_pfn_mapping_level */
-export function hostMappingLevel(mm: Mm, hva: number): 1 | 2 | 3 {
-  const word = mm.table.lookup(hva);
+/**
+ * Level at which the process's page tables map the address with these halves now; 1 also when they do not. HOT
+ * @kvm mmu.c host_pfn_mapping_level
+ */
+export function hostMappingLevel(mm: Mm, hvaLo: number, hvaHi: number): 1 | 2 | 3 {
+  const word = mm.table.lookupAt(hvaLo, hvaHi);
   if ((word & PTE_PRESENT) === 0) return 1;
   return mm.table.level === 3 ? 3 : mm.table.level === 2 ? 2 : 1;
 }

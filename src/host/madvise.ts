@@ -1,4 +1,5 @@
 /** madvise: what a process tells the kernel about its memory. @kvm madvise.c */
+import { hiOf, loOf } from '../arch/halves.ts';
 import { collapseRange } from './collapse.ts';
 import { EACCES, EFAULT, EHWPOISON, EINVAL, ENOMEM } from './errno.ts';
 import { FOLL_WRITE, type GupResult, getUserPages } from './gup.ts';
@@ -131,7 +132,7 @@ function populate(mm: Mm, start: number, end: number, write: boolean): number {
     const vma = mm.vmas.find(at);
     if (vma === null) return -ENOMEM;
     if (vma.pfnmap || (vma.prot & (write ? PROT_WRITE : 1)) === 0) return -EINVAL;
-    const error = getUserPages(mm, at, write ? FOLL_WRITE : 0, scratch);
+    const error = getUserPages(mm, loOf(at), hiOf(at), write ? FOLL_WRITE : 0, scratch);
     if (error === -EHWPOISON) return -EHWPOISON;
     if (error === -EFAULT) return -EFAULT;
     if (error !== 0) return error;
@@ -142,7 +143,7 @@ function populate(mm: Mm, start: number, end: number, write: boolean): number {
 /** @kvm madvise.c madvise_inject_error */
 function injectError(mm: Mm, start: number, end: number, advice: 'hwpoison' | 'soft_offline'): number {
   for (let at = start; at < end; ) {
-    const error = getUserPages(mm, at, 0, scratch);
+    const error = getUserPages(mm, loOf(at), hiOf(at), 0, scratch);
     if (error !== 0) return error;
     mm.table.lookup(at);
     const size = levelSize(mm.table.level);

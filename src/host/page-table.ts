@@ -8,6 +8,8 @@
  * The same word is a leaf at every level; 0 is no entry.
  */
 
+import { hiOf, loOf } from '../arch/halves.ts';
+
 /** The word maps a frame. Without it, only SWAP or POISON can be set. */
 export const PTE_PRESENT = 1 << 20;
 /** The process may access the page; clear for PROT_NONE, which keeps the page. */
@@ -58,19 +60,19 @@ export class HostGigabyte {
   readonly tables: (Int32Array | null)[] = new Array(512).fill(null);
 }
 
-/** Number of the 2 MiB region: below 2^26 for every user address, so that the rest is integer arithmetic. HOT */
-function regionOf(hva: number): number {
-  return (hva / SIZE_2M) | 0;
+/** Number of the 1 GiB entry of the address with these halves. HOT */
+function gigabyteIndex(hvaLo: number, hvaHi: number): number {
+  return (hvaHi << 2) | (hvaLo >>> 30);
 }
 
-/** Number of the 2 MiB entry within its gigabyte. */
+/** Number of the 2 MiB entry within its gigabyte; the low half of the address says it. */
 export function pmdIndex(hva: number): number {
-  return regionOf(hva) & 511;
+  return (hva >>> 21) & 511;
 }
 
-/** Number of the 4 KiB word within its table. */
+/** Number of the 4 KiB word within its table; the low half of the address says it. */
 export function pteIndex(hva: number): number {
-  return ((hva - regionOf(hva) * SIZE_2M) / SIZE_4K) | 0;
+  return (hva >>> 12) & 511;
 }
 
 export class HostPageTable {
@@ -81,9 +83,14 @@ export class HostPageTable {
   private lastNumber = -1;
   private last: HostGigabyte | null = null;
 
-  /** The gigabyte that `hva` is in, or null. HOT */
+  /** The gigabyte that `hva` is in, or null. */
   gigabyte(hva: number): HostGigabyte | null {
-    const n = regionOf(hva) >> 9;
+    return this.gigabyteAt(loOf(hva), hiOf(hva));
+  }
+
+  /** The same by halves. HOT */
+  gigabyteAt(hvaLo: number, hvaHi: number): HostGigabyte | null {
+    const n = gigabyteIndex(hvaLo, hvaHi);
     if (n === this.lastNumber) return this.last;
     const g = this.gigabytes.get(n) ?? null;
     if (g !== null) {
@@ -95,27 +102,37 @@ export class HostPageTable {
 
   /** The gigabyte that `hva` is in, made if there is none. */
   makeGigabyte(hva: number): HostGigabyte {
-    const found = this.gigabyte(hva);
+    return this.makeGigabyteAt(loOf(hva), hiOf(hva));
+  }
+
+  /** The same by halves. HOT */
+  makeGigabyteAt(hvaLo: number, hvaHi: number): HostGigabyte {
+    const found = this.gigabyteAt(hvaLo, hvaHi);
     if (found !== null) return found;
     const g = new HostGigabyte();
-    this.gigabytes.set(regionOf(hva) >> 9, g);
+    this.gigabytes.set(gigabyteIndex(hvaLo, hvaHi), g);
     return g;
   }
 
-  /** The leaf word that covers `hva`, present or not; its level is in `this.level`. HOT */
+  /** The leaf word that covers `hva`, present or not; its level is in `this.level`. */
   lookup(hva: number): number {
+    return this.lookupAt(loOf(hva), hiOf(hva));
+  }
+
+  /** The same by halves: an address as a number would be a heap object wherever a call is not inlined. HOT */
+  lookupAt(hvaLo: number, hvaHi: number): number {
     this.level = 0;
-    const g = this.gigabyte(hva);
+    const g = this.gigabyteAt(hvaLo, hvaHi);
     if (g === null) return 0;
     if (g.leaf !== 0) {
       this.level = 3;
       return g.leaf;
     }
-    const i = pmdIndex(hva);
+    const i = pmdIndex(hvaLo);
     const table = g.tables[i]!;
     if (table !== null) {
       this.level = 1;
-      return table[pteIndex(hva)]!;
+      return table[pteIndex(hvaLo)]!;
     }
     if (g.pmd[i] !== 0) this.level = 2;
     return g.pmd[i]!;

@@ -1,4 +1,5 @@
 /** Ranges of a process's addresses with one meaning, kept sorted; split and joined as the kernel does. */
+import { numberOf } from '../arch/halves.ts';
 import type { BackingFile } from './backing-file.ts';
 
 export const PROT_READ = 1;
@@ -93,7 +94,14 @@ export class VmaList {
   readonly list: Vma[] = [];
   private last: Vma | null = null;
 
-  /** The mapping that contains `hva`, or null. HOT */
+  /** The mapping that contains the address with these halves, or null. HOT */
+  findAt(hvaLo: number, hvaHi: number): Vma | null {
+    const hva = numberOf(hvaLo, hvaHi);
+    const last = this.last;
+    return last !== null && hva >= last.start && hva < last.end ? last : this.find(hva);
+  }
+
+  /** The mapping that contains `hva`, or null. */
   find(hva: number): Vma | null {
     const last = this.last;
     if (last !== null && hva >= last.start && hva < last.end) return last;

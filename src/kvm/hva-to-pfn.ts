@@ -1,8 +1,16 @@
 /** From a guest frame through its slot to the frame that backs it in the host (@kvm kvm_main.c hva_to_pfn). */
+import { hiOf, loOf } from '../arch/halves.ts';
 import { EAGAIN, EHWPOISON } from '../host/errno.ts';
-import { FOLL_INTERRUPTIBLE, FOLL_NOWAIT, FOLL_WRITE, type GupResult } from '../host/gup.ts';
+import {
+  FOLL_INTERRUPTIBLE,
+  FOLL_NOWAIT,
+  FOLL_WRITE,
+  type GupResult,
+  getUserPageFastOnly,
+  getUserPages,
+} from '../host/gup.ts';
 import { PROT_READ, PROT_WRITE } from '../host/vma.ts';
-import { gfnToHva, KVM_HVA_ERR_RO_BAD } from './memslots/hva.ts';
+import { gfnToHva, hvaError, KVM_HVA_ERR_RO_BAD, slotHva } from './memslots/hva.ts';
 import { KVM_MEM_READONLY, type Memslot } from './memslots/memslot.ts';
 import { gfnToMemslot } from './memslots/memslots.ts';
 import {
@@ -34,7 +42,7 @@ const found: GupResult = { pfn: -1, writable: false };
 /**
  * The frame behind `gfn`, or a KVM_PFN_* value: NOSLOT (no slot or an INVALID one), RO_FAULT (write to a read-only slot), FAULT,
  * HWPOISON, SIGPENDING (it would sleep, and what ends the sleep here is a signal).
- * @kvm __gfn_to_pfn_memslot. HOT
+ * @kvm kvm_main.c __gfn_to_pfn_memslot. HOT
  */
 export function gfnToPfnMemslot(
   vm: VmState,
@@ -44,18 +52,23 @@ export function gfnToPfnMemslot(
   mode: number,
   out: PfnLookup,
 ): number {
-  const hva = gfnToHva(slot, gfn, writeFault);
-  out.hva = hva;
   out.async = false;
   out.writable = false;
-  if (hva < 0) return hva === KVM_HVA_ERR_RO_BAD ? KVM_PFN_ERR_RO_FAULT : KVM_PFN_NOSLOT;
-  return hvaToPfn(vm, hva, writeFault, (slot!.flags & KVM_MEM_READONLY) === 0, mode, out);
+  const error = hvaError(slot, writeFault);
+  if (error !== 0) {
+    out.hva = error;
+    return error === KVM_HVA_ERR_RO_BAD ? KVM_PFN_ERR_RO_FAULT : KVM_PFN_NOSLOT;
+  }
+  const hva = slotHva(slot!, gfn);
+  out.hva = hva;
+  return hvaToPfn(vm, loOf(hva), hiOf(hva), writeFault, (slot!.flags & KVM_MEM_READONLY) === 0, mode, out);
 }
 
-/** @kvm hva_to_pfn */
+/** @kvm kvm_main.c hva_to_pfn. HOT */
 function hvaToPfn(
   vm: VmState,
-  hva: number,
+  hvaLo: number,
+  hvaHi: number,
   writeFault: boolean,
   mayMapWritable: boolean,
   mode: number,
@@ -63,7 +76,7 @@ function hvaToPfn(
 ): number {
   const mm = vm.mm;
   if (writeFault || mayMapWritable) {
-    const pfn = mm.getUserPageFastOnly(hva, true);
+    const pfn = getUserPageFastOnly(mm, hvaLo, hvaHi, true);
     if (pfn >= 0) {
       out.writable = mayMapWritable;
       return pfn;
@@ -72,13 +85,13 @@ function hvaToPfn(
   const flags =
     (writeFault ? FOLL_WRITE : 0) |
     (mode === PFN_MODE_ASYNC ? FOLL_NOWAIT : mode === PFN_MODE_INTERRUPTIBLE ? FOLL_INTERRUPTIBLE : 0);
-  const r = mm.getUserPages(hva, flags, found);
+  const r = getUserPages(mm, hvaLo, hvaHi, flags, found);
   if (r === 0) {
     let pfn = found.pfn;
     out.writable = mayMapWritable && writeFault;
     if (mayMapWritable && !writeFault) {
       // A read of a page that is writable by now: map it so, and save the write fault.
-      const writable = mm.getUserPageFastOnly(hva, true);
+      const writable = getUserPageFastOnly(mm, hvaLo, hvaHi, true);
       if (writable >= 0) {
         out.writable = true;
         pfn = writable;
@@ -86,13 +99,12 @@ function hvaToPfn(
     }
     return pfn;
   }
-  return failedPfn(vm, hva, writeFault, mayMapWritable, mode, r, out);
+  return failedPfn(vm, writeFault, mayMapWritable, mode, r, out);
 }
 
-/** Why there is no page. */
+/** Why there is no page at `out.hva`. */
 function failedPfn(
   vm: VmState,
-  hva: number,
   writeFault: boolean,
   mayMapWritable: boolean,
   mode: number,
@@ -100,6 +112,7 @@ function failedPfn(
   out: PfnLookup,
 ): number {
   const mm = vm.mm;
+  const hva = out.hva;
   out.writable = mayMapWritable && writeFault;
   if (r === -EAGAIN && mode !== PFN_MODE_ASYNC) return KVM_PFN_ERR_SIGPENDING;
   if (r === -EHWPOISON) return KVM_PFN_ERR_HWPOISON;
@@ -121,14 +134,14 @@ function failedPfn(
 
 const scratch = new PfnLookup();
 
-/** The frame behind `gfn` for a write by KVM itself, or a KVM_PFN_* value. @kvm gfn_to_pfn, gfn_to_pfn_memslot */
+/** The frame behind `gfn` for a write by KVM itself, or a KVM_PFN_* value. @kvm kvm_main.c gfn_to_pfn, gfn_to_pfn_memslot */
 export function gfnToPfn(vm: VmState, gfn: number, asId = 0): number {
   return gfnToPfnMemslot(vm, gfnToMemslot(vm, gfn, asId), gfn, true, PFN_MODE_NORMAL, scratch);
 }
 
 /**
  * Frames of up to `count` pages from `gfn` that are present and writable already: how many, 0 when the slot ends before `count`, -1
- * when there is no writable host address. @kvm gfn_to_page_many_atomic
+ * when there is no writable host address. @kvm kvm_main.c gfn_to_page_many_atomic
  */
 export function gfnToPfnManyAtomic(vm: VmState, slot: Memslot, gfn: number, pfns: Int32Array, count: number): number {
   const hva = gfnToHva(slot, gfn, true);

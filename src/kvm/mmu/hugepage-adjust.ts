@@ -1,7 +1,9 @@
 /** How large a page a fault may map (@kvm mmu.c kvm_mmu_hugepage_adjust). */
+import { hiOf, loOf } from '../../arch/halves.ts';
 import { PG_LEVEL_4K } from '../../arch/paging.ts';
+import { hostMappingLevel } from '../../host/gup.ts';
 import { memIsPrivate } from '../attributes.ts';
-import { gfnToHvaMemslotProt } from '../memslots/hva.ts';
+import { slotHva } from '../memslots/hva.ts';
 import { kvmSlotCanBePrivate, kvmSlotDirtyTrackEnabled, type Memslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
@@ -16,7 +18,8 @@ function maxMappingLevelOf(vm: VmState, slot: Memslot, gfn: number, limit: numbe
   let level = Math.min(limit, vm.vendor.maxHugePageLevel);
   while (level > PG_LEVEL_4K && lpageDisallowed(slot, gfn, level)) level--;
   if (isPrivate || level === PG_LEVEL_4K) return level;
-  return Math.min(vm.mm.hostMappingLevel(gfnToHvaMemslotProt(slot, gfn)), level);
+  const hva = slotHva(slot, gfn);
+  return Math.min(hostMappingLevel(vm.mm, loOf(hva), hiOf(hva)), level);
 }
 
 /** @kvm mmu.c kvm_mmu_max_mapping_level */
