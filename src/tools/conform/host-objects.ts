@@ -1,7 +1,7 @@
 /** The memory objects of a scenario in the VMM's process: where each one is mapped, and the operations on them. */
 import type { AddressSpace, MemoryKind } from '../../host/address-space.ts';
 import type { BackingFile } from '../../host/backing-file.ts';
-import { EHWPOISON, errnoName } from '../../host/errno.ts';
+import { EBADF, EHWPOISON, errnoName } from '../../host/errno.ts';
 import { SIGBUS } from '../../host/host-signal.ts';
 import { type Advice, advices } from '../../host/madvise.ts';
 import { PROT_EXEC, PROT_READ, PROT_WRITE } from '../../host/vma.ts';
@@ -20,6 +20,7 @@ export interface OpResult {
 export const OK: OpResult = { ret: 0, errno: null };
 
 const SIGSEGV = 11;
+const PAGE = 0x1000;
 
 /** The result of a call that returns a negative errno. */
 export function fromErrno(result: number): OpResult {
@@ -109,7 +110,18 @@ export class HostObjects implements HvaPlaces {
       case 'uffd':
         return fromErrno(mm.userfaultRegister(at(), int(op['size']), 'sigbus'));
       case 'uffdmiss':
-        throw new UnsupportedError('asynchronous page faults (userfaultfd that blocks)');
+        return fromErrno(mm.userfaultRegister(at(), int(op['size']), 'block'));
+      case 'uffdunreg':
+        return fromErrno(mm.userfaultUnregister(at(), int(op['size'])));
+      case 'uffdwake':
+        mm.userfaults.wake(at(), at() + PAGE);
+        return OK;
+      case 'uffdcopy': {
+        const data = int(op['zero']) !== 0 ? null : hexBytes((op['hex'] as string | undefined) ?? '');
+        return fromErrno(mm.userfaultCopy(at(), data, int(op['dontwake']) === 0));
+      }
+      case 'uffdread':
+        return this.readUserfaults();
       default:
         return null;
     }
@@ -139,6 +151,15 @@ export class HostObjects implements HvaPlaces {
       return { ret: -1, errno: null, out: { signal: this.mm.vmaAt(hva) === null ? SIGSEGV : SIGBUS } };
     this.mm.sendSignal({ signal: SIGBUS, code: 'MCEERR_AR', address: hva, lsb: 12 });
     return { ret: -1, errno: null, out: { signal: SIGBUS } };
+  }
+
+  private readUserfaults(): OpResult {
+    const entries = this.mm.userfaults.read().map(({ event, flags, address }) => ({
+      event: `0x${event.toString(16)}`,
+      flags: `0x${flags.toString(16)}`,
+      off: `0x${(this.place(address)?.off ?? 0).toString(16)}`,
+    }));
+    return { ...OK, out: { count: entries.length, ...(entries.length === 0 ? {} : { entries }) } };
   }
 
   private object(mem: unknown): MemObject {

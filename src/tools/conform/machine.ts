@@ -5,6 +5,7 @@ import { checkHardware, checkRevision } from '../choices.ts';
 import { UnsupportedError } from '../input-error.ts';
 import { moduleParams } from '../module-params.ts';
 import type { FolderMachine } from './folders.ts';
+import { Helper } from './helper.ts';
 import { fromErrno, HostObjects, type OpResult } from './host-objects.ts';
 import { bigInt, int, type Op, type RecordedEvent, type Scenario } from './scenario.ts';
 import { type StatsSnapshot, snapshot } from './stats.ts';
@@ -22,6 +23,7 @@ const MIB = 1024 * 1024;
 export class ScenarioMachine {
   readonly kvm: Kvm;
   readonly host: HostObjects;
+  readonly helper: Helper;
   vm: Vm;
   /** VMs that operations made beside the scenario's own. */
   readonly otherVms: Vm[] = [];
@@ -38,6 +40,7 @@ export class ScenarioMachine {
       ...(revision === undefined ? {} : { revision: checkRevision(revision) }),
     });
     this.host = new HostObjects(this.kvm.mm);
+    this.helper = new Helper(this.kvm.mm.userfaults);
     this.vm = this.kvm.createVm(int(scenario.vm.type));
     this.vm.onTrace((event) => {
       this.trace.push(event);

@@ -89,6 +89,9 @@ export function normaliseTrace(events: readonly TraceEvent[], options: Normalise
         fields['old'] = spteText(e.fields.old, options.vendor);
         fields['new'] = spteText(e.fields.new, options.vendor);
         break;
+      case 'kvm_async_pf_completed':
+        fields['text'] = e.fields.text.replace(/ address .*/, ' address hva');
+        break;
       case 'kvm_mmu_set_spte':
       case 'kvm_mmu_split_huge_page':
         fields['spte'] = spteText(e.fields.spte, options.vendor);

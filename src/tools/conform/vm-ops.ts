@@ -26,10 +26,12 @@ const handlers: { readonly [op: string]: Handler } = {
     prepareRun(vcpu.kvmRun, op as RunInput);
     let result: OpResult = OK;
     const refused = attempt(() => {
-      const { ret, errno } = vcpu.run({
+      const limits = {
         maxExits: Math.ceil(seconds * EXITS_PER_SECOND),
         maxInstructions: Math.ceil(seconds * INSTRUCTIONS_PER_SECOND),
-      });
+      };
+      const interrupt = (): void => vcpu.interrupt();
+      const { ret, errno } = m.helper.during(seconds * 1000, interrupt, () => vcpu.run(limits));
       result = { ret, errno };
     });
     if (refused.ret < 0) result = refused;
@@ -205,6 +207,8 @@ const handlers: { readonly [op: string]: Handler } = {
     return { ...result, out: { reg: `0x${reg.toString(16).padStart(8, '0')}` } };
   },
   guestdebug: (m, op) => attempt(() => m.vcpu(op).setGuestDebug({ control: int(op['control']) })),
+  later: (m, op) => m.helper.later(int(op['delay']), () => runOp(m, { ...op, op: op['what'] as string })),
+  join: (m) => m.helper.join(),
   sleep: () => OK,
 };
 
@@ -212,8 +216,6 @@ const missing: { readonly [op: string]: string } = {
   nstate: 'nested SVM',
   leavenested: 'nested SVM',
   saverestore: 'nested SVM',
-  later: 'a helper that acts while KVM_RUN blocks',
-  join: 'a helper that acts while KVM_RUN blocks',
 };
 
 /** Runs one operation. @throws UnsupportedError */

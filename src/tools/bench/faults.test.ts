@@ -1,0 +1,16 @@
+import { describe, expect, it } from 'vitest';
+import { benchFaults } from './faults.ts';
+
+describe('the benchmark of faults', () => {
+  it('runs, and its parts add up', () => {
+    const b = benchFaults(4, undefined);
+    expect(b).toMatchObject({ version: 1, mib: 4, faults: 1024, hardware: 'silicon-epyc' });
+    expect(b.faultsPerSecond).toBeGreaterThan(0);
+    expect(b.barePerSecond).toBeGreaterThan(0);
+    expect(b.nsHardware + b.nsKvm).toBeCloseTo(b.nsPerFault);
+  });
+
+  it('refuses more memory than a machine has', () => {
+    expect(() => benchFaults(1_000_000, undefined)).toThrow(/--mib 1000000: expected at most/);
+  });
+});
