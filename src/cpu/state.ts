@@ -23,6 +23,8 @@ export const FLAGS_SRC = STATE_BASE + 0x0a8; // u64
 export const ZERO_AT = STATE_BASE + 0x0b0; // u64
 /** Segment (ES 0 CS 1 SS 2 DS 3 FS 4 GS 5) of the access that `translate`, `readCross` or `writeCross` is asked about: #SS or #GP. */
 export const ACCESS_SEG_AT = STATE_BASE + 0x0b8; // u32
+/** Bytes of the access that `translate` is asked about. */
+export const ACCESS_SIZE_AT = STATE_BASE + 0x0bc; // u32
 
 /** Eight segment registers ES CS SS DS FS GS TR LDTR, 32 bytes each. */
 export const SEG = STATE_BASE + 0x100;
@@ -49,10 +51,17 @@ export const CPL_AT = STATE_BASE + 0x25c; // u32
 export const CODE_MODE_AT = STATE_BASE + 0x260; // u32
 /** 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC exempting it from SMAP: which TLB data accesses use. */
 export const MMU_INDEX_AT = STATE_BASE + 0x264; // u32
-/** Non-zero for one instruction after STI or a load of SS. */
+/** Non-zero for one instruction after STI or a load of SS: SHADOW_*. */
 export const INT_SHADOW_AT = STATE_BASE + 0x268; // u32
+export const SHADOW_STI = 1;
+/** The instruction in the shadow executes, so that one that casts a new shadow can be told. */
+export const SHADOW_ACTIVE = 2;
+/** A load of SS holds off debug traps as well. */
+export const SHADOW_STACK = 4;
 /** Non-zero: segment limits and types are not checked on data accesses (HardwareProfile.segmentChecks). */
 export const SEGMENTS_UNCHECKED_AT = STATE_BASE + 0x26c; // u32
+/** Breakpoints (bits 3:0) whose condition a data access has met; the trap follows the instruction. */
+export const BREAKPOINT_HITS_AT = STATE_BASE + 0x270; // u32
 /** RIP at which RFLAGS.RF is still meant: past it the flag is off. u64. */
 export const RF_RIP_AT = STATE_BASE + 0x278;
 export const DR_AT = STATE_BASE + 0x280; // DR0..DR7, u64 each
@@ -140,6 +149,8 @@ export const STATUS_EXIT = 2;
 export const STATUS_BUDGET = 3;
 /** Ended a block: mode, CS or translation changed; look things up again. Only inside the interpreter. */
 export const STATUS_RELOAD = 4;
+/** The same, and whether a single-step trap follows is decided by TF as it is now: SYSCALL, SYSRET. Only inside the interpreter. */
+export const STATUS_RELOAD_TF = 10;
 
 /** Accesses, as the processor's memory port takes them. */
 export const ACCESS_READ = 0;
@@ -163,6 +174,8 @@ export interface SystemPort {
   readCross(vaLo: number, vaHi: number, size: number, access: number): number;
   /** Writes `size` bytes from SCRATCH across a page: both pages are translated before a byte is written; a STATUS. */
   writeCross(vaLo: number, vaHi: number, size: number): number;
+  /** Asked before an instruction while DR7 enables breakpoints: STATUS_EXCEPTION when one is on it, else STATUS_OK. */
+  breakpoint(): number;
   /** The status that goes with a -1 of `translate`. */
   lastStatus(): number;
   /**

@@ -186,6 +186,9 @@ export class FlatMachine implements SystemPort {
       u8[host] = u8[byte]!;
     });
   }
+  breakpoint(): number {
+    return STATUS_OK;
+  }
   lastStatus(): number {
     return STATUS_EXCEPTION;
   }

@@ -78,6 +78,7 @@ export class Interpreter {
       lastStatus: () => port.lastStatus(),
       system: (op: number, record: number) => port.system(op, record),
       fetch: () => this.fetch(),
+      breakpoint: () => port.breakpoint(),
     };
     const { exports } = new WebAssembly.Instance(module, { env });
     this.runLoop = exports['run'] as () => number;

@@ -3,6 +3,7 @@
  * that is linked to it. Links stay inside a page, so following one needs no translation; everything else looks RIP up again through
  * the code tag of the TLB. HOT
  */
+import { DR6_BS, DR7_BP_EN_MASK } from '../../arch/debug-registers.ts';
 import { DB_VECTOR } from '../../arch/exceptions.ts';
 import { CS, RFLAGS_TF } from '../../arch/registers.ts';
 import {
@@ -25,6 +26,7 @@ import {
   tlbEntry,
 } from '../semantics/support.ts';
 import {
+  BREAKPOINT_HITS_AT,
   BUDGET_AT,
   CODE_BASE,
   CODE_MODE_AT,
@@ -36,9 +38,13 @@ import {
   SEG_BASE,
   SEG_LIMIT,
   SEG_SIZE,
+  SHADOW_ACTIVE,
+  SHADOW_STACK,
   STATUS_BUDGET,
+  STATUS_EXCEPTION,
   STATUS_OK,
   STATUS_RELOAD,
+  STATUS_RELOAD_TF,
   TLB_BASE,
   TLB_CODE_TAG,
   TLB_PAGE,
@@ -46,11 +52,6 @@ import {
 import { type I32, type I64, i32, i64, T_I32, T_I64 } from '../wasm/code.ts';
 import { call, callIndirect, type FunctionRef, type Label, setGlobal } from '../wasm/function.ts';
 import type { ModuleBuilder } from '../wasm/module.ts';
-
-/** DR6.BS: a single step. */
-const DR6_BS = 1 << 14;
-/** INT_SHADOW_AT holds this while the instruction in the shadow executes, so that one that casts a new shadow can be told. */
-const SHADOW_ACTIVE = 2;
 
 /** () -> the record at RIP, or 0 when the TLB or the decoder does not have it. */
 function defineLookup(m: ModuleBuilder): FunctionRef {
@@ -84,18 +85,31 @@ export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
   const lookup = defineLookup(m);
   const handlerType = m.type([T_I32], [T_I32]);
 
-  /** () -> whether TF is set or an interrupt shadow is cast, which then becomes active. */
+  /**
+   * () -> what the coming instruction needs attention for: TF, an interrupt shadow, which becomes active, or enabled breakpoints;
+   * negative when one of these is on the instruction.
+   */
   const attend = m.function([], [T_I32], (f) => {
     const shadow = state32(INT_SHADOW_AT);
+    const armed = f.i32(i32.and(state32(DR_AT + 7 * 8), i32.const(DR7_BP_EN_MASK)));
+    f.if(armed.get, () => {
+      f.if(call(s.breakpoint), () => f.return(i32.const(-1)));
+      f.if(i32.eqz(shadow), () => f.do(setState32(BREAKPOINT_HITS_AT, i32.const(0))));
+    });
     f.if(shadow, () => f.do(setState32(INT_SHADOW_AT, i32.const(SHADOW_ACTIVE))));
     const tf = i32.and(state32(RFLAGS_AT), i32.const(RFLAGS_TF));
-    f.do(i32.or(tf, i32.ne(shadow, i32.const(0))));
+    f.do(i32.or(tf, i32.ne(i32.or(shadow, armed.get), i32.const(0))));
   });
   /** (attention) -> status, after an instruction that retired with attention. */
   const attended = m.function([T_I32], [T_I32], (f) => {
     f.if(i32.eq(state32(INT_SHADOW_AT), i32.const(SHADOW_ACTIVE)), () => f.do(setState32(INT_SHADOW_AT, i32.const(0))));
-    f.if(i32.and(f.param32(0).get, i32.const(RFLAGS_TF)), () => {
-      f.do(setState32(DR_AT + 6 * 8, i32.or(state32(DR_AT + 6 * 8), i32.const(DR6_BS))));
+    // A load of SS lets its successor finish before anything traps.
+    f.if(i32.eq(state32(INT_SHADOW_AT), i32.const(SHADOW_STACK)), () => f.return(i32.const(STATUS_OK)));
+    const traps = f.i32(state32(BREAKPOINT_HITS_AT));
+    f.if(i32.and(f.param32(0).get, i32.const(RFLAGS_TF)), () => f.do(traps.set(i32.or(traps.get, i32.const(DR6_BS)))));
+    f.if(traps.get, () => {
+      f.do(setState32(DR_AT + 6 * 8, i32.or(state32(DR_AT + 6 * 8), traps.get)));
+      f.do(setState32(BREAKPOINT_HITS_AT, i32.const(0)));
       f.return(call(s.raise, i32.const(DB_VECTOR), i32.const(-1)));
     });
     f.do(i32.const(STATUS_OK));
@@ -126,13 +140,17 @@ export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
       f.do(call(s.sync, record.get));
       f.return(value);
     };
+    const lookAhead = (): void => {
+      f.do(attention.set(call(attend)));
+      f.if(i32.ltS(attention.get, i32.const(0)), () => stop(i32.const(STATUS_EXCEPTION)));
+    };
     /** Counts the instruction; ends the run when the budget is spent. */
     const retire = (): void => {
       const budget = status;
       f.do(setState32(BUDGET_AT, budget.tee(i32.sub(state32(BUDGET_AT), i32.const(1)))));
       f.if(attention.get, () => {
         f.if(next.tee(call(attended, attention.get)), () => stop(next.get));
-        f.do(attention.set(call(attend)));
+        lookAhead();
       });
       f.if(i32.leS(budget.get, i32.const(0)), () => stop(i32.const(STATUS_BUDGET)));
     };
@@ -149,6 +167,7 @@ export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
 
     f.do(setGlobal(s.seenBudget, state32(BUDGET_AT)), attention.set(call(attend)));
     f.if(i32.leS(state32(BUDGET_AT), i32.const(0)), () => stop(i32.const(STATUS_BUDGET)));
+    f.if(i32.ltS(attention.get, i32.const(0)), () => stop(i32.const(STATUS_EXCEPTION)));
     f.loop((again) => {
       f.do(next.set(i32.const(0)));
       f.if(i32.eqz(refetch.get), () => f.do(next.set(call(lookup))));
@@ -194,9 +213,15 @@ export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
         f.do(link.set(i32.const(0)));
         f.br(again);
       });
+      f.if(i32.eq(status.get, i32.const(STATUS_RELOAD_TF)), () => {
+        const other = i32.and(attention.get, i32.const(~RFLAGS_TF));
+        f.do(attention.set(i32.or(other, i32.and(state32(RFLAGS_AT), i32.const(RFLAGS_TF)))));
+        f.do(status.set(i32.const(STATUS_RELOAD)));
+      });
       f.if(i32.or(i32.eq(status.get, i32.const(STATUS_RELOAD)), i32.eq(status.get, i32.const(STATUS_REPEAT))), () => {
         retire();
-        f.do(attention.set(call(attend)), link.set(i32.const(0)));
+        lookAhead();
+        f.do(link.set(i32.const(0)));
         f.br(again);
       });
       stop(status.get);

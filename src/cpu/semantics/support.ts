@@ -18,6 +18,7 @@ import {
   ACCESS_READ,
   ACCESS_RMW,
   ACCESS_SEG_AT,
+  ACCESS_SIZE_AT,
   ACCESS_WRITE,
   BUDGET_AT,
   CODE_MODE_AT,
@@ -79,6 +80,8 @@ const ZERO = i32.const(0);
 export interface Support {
   /** () -> record at RIP, or a status below CODE_BASE: the decoder in TypeScript */
   readonly fetch: FunctionRef;
+  /** () -> STATUS_EXCEPTION when a breakpoint is on the instruction at RIP */
+  readonly breakpoint: FunctionRef;
   readonly flags: FlagFunctions;
   /** Status of the last function that answered no status itself. */
   readonly fault: GlobalRef;
@@ -170,6 +173,7 @@ export function defineSupport(m: ModuleBuilder): Support {
   const lastStatus = m.import('lastStatus', [], [T_I32]);
   const systemPort = m.import('system', [T_I32, T_I32], [T_I32]);
   const fetch = m.import('fetch', [], [T_I32]);
+  const breakpoint = m.import('breakpoint', [], [T_I32]);
   const flags = defineFlagFunctions(m);
   const fault = m.global();
   const seenBudget = m.global();
@@ -195,7 +199,11 @@ export function defineSupport(m: ModuleBuilder): Support {
     const size = f.param32(2);
     const access = f.param32(3);
     const [lo, hi] = [low(linear.get), high(linear.get)];
-    f.do(call(sync, f.param32(0).get), setState32(ACCESS_SEG_AT, f.param32(4).get));
+    f.do(
+      call(sync, f.param32(0).get),
+      setState32(ACCESS_SEG_AT, f.param32(4).get),
+      setState32(ACCESS_SIZE_AT, size.get),
+    );
     f.do(setGlobal(fault, ZERO));
     f.if(i32.gtU(i32.add(i32.and(lo, i32.const(0xfff)), size.get), i32.const(4096)), () => {
       // A write is left to finishWrite: nothing is written before both pages are known.
@@ -353,6 +361,7 @@ export function defineSupport(m: ModuleBuilder): Support {
 
   return {
     fetch,
+    breakpoint,
     flags,
     fault,
     seenBudget,

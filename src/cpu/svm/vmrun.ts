@@ -114,6 +114,7 @@ export class Svm {
     }
     core.updatePaging();
     core.updateMode();
+    core.breakpoints.update();
     this.controlTlb(block);
     this.events.reset();
     if (this.enter(block)) this.loop(block);

@@ -207,7 +207,7 @@ export function movFromDr(core: Core, record: number): number {
   return STATUS_OK;
 }
 
-/** MOV DRn, r. Breakpoints are stored and never match: debug hits come from the trap flag only. */
+/** MOV DRn, r. */
 export function movToDr(core: Core, record: number): number {
   const n = debugRegister(core, recordReg(core.u8, record));
   const status = checkDebug(core, n, ((core.interceptDr >>> (16 + n)) & 1) !== 0, SVM_EXIT_WRITE_DR0);
@@ -218,5 +218,6 @@ export function movToDr(core: Core, record: number): number {
   if (n >= 6 && hi !== 0) return core.gp(0);
   core.i32[W_DR + n * 2] = n === 6 ? (lo & 0x1e00f) | 0xffff0ff0 : n === 7 ? (lo & 0xffff2bff) | 0x400 : lo;
   core.i32[W_DR + n * 2 + 1] = hi;
+  core.breakpoints.update();
   return STATUS_OK;
 }

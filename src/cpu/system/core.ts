@@ -27,6 +27,7 @@ import {
   STATUS_OK,
   STATUS_RELOAD,
 } from '../state.ts';
+import { Breakpoints } from './breakpoints.ts';
 import { cr4Known, SVME_ADDRESS_CHECK, svmFeature, xcr0Known } from './features.ts';
 import { Stack } from './stack.ts';
 import {
@@ -65,6 +66,7 @@ export class Core {
   readonly walker: GuestWalker;
   /** The stack of the transfer in progress. */
   readonly stack: Stack;
+  readonly breakpoints: Breakpoints;
   code: CodeCache = { invalidateCode() {}, readRflags: () => 2, writeRflags() {} };
 
   /** VMRUN, VMLOAD and VMSAVE are intercepted before their address is looked at (CPUID 8000000A EDX, SvmeAddrChk). */
@@ -119,6 +121,7 @@ export class Core {
     this.tlb = new Tlb(memory);
     this.walker = new GuestWalker(memory, profile, this.tlb.tables);
     this.stack = new Stack(this);
+    this.breakpoints = new Breakpoints(this);
   }
 
   /** RFLAGS whole, with RF only while it is meant. */
@@ -192,9 +195,9 @@ export class Core {
     return STATUS_RELOAD;
   }
 
-  /** Interrupts are held off for one more instruction; the interpreter ends that. */
-  shadow(): void {
-    this.i32[INT_SHADOW_AT >> 2] = 1;
+  /** Interrupts are held off for one more instruction, by SHADOW_STI or SHADOW_STACK; the interpreter ends that. */
+  shadow(kind: number): void {
+    this.i32[INT_SHADOW_AT >> 2] = kind;
   }
 
   /** STGI and CLGI on a processor with a virtual GIF that the control block enables; else #UD (@apm 15.33). */
@@ -310,6 +313,7 @@ export class Core {
     } else if (walker.writable) {
       tags |= TAG_WRITE;
     }
+    if (this.breakpoints.watching && this.breakpoints.inPage(vaLo, vaHi)) tags &= TAG_CODE;
     tlb.insert(index, vaLo, vaHi, pfn, tags, walker.flags);
     return pfn * 4096 + (vaLo & 0xfff);
   }

@@ -116,6 +116,8 @@ export class Events {
   software(vector: number, length: number, isException: boolean): number {
     const core = this.core;
     if (isException && ((core.interceptExceptions >>> vector) & 1) !== 0) {
+      // INT1 is over when its #DB is intercepted; INT3 and INTO say with nRIP where they end (@apm 15.12.2, 15.12.4).
+      if (vector === DB_VECTOR) core.reload(length);
       return core.exit(SVM_EXIT_EXCP_BASE + vector);
     }
     const type = isException && !core.profile.int3AsInterrupt ? SVM_EVTINJ_TYPE_EXEPT : SVM_EVTINJ_TYPE_SOFT;

@@ -19,6 +19,7 @@ import {
   SFMASK_AT,
   STAR_AT,
   STATUS_RELOAD,
+  STATUS_RELOAD_TF,
   SYSENTER_CS_AT,
   SYSENTER_EIP_AT,
   SYSENTER_ESP_AT,
@@ -67,7 +68,7 @@ export function syscall(core: Core, length: number): number {
     core.code.writeRflags(flags & ~(RFLAGS_IF | RFLAGS_RF | RFLAGS_VM));
   }
   core.updateMode();
-  return STATUS_RELOAD;
+  return STATUS_RELOAD_TF;
 }
 
 /** SYSRET; `wide` returns to 64-bit code: a STATUS. */
@@ -92,7 +93,7 @@ export function sysret(core: Core, wide: boolean): number {
   const image = long ? i32[W_GPR + R11 * 2]! & 0x3f7fd5 & ~kept : flags | RFLAGS_IF;
   core.code.writeRflags(image | RFLAGS_FIXED);
   core.updateMode();
-  return STATUS_RELOAD;
+  return STATUS_RELOAD_TF;
 }
 
 /** SYSENTER: a STATUS. AMD's is #UD in long mode (@apm 6.1.2). */

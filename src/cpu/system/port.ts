@@ -86,7 +86,9 @@ export class Port implements SystemPort {
     let at = 0;
     if (access === ACCESS_RMW && core.profile.rmwFaultsAsRead) at = core.translate(vaLo, vaHi, ACCESS_READ, context);
     if (at !== -1) at = core.translate(vaLo, vaHi, access, context);
-    if (at === -1 && access !== ACCESS_FETCH) this.stackFault();
+    if (access === ACCESS_FETCH) return at;
+    if (at === -1) this.stackFault();
+    else if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, access);
     return at;
   }
 
@@ -96,6 +98,10 @@ export class Port implements SystemPort {
     const i32 = core.i32;
     if (core.status !== STATUS_EXCEPTION || i32[ACCESS_SEG_AT >> 2] !== SS) return;
     if (i32[FAULT_VECTOR >> 2] === GP_VECTOR) i32[FAULT_VECTOR >> 2] = SS_VECTOR;
+  }
+
+  breakpoint(): number {
+    return this.core.breakpoints.onInstruction();
   }
 
   lastStatus(): number {
@@ -120,6 +126,7 @@ export class Port implements SystemPort {
     const nextLo = (vaLo + first) | 0;
     const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), access, context);
     if (high === -1) return this.failed();
+    if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, access);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[SCRATCH + i] = u8[i < first ? low + i : high + i - first]!;
     return STATUS_OK;
@@ -134,6 +141,7 @@ export class Port implements SystemPort {
     const nextLo = (vaLo + first) | 0;
     const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), ACCESS_WRITE, context);
     if (high === -1) return this.failed();
+    if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, ACCESS_WRITE);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[i < first ? low + i : high + i - first] = u8[SCRATCH + i]!;
     return STATUS_OK;

@@ -1,7 +1,6 @@
 /** HLT, the interrupt flag, PUSHF and POPF, PAUSE, MONITOR, caches and the TLB (@sdm volume 2; @apm 15.9, 15.13). */
 import {
   CR0_PE,
-  CR4_SMAP,
   EFER_SVME,
   RAX,
   RCX,
@@ -54,7 +53,7 @@ import {
   SVM_EXIT_WBINVD,
 } from '../../arch/vmcb.ts';
 import { effectiveAddress, recordSegment } from '../decode/record.ts';
-import { ACCESS_READ, SCRATCH, STATUS_OK } from '../state.ts';
+import { ACCESS_READ, SCRATCH, SHADOW_STI, STATUS_OK } from '../state.ts';
 import {
   SYS_CLGI,
   SYS_INVLPGA,
@@ -69,7 +68,7 @@ import type { Core } from './core.ts';
 import { popFlags } from './iret.ts';
 import { currentContext } from './linear-memory.ts';
 import { gprHi, gprLo, operandAddress } from './operands.ts';
-import { W_CR0, W_CR4, W_EFER, W_RFLAGS } from './words.ts';
+import { W_CR0, W_EFER, W_RFLAGS } from './words.ts';
 
 export function hlt(core: Core, length: number): number {
   if (core.cpl() !== 0) return core.gp(0);
@@ -94,7 +93,7 @@ export function cli(core: Core): number {
 export function sti(core: Core, length: number): number {
   if (!maySetInterruptFlag(core)) return core.gp(0);
   const flags = core.i32[W_RFLAGS]!;
-  if ((flags & RFLAGS_IF) === 0) core.shadow();
+  if ((flags & RFLAGS_IF) === 0) core.shadow(SHADOW_STI);
   core.i32[W_RFLAGS] = flags | RFLAGS_IF;
   return core.reload(length);
 }
@@ -122,7 +121,7 @@ export function popf(core: Core, size: number, length: number): number {
 
 /** CLAC (`on` false) and STAC. */
 export function setAlignmentCheck(core: Core, on: boolean): number {
-  if ((core.i32[W_CR4]! & CR4_SMAP) === 0 || core.cpl() !== 0) return core.ud();
+  if (!core.profile.smap || core.cpl() !== 0) return core.ud();
   const flags = core.i32[W_RFLAGS]!;
   core.i32[W_RFLAGS] = on ? flags | RFLAGS_AC : flags & ~RFLAGS_AC;
   core.updateMmuIndex();

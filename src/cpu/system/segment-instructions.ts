@@ -1,7 +1,7 @@
 /** Instructions that read and load segment registers and their bases (@sdm volume 2: MOV, PUSH, POP, LDS, SWAPGS, WRFSBASE). */
 import { CR4_FSGSBASE, GS, SS } from '../../arch/registers.ts';
 import { recordImmediate, recordIsMemory, recordReg, recordRm } from '../decode/record.ts';
-import { KERNEL_GS_BASE_AT, STATUS_OK } from '../state.ts';
+import { KERNEL_GS_BASE_AT, SHADOW_STACK, STATUS_OK } from '../state.ts';
 import type { Core } from './core.ts';
 import { currentContext, readAt } from './linear-memory.ts';
 import { gprHi, gprLo, operandAddress, readRm, setGpr, writeRm } from './operands.ts';
@@ -19,7 +19,7 @@ export function movFromSegment(core: Core, record: number, size: number): number
 function load(core: Core, n: number, selector: number, length: number): number {
   const status = loadDataSegment(core, n, selector);
   if (status !== STATUS_OK) return status;
-  if (n === SS) core.shadow();
+  if (n === SS) core.shadow(SHADOW_STACK);
   return core.reload(length);
 }
 
@@ -54,7 +54,7 @@ export function popSegment(core: Core, record: number, size: number, length: num
   stack.lo = lo;
   stack.hi = hi;
   stack.commit();
-  if (n === SS) core.shadow();
+  if (n === SS) core.shadow(SHADOW_STACK);
   return core.reload(length);
 }
 
@@ -73,7 +73,7 @@ export function loadFar(core: Core, record: number, size: number, length: number
   const status = loadDataSegment(core, n, core.lo & 0xffff);
   if (status !== STATUS_OK) return status;
   setGpr(core, recordReg(core.u8, record), size, lo, hi);
-  if (n === SS) core.shadow();
+  if (n === SS) core.shadow(SHADOW_STACK);
   return core.reload(length);
 }
 

@@ -13,7 +13,7 @@ import {
   TYPE_RW,
 } from '../../arch/segment.ts';
 import { VMCB_ATTR_DPL_SHIFT, VMCB_ATTR_P, VMCB_ATTR_S } from '../../arch/vmcb.ts';
-import { GDTR_BASE, GDTR_LIMIT, STATUS_OK } from '../state.ts';
+import { GDTR_BASE, GDTR_LIMIT, SEG_ATTR, SEG_SELECTOR, STATUS_OK } from '../state.ts';
 import type { Core } from './core.ts';
 import { IMPLICIT, readAt, writeAt } from './linear-memory.ts';
 
@@ -160,7 +160,10 @@ export function checkStackSegment(core: Core, selector: number, cpl: number, vec
   return STATUS_OK;
 }
 
-/** After a return to outer privilege `cpl`: data segments that it may not use become null (@sdm 5.8.6). */
+/**
+ * After a return to outer privilege `cpl`: data segments that it may not use become null (@sdm 5.8.6). What the register hides stays, as
+ * 64-bit code goes on using the base.
+ */
 export function dropInnerSegments(core: Core, cpl: number): void {
   for (let n = ES; n <= GS; n++) {
     if (n === CS || n === SS) continue;
@@ -168,6 +171,9 @@ export function dropInnerSegments(core: Core, cpl: number): void {
     // A null FS or GS keeps its base in long mode: it may belong to user space.
     if ((n === FS || n === GS) && (core.selector(n) & 0xfffc) === 0) continue;
     const conforming = (attributes & (TYPE_CODE | TYPE_DC)) === (TYPE_CODE | TYPE_DC);
-    if (!conforming && dplOf(attributes) < cpl) cacheNull(core, n, 0);
+    if (conforming || dplOf(attributes) >= cpl) continue;
+    const word = core.segment(n);
+    core.i32[word + (SEG_ATTR >> 2)] = attributes & ~VMCB_ATTR_P;
+    core.i32[word + (SEG_SELECTOR >> 2)] = 0;
   }
 }
