@@ -2,6 +2,7 @@
 import * as V from '../../arch/vmcb.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { X86_FEATURE_VIRT_SSBD } from '../x86/cpuid-features.ts';
+import { loadTscAux } from '../x86/guest-context.ts';
 import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.ts';
 import { getMsrCommon, setMsrCommon } from '../x86/msr.ts';
 import * as M from '../x86/msr-index.ts';
@@ -125,7 +126,7 @@ export function svmSetMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, 
     case M.MSR_TSC_AUX:
       vcpu.x86.tscAuxLo = lo;
       vcpu.x86.tscAuxHi = hi;
-      vcpu.x86.tscAuxDirty = true;
+      loadTscAux(vcpu);
       return 0;
     case M.MSR_IA32_DEBUGCTL:
       return 0;

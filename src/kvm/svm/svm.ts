@@ -2,7 +2,6 @@
 
 import * as V from '../../arch/vmcb.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
-import { TSC_AUX_AT } from '../../cpu/state.ts';
 import { ENOMEM } from '../../host/errno.ts';
 import { X86EMUL_CONTINUE } from '../emulate/ops.ts';
 import type { KvmParams } from '../params.ts';
@@ -136,11 +135,6 @@ function svmUpdateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void 
 /** @kvm svm.c svm_vcpu_load */
 function svmVcpuLoad(vcpu: VcpuState): void {
   loadGuestContext(vcpu);
-  if (vcpu.x86.tscAuxDirty) {
-    vcpu.vm.memory.i32[TSC_AUX_AT >> 2] = vcpu.x86.tscAuxLo;
-    vcpu.vm.memory.i32[(TSC_AUX_AT >> 2) + 1] = vcpu.x86.tscAuxHi;
-    vcpu.x86.tscAuxDirty = false;
-  }
 }
 
 /** Instruction bytes in the VMCB; hardware without DecodeAssists leaves none (@apm 15.8.4). */

@@ -18,7 +18,7 @@ function save(vcpu: VcpuState): void {
   putSaveArea(vcpu);
 }
 
-/** @kvm x86.c vcpu_load */
+/** @kvm kvm_main.c vcpu_load */
 export function loadGuestContext(vcpu: VcpuState): void {
   const owner = owners.get(vcpu.vm.processor);
   const { u8, i32 } = vcpu.vm.memory;
@@ -37,6 +37,14 @@ export function loadGuestContext(vcpu: VcpuState): void {
     i32[(XCR0_AT >> 2) + 1] = 0;
     vcpu.x86.xcr0Dirty = false;
   }
+}
+
+/** TSC_AUX has a new value: the processor gets it now if it holds this vCPU's registers, else with them. */
+export function loadTscAux(vcpu: VcpuState): void {
+  if (owners.get(vcpu.vm.processor) !== vcpu) return;
+  const { i32 } = vcpu.vm.memory;
+  i32[TSC_AUX_AT >> 2] = vcpu.x86.tscAuxLo;
+  i32[(TSC_AUX_AT >> 2) + 1] = vcpu.x86.tscAuxHi;
 }
 
 /** The vCPU is going away: it no longer owns the processor. */

@@ -21,8 +21,7 @@ export class IoApic implements IoDevice {
   readonly redirection = new Int32Array(2 * IOAPIC_PINS);
   regSelect = 0;
   id = 0;
-  /** Lines that are high, and interrupts that wait. */
-  lines = 0;
+  /** Pins whose line is high. */
   irr = 0;
 
   constructor() {
@@ -45,23 +44,19 @@ export class IoApic implements IoDevice {
       level,
     );
     if (taken > 0 && level) this.redirection[2 * pin] = lo | REMOTE_IRR;
-    if (!level) this.irr &= ~(1 << pin);
   }
 
   /** A pin's line goes to `high`. @kvm ioapic.c kvm_ioapic_set_irq */
   setIrq(vm: VmState, pin: number, high: boolean): void {
     const bit = 1 << pin;
-    const was = (this.lines & bit) !== 0;
-    this.lines = high ? this.lines | bit : this.lines & ~bit;
-    const level = (this.redirection[2 * pin]! & LEVEL) !== 0;
     if (!high) {
-      if (level) this.irr &= ~bit;
+      this.irr &= ~bit;
       return;
     }
-    if (level || !was) {
-      this.irr |= bit;
-      this.service(vm, pin);
-    }
+    const waits = (this.irr & bit) !== 0;
+    this.irr |= bit;
+    const level = (this.redirection[2 * pin]! & LEVEL) !== 0;
+    if (level || !waits) this.service(vm, pin);
   }
 
   /** The handler of a level interrupt has finished. @kvm ioapic.c kvm_ioapic_update_eoi */
@@ -70,7 +65,7 @@ export class IoApic implements IoDevice {
       const lo = this.redirection[2 * pin]!;
       if ((lo & 0xff) !== vector || (lo & LEVEL) === 0) continue;
       this.redirection[2 * pin] = lo & ~REMOTE_IRR;
-      if ((this.lines & (1 << pin)) !== 0) this.service(vm, pin);
+      this.service(vm, pin);
     }
   }
 
@@ -90,8 +85,7 @@ export class IoApic implements IoDevice {
     const readOnly = REMOTE_IRR | (1 << 12);
     this.redirection[index] = low ? (value & ~readOnly) | (this.redirection[index]! & readOnly) : value;
     const pin = index >> 1;
-    if ((this.redirection[2 * pin]! & LEVEL) !== 0 && (this.lines & (1 << pin)) !== 0) this.irr |= 1 << pin;
-    this.service(vm, pin);
+    if ((this.redirection[2 * pin]! & LEVEL) !== 0) this.service(vm, pin);
   }
 
   /** @kvm ioapic.c ioapic_mmio_read */

@@ -4,10 +4,11 @@ import { FPU_CW_AT, STATE_END } from '../../cpu/state.ts';
 import type { EmulateCtxt } from '../emulate/ctxt.ts';
 import { X86Exception } from '../emulate/ops.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import { AsyncPf } from './async-pf-state.ts';
 import { featureWords } from './cpuid-features.ts';
 import type { Lapic } from './lapic.ts';
 
-/** An exception on its way into the guest (@kvm struct kvm_queued_exception). */
+/** An exception on its way into the guest (@kvm kvm_host.h struct kvm_queued_exception). */
 export class QueuedException {
   pending = false;
   injected = false;
@@ -20,7 +21,7 @@ export class QueuedException {
   payloadHi = 0;
 }
 
-/** A part of an MMIO access that goes to userspace on its own, at most 8 bytes at a time (@kvm struct kvm_mmio_fragment). */
+/** A part of an MMIO access that goes to userspace on its own, at most 8 bytes at a time (@kvm kvm_host.h struct kvm_mmio_fragment). */
 export class MmioFragment {
   gpa = 0;
   len = 0;
@@ -34,7 +35,7 @@ export class MmioFragment {
   }
 }
 
-/** Fragments an access can break into: one a page (@kvm KVM_MAX_MMIO_FRAGMENTS). */
+/** Fragments an access can break into: one a page (@kvm kvm_host.h KVM_MAX_MMIO_FRAGMENTS). */
 export const KVM_MAX_MMIO_FRAGMENTS = 2;
 
 /** What the next KVM_RUN does first, to finish the exit userspace has handled: 1 go on, 0 exit again, negative -errno. */
@@ -123,8 +124,7 @@ export class VcpuX86 {
   miscEnable = 0;
   tscAuxLo = 0;
   tscAuxHi = 0;
-  /** The processor must get TSC_AUX, XCR0 at the next entry. */
-  tscAuxDirty = false;
+  /** The processor must get XCR0 at the next entry. */
   xcr0Dirty = false;
   cr3Dirty = false;
   /** Guest TSC less virtual time, halves. */
@@ -137,7 +137,7 @@ export class VcpuX86 {
   apfEnLo = 0;
   apfEnHi = 0;
   apfIntLo = 0;
-  apfPageReadyPending = false;
+  readonly asyncPf = new AsyncPf();
   apfHalted = false;
   pvEnforceCpuid = false;
 
