@@ -176,7 +176,7 @@ export class PageAllocator {
     return (this.flags[pfn]! & FRAME_POISONED) !== 0;
   }
 
-  /** Records that the folio was written through a mapping that page tables do not show. @kvm kvm_set_pfn_dirty */
+  /** Records that the folio was written through a mapping that page tables do not show. @kvm kvm_main.c kvm_set_pfn_dirty */
   setDirty(pfn: number): void {
     this.flags[pfn]! |= FRAME_DIRTY;
   }

@@ -12,7 +12,10 @@ function trackedFolio(mm: Mm, hva: number): number {
   return vma === null || vma.hugetlbLevel > 1 ? -1 : word & PTE_FRAME_MASK;
 }
 
-/** Clears the accessed bit in every mapping, mirrors included; one that was set ends the idleness. @kvm page_idle_clear_pte_refs */
+/**
+ * Clears the accessed bit in every mapping, mirrors included; one that was set ends the idleness. @kvm page_idle.c
+ * page_idle_clear_pte_refs
+ */
 function clearReferences(mm: Mm, hva: number, pfn: number): void {
   const word = mm.table.lookup(hva);
   const level = mm.table.level;
@@ -28,7 +31,7 @@ function clearReferences(mm: Mm, hva: number, pfn: number): void {
   if (referenced) mm.pages.flags[pfn]! &= ~FRAME_IDLE;
 }
 
-/** Marks the page at `hva` idle; nothing happens when there is none. @kvm page_idle_bitmap_write */
+/** Marks the page at `hva` idle; nothing happens when there is none. @kvm page_idle.c page_idle_bitmap_write */
 export function markIdle(mm: Mm, hva: number): void {
   const pfn = trackedFolio(mm, hva);
   if (pfn < 0) return;
@@ -36,7 +39,7 @@ export function markIdle(mm: Mm, hva: number): void {
   mm.pages.flags[pfn]! |= FRAME_IDLE;
 }
 
-/** True when the page at `hva` was marked and not used since. @kvm page_idle_bitmap_read */
+/** True when the page at `hva` was marked and not used since. @kvm page_idle.c page_idle_bitmap_read */
 export function readIdle(mm: Mm, hva: number): boolean {
   const pfn = trackedFolio(mm, hva);
   if (pfn < 0 || (mm.pages.flags[pfn]! & FRAME_IDLE) === 0) return false;

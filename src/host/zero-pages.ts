@@ -2,7 +2,7 @@
 import type { PageAllocator } from './page-allocator.ts';
 
 export class ZeroPages {
-  /** The 4 KiB zero page. @kvm my_zero_pfn */
+  /** The 4 KiB zero page. @kvm pgtable.h my_zero_pfn */
   readonly small: number;
   private readonly pages: PageAllocator;
   private hugeFolio = -1;

@@ -29,12 +29,12 @@ export const KVM_MAX_VCPUS = 1024;
 export const KVM_MAX_VCPU_IDS = 4 * KVM_MAX_VCPUS;
 /** Page of a vCPU's mmap area where the coalesced ring is. */
 export const KVM_COALESCED_MMIO_PAGE_OFFSET = 2;
-/** @kvm KVM_X86_VALID_QUIRKS: bits 0 to 10. */
+/** @kvm kvm_host.h KVM_X86_VALID_QUIRKS: bits 0 to 10. */
 export const KVM_X86_VALID_QUIRKS = 0x7ff;
 const KVM_X86_QUIRK_IGNORE_GUEST_PAT = 1 << 9;
-/** @kvm KVM_EXIT_HYPERCALL_VALID_MASK: KVM_HC_MAP_GPA_RANGE. */
+/** @kvm x86.c KVM_EXIT_HYPERCALL_VALID_MASK: KVM_HC_MAP_GPA_RANGE. */
 export const KVM_EXIT_HYPERCALL_VALID_MASK = 1 << 12;
-/** @kvm KVM_GUESTDBG_VALID_MASK */
+/** @kvm kvm_host.h KVM_GUESTDBG_VALID_MASK */
 export const KVM_GUESTDBG_VALID_MASK = 0x1f0003;
 
 /** What the host decides before there is a VM. */
@@ -146,7 +146,7 @@ const numbers: ReadonlyMap<number, { name: string; value: number }> = new Map([
   [223, { name: 'DIRTY_LOG_RING_ACQ_REL', value: KVM_DIRTY_RING_MAX_ENTRIES * DIRTY_GFN_BYTES }],
 ]);
 
-/** Bits of the VM types that KVM_CREATE_VM takes: protected ones need the TDP MMU. @kvm kvm_caps.supported_vm_types */
+/** Bits of the VM types that KVM_CREATE_VM takes: protected ones need the TDP MMU. @kvm x86.h kvm_caps.supported_vm_types */
 export function supportedVmTypes(host: KvmHost): number {
   const tdpMmu = host.params.npt && host.params.tdpMmu;
   return (1 << KVM_X86_DEFAULT_VM) | (tdpMmu ? 1 << KVM_X86_SW_PROTECTED_VM : 0);

@@ -8,7 +8,7 @@ import { x86VmEnableCap } from './x86/enable-cap.ts';
 
 /**
  * @returns 0, -EINVAL (unknown, flags or arguments, too late), -E2BIG (ring)
- * @kvm kvm_vm_ioctl_enable_cap_generic
+ * @kvm kvm_main.c kvm_vm_ioctl_enable_cap_generic
  */
 export function vmEnableCap(vm: VmState, cap: number, flags: number, args: readonly bigint[]): number {
   const arg0 = args[0] ?? 0n;
@@ -37,7 +37,7 @@ function enableManualDirtyLogProtect(vm: VmState, flags: number, options: bigint
   return 0;
 }
 
-/** @param size bytes of a vCPU's ring @kvm kvm_vm_ioctl_enable_dirty_log_ring */
+/** @param size bytes of a vCPU's ring @kvm kvm_main.c kvm_vm_ioctl_enable_dirty_log_ring */
 function enableDirtyLogRing(vm: VmState, size: number): number {
   if (size === 0 || (size & (size - 1)) !== 0) return -EINVAL;
   if (size < dirtyRingRsvdEntries() * DIRTY_GFN_BYTES || size < 4096) return -EINVAL;

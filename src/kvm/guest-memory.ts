@@ -51,7 +51,7 @@ function writeSlotPage(
   return 0;
 }
 
-/** Reads `len` bytes at offset `off` of a page, not beyond its end. @kvm kvm_read_guest_page */
+/** Reads `len` bytes at offset `off` of a page, not beyond its end. @kvm kvm_main.c kvm_read_guest_page */
 export function readGuestPage(
   vm: VmState,
   asId: number,
@@ -64,7 +64,7 @@ export function readGuestPage(
   return readSlotPage(vm, gfnToMemslot(vm, gfn, asId), gfn, off, buf, bufOff, len);
 }
 
-/** Writes `len` bytes at offset `off` of a page, not beyond its end. @param vcpu the vCPU that runs @kvm kvm_write_guest_page */
+/** Writes `len` bytes at offset `off` of a page, not beyond its end. @param vcpu the vCPU that runs @kvm kvm_main.c kvm_write_guest_page */
 export function writeGuestPage(
   vm: VmState,
   vcpu: VcpuState | null,
@@ -78,7 +78,7 @@ export function writeGuestPage(
   return writeSlotPage(vm, vcpu, gfnToMemslot(vm, gfn, asId), gfn, off, buf, bufOff, len);
 }
 
-/** Reads guest memory as the vCPU sees it, page after page. @kvm kvm_vcpu_read_guest. HOT */
+/** Reads guest memory as the vCPU sees it, page after page. @kvm kvm_main.c kvm_vcpu_read_guest. HOT */
 export function readGuest(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: number, len: number): number {
   let done = 0;
   while (done < len) {
@@ -92,7 +92,7 @@ export function readGuest(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: nu
   return 0;
 }
 
-/** Writes guest memory as the vCPU sees it and marks the pages dirty. @kvm kvm_vcpu_write_guest. HOT */
+/** Writes guest memory as the vCPU sees it and marks the pages dirty. @kvm kvm_main.c kvm_vcpu_write_guest. HOT */
 export function writeGuest(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: number, len: number): number {
   let done = 0;
   while (done < len) {
@@ -106,7 +106,7 @@ export function writeGuest(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: n
   return 0;
 }
 
-/** Reads within one page without faulting the host page in. @kvm kvm_vcpu_read_guest_atomic. HOT */
+/** Reads within one page without faulting the host page in. @kvm kvm_main.c kvm_vcpu_read_guest_atomic. HOT */
 export function readGuestAtomic(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: number, len: number): number {
   const gfn = gfnOf(gpa);
   const hva = gfnToHva(vcpuGfnToMemslot(vcpu, gfn), gfn, false);

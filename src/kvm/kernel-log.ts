@@ -13,7 +13,7 @@ export class KernelLog {
   vmBugged = false;
   private readonly warned = new Set<string>();
 
-  /** @kvm WARN_ON_ONCE: answers the condition, logs the first time it holds at `where`. */
+  /** @kvm bug.h WARN_ON_ONCE: answers the condition, logs the first time it holds at `where`. */
   warnOnOnce(condition: boolean, where: string, message: string): boolean {
     if (condition && !this.warned.has(where)) {
       this.warned.add(where);
@@ -22,14 +22,14 @@ export class KernelLog {
     return condition;
   }
 
-  /** @kvm pr_warn_ratelimited: at most ten a place, as the kernel's default burst. */
+  /** @kvm printk.h pr_warn_ratelimited: at most ten a place, as the kernel's default burst. */
   prWarnRatelimited(where: string, message: string): void {
     let n = 0;
     for (const e of this.entries) if (e.where === where) n++;
     if (n < 10) this.entries.push({ kind: 'pr_warn', where, message });
   }
 
-  /** @kvm KVM_BUG_ON: marks the VM dead when the condition holds. */
+  /** @kvm kvm_host.h KVM_BUG_ON: marks the VM dead when the condition holds. */
   kvmBugOn(condition: boolean, where: string, message: string): boolean {
     if (condition) {
       if (!this.vmBugged) this.entries.push({ kind: 'bug', where, message });

@@ -59,28 +59,28 @@ export class Locks {
     if (this.observer !== null) this.observer(lock, false);
   }
 
-  /** @throws Error unless one of the locks in `mask` is held. @kvm lockdep_assert_held. HOT */
+  /** @throws Error unless one of the locks in `mask` is held. @kvm lockdep.h lockdep_assert_held. HOT */
   assertHeld(mask: number): void {
     if ((this.held & mask) === 0) this.notHeld(mask);
   }
 
-  /** @throws Error when one of the locks in `mask` is held. @kvm lockdep_assert_not_held */
+  /** @throws Error when one of the locks in `mask` is held. @kvm lockdep.h lockdep_assert_not_held */
   assertNotHeld(mask: number): void {
     if ((this.held & mask) !== 0) throw new Error(`${lockNames(this.held & mask)} held where it must not be`);
   }
 
-  /** @kvm kvm_vcpu_srcu_read_lock, srcu_read_lock */
+  /** @kvm kvm_host.h kvm_vcpu_srcu_read_lock; srcu.h srcu_read_lock */
   srcuReadLock(): void {
     this.srcuDepth++;
   }
 
-  /** @kvm kvm_vcpu_srcu_read_unlock, srcu_read_unlock */
+  /** @kvm kvm_host.h kvm_vcpu_srcu_read_unlock; srcu.h srcu_read_unlock */
   srcuReadUnlock(): void {
     if (this.srcuDepth === 0) throw new Error('srcu read section left, but none was entered');
     this.srcuDepth--;
   }
 
-  /** @throws Error outside an SRCU read section. @kvm lockdep_assert(srcu_read_lock_held) */
+  /** @throws Error outside an SRCU read section. @kvm srcu.h srcu_read_lock_held */
   assertSrcuHeld(): void {
     if (this.srcuDepth === 0) throw new Error('not in an srcu read section');
   }

@@ -11,11 +11,11 @@ import { archFlushShadowAll } from './mmu/slot-hooks.ts';
 import { flushRemoteTlbs } from './mmu/tlb-flush.ts';
 import type { VmState } from './vm-state.ts';
 
-/** Which mappings of a range are meant. @kvm enum kvm_gfn_range_filter */
+/** Which mappings of a range are meant. @kvm kvm_host.h enum kvm_gfn_range_filter */
 export const KVM_FILTER_SHARED = 1 << 0;
 export const KVM_FILTER_PRIVATE = 1 << 1;
 
-/** A part of one slot that a handler works on. @kvm struct kvm_gfn_range */
+/** A part of one slot that a handler works on. @kvm kvm_host.h struct kvm_gfn_range */
 export interface GfnRange {
   slot: Memslot;
   /** First frame, and one past the last. */
@@ -31,7 +31,7 @@ export interface GfnRange {
 export type GfnHandler = (vm: VmState, range: GfnRange) => boolean;
 export type OnLock = (vm: VmState) => void;
 
-/** Caller holds mmu_lock for write. @kvm kvm_mmu_invalidate_begin */
+/** Caller holds mmu_lock for write. @kvm kvm_main.c kvm_mmu_invalidate_begin */
 export function mmuInvalidateBegin(vm: VmState): void {
   vm.locks.assertHeld(LOCK_MMU_WRITE);
   vm.mmuInvalidateInProgress++;
@@ -41,7 +41,7 @@ export function mmuInvalidateBegin(vm: VmState): void {
   }
 }
 
-/** Ranges invalidated together are kept as the one range that covers them. @kvm kvm_mmu_invalidate_range_add */
+/** Ranges invalidated together are kept as the one range that covers them. @kvm kvm_main.c kvm_mmu_invalidate_range_add */
 export function mmuInvalidateRangeAdd(vm: VmState, start: number, end: number): void {
   vm.locks.assertHeld(LOCK_MMU_WRITE);
   vm.log.warnOnOnce(vm.mmuInvalidateInProgress === 0, 'kvm_mmu_invalidate_range_add', 'no invalidation in progress');
@@ -54,7 +54,7 @@ export function mmuInvalidateRangeAdd(vm: VmState, start: number, end: number): 
   }
 }
 
-/** Caller holds mmu_lock for write. @kvm kvm_mmu_invalidate_end */
+/** Caller holds mmu_lock for write. @kvm kvm_main.c kvm_mmu_invalidate_end */
 export function mmuInvalidateEnd(vm: VmState): void {
   vm.locks.assertHeld(LOCK_MMU_WRITE);
   vm.mmuInvalidateSeq++;
@@ -88,7 +88,7 @@ export function mmuInvalidateRetryGfnUnsafe(vm: VmState, seq: number, gfn: numbe
   return vm.mmuInvalidateSeq !== seq;
 }
 
-/** Adds the range to the invalidation, then unmaps it. @kvm kvm_mmu_unmap_gfn_range */
+/** Adds the range to the invalidation, then unmaps it. @kvm kvm_main.c kvm_mmu_unmap_gfn_range */
 export function mmuUnmapGfnRange(vm: VmState, range: GfnRange): boolean {
   mmuInvalidateRangeAdd(vm, range.start, range.end);
   return unmapGfnRange(vm, range);
@@ -96,7 +96,7 @@ export function mmuUnmapGfnRange(vm: VmState, range: GfnRange): boolean {
 
 /**
  * Runs `handler` on the part of each slot that [start, end) (gfns) covers, in every address space, under one hold of mmu_lock;
- * nothing at all happens where there is no slot. @kvm kvm_handle_gfn_range
+ * nothing at all happens where there is no slot. @kvm kvm_main.c kvm_handle_gfn_range
  */
 export function handleGfnRange(
   vm: VmState,
@@ -141,7 +141,7 @@ interface HvaRange {
   mayBlock: boolean;
 }
 
-/** @kvm __kvm_handle_hva_range */
+/** @kvm kvm_main.c __kvm_handle_hva_range */
 function handleHvaRange(vm: VmState, range: HvaRange): { ret: boolean; foundMemslot: boolean } {
   const result = { ret: false, foundMemslot: false };
   if (range.end <= range.start) return result;
@@ -180,9 +180,9 @@ function slotsByHva(slots: readonly Memslot[], start: number, end: number): Mems
   return hit.length < 2 ? hit : hit.sort((a, b) => a.userspaceAddr - b.userspaceAddr);
 }
 
-/** What the VM registers on its process's address space (@kvm kvm_mmu_notifier_ops). */
+/** What the VM registers on its process's address space (@kvm kvm_main.c kvm_mmu_notifier_ops). */
 export class KvmMmuNotifier implements MmuNotifier {
-  /** Invalidations started and not ended. @kvm kvm->mn_active_invalidate_count */
+  /** Invalidations started and not ended. @kvm kvm_host.h kvm->mn_active_invalidate_count */
   activeInvalidateCount = 0;
   private readonly vm: VmState;
 
@@ -190,7 +190,7 @@ export class KvmMmuNotifier implements MmuNotifier {
     this.vm = vm;
   }
 
-  /** @kvm kvm_mmu_notifier_invalidate_range_start */
+  /** @kvm kvm_main.c kvm_mmu_notifier_invalidate_range_start */
   invalidateRangeStart(start: number, end: number): void {
     const vm = this.vm;
     vm.trace.emit('kvm_unmap_hva_range', { start, end });
@@ -205,7 +205,7 @@ export class KvmMmuNotifier implements MmuNotifier {
     });
   }
 
-  /** @kvm kvm_mmu_notifier_invalidate_range_end */
+  /** @kvm kvm_main.c kvm_mmu_notifier_invalidate_range_end */
   invalidateRangeEnd(start: number, end: number): void {
     handleHvaRange(this.vm, {
       start,
@@ -218,21 +218,21 @@ export class KvmMmuNotifier implements MmuNotifier {
     this.activeInvalidateCount--;
   }
 
-  /** @returns whether a mapping was young. @kvm kvm_mmu_notifier_clear_flush_young */
+  /** @returns whether a mapping was young. @kvm kvm_main.c kvm_mmu_notifier_clear_flush_young */
   clearFlushYoung(start: number, end: number): boolean {
     this.vm.trace.emit('kvm_age_hva', { start, end });
     return handleHvaRange(this.vm, { start, end, handler: ageGfn, onLock: null, flushOnRet: true, mayBlock: false })
       .ret;
   }
 
-  /** @kvm kvm_mmu_notifier_clear_young */
+  /** @kvm kvm_main.c kvm_mmu_notifier_clear_young */
   clearYoung(start: number, end: number): boolean {
     this.vm.trace.emit('kvm_age_hva', { start, end });
     return handleHvaRange(this.vm, { start, end, handler: ageGfn, onLock: null, flushOnRet: false, mayBlock: false })
       .ret;
   }
 
-  /** @kvm kvm_mmu_notifier_test_young */
+  /** @kvm kvm_main.c kvm_mmu_notifier_test_young */
   testYoung(address: number): boolean {
     this.vm.trace.emit('kvm_test_age_hva', { start: address, end: address });
     const range = {
@@ -246,7 +246,7 @@ export class KvmMmuNotifier implements MmuNotifier {
     return handleHvaRange(this.vm, range).ret;
   }
 
-  /** The process is gone. @kvm kvm_mmu_notifier_release */
+  /** The process is gone. @kvm kvm_main.c kvm_mmu_notifier_release */
   release(): void {
     archFlushShadowAll(this.vm);
   }

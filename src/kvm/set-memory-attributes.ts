@@ -23,7 +23,7 @@ const U64 = 1n << 64n;
 /**
  * Sets the attributes of [gpa, gpa + size).
  * @returns 0, or -EINVAL: flags, unknown attributes, empty or wrapping or unaligned range.
- * @kvm kvm_vm_ioctl_set_mem_attributes
+ * @kvm kvm_main.c kvm_vm_ioctl_set_mem_attributes
  */
 export function setMemoryAttributes(vm: VmState, gpa: bigint, size: bigint, attrs: bigint, flags: bigint): number {
   if (flags !== 0n) return -EINVAL;
@@ -33,7 +33,7 @@ export function setMemoryAttributes(vm: VmState, gpa: bigint, size: bigint, attr
   return setMemAttributes(vm, Number(gpa / 4096n), Number((gpa + size) / 4096n), Number(attrs));
 }
 
-/** @kvm kvm_vm_set_mem_attributes */
+/** @kvm kvm_main.c kvm_vm_set_mem_attributes */
 function setMemAttributes(vm: VmState, start: number, end: number, attrs: number): number {
   vm.locks.acquire(LOCK_SLOTS);
   if (!rangeHasMemoryAttributes(vm, start, end, ~0, attrs)) {

@@ -8,7 +8,7 @@ import { VcpuSvm } from './svm/vcpu-svm.ts';
 import type { VmState } from './vm-state.ts';
 import { VcpuX86 } from './x86/vcpu-x86.ts';
 
-/** vCPU requests (@kvm KVM_REQ_*): bits of `requests`. */
+/** vCPU requests (@kvm kvm_host.h KVM_REQ_*): bits of `requests`. */
 export const REQ_TLB_FLUSH = 1 << 0;
 export const REQ_UNHALT = 1 << 2;
 export const REQ_TRIPLE_FAULT = 1 << 3;
@@ -83,18 +83,18 @@ export class VcpuState {
     this.svm = new VcpuSvm();
   }
 
-  /** KVM_RUN returns to userspace with EINTR before it enters the guest again. @kvm signal_pending */
+  /** KVM_RUN returns to userspace with EINTR before it enters the guest again. @kvm signal.h signal_pending */
   get signalPending(): boolean {
     return this.signal || this.stats.exits >= this.signalAtExit || this.vm.processor.insns >= this.signalAtInstruction;
   }
 }
 
-/** @kvm kvm_make_request */
+/** @kvm kvm_host.h kvm_make_request */
 export function makeRequest(vcpu: VcpuState, request: number): void {
   vcpu.requests |= request;
 }
 
-/** @kvm kvm_check_request: true, and clears it, when the request was made. */
+/** @kvm kvm_host.h kvm_check_request: true, and clears it, when the request was made. */
 export function checkRequest(vcpu: VcpuState, request: number): boolean {
   if ((vcpu.requests & request) === 0) return false;
   vcpu.requests &= ~request;

@@ -1,8 +1,8 @@
-/** What the vendor module gives to the rest of KVM (@kvm kvm-x86-ops.h): filled by src/kvm/svm. */
+/** What the vendor module gives to the rest of KVM (@kvm kvm_host.h kvm-x86-ops.h): filled by src/kvm/svm. */
 import type { DescriptorTable, SegmentDesc } from './emulate/ops.ts';
 import type { VcpuState } from './vcpu-state.ts';
 
-/** What the last exit said, halves; one per vendor module, overwritten by every `getExitInfo` (@kvm kvm_x86_get_exit_info). */
+/** What the last exit said, halves; one per vendor module, overwritten by every `getExitInfo` (@kvm kvm-x86-ops.h get_exit_info). */
 export interface ExitInfo {
   reason: number;
   info1Lo: number;
@@ -57,7 +57,7 @@ export interface VendorOps {
   /** Debug registers the guest wrote without exits go into KVM's copies. */
   syncDirtyDebugRegs(vcpu: VcpuState): void;
   updateExceptionBitmap(vcpu: VcpuState): void;
-  /** @kvm get_msr, set_msr: 0, 1 for #GP, or KVM_MSR_RET_UNSUPPORTED; the value read goes into `vcpu.x86.msrValue`. */
+  /** @kvm kvm-x86-ops.h get_msr, set_msr: 0, 1 for #GP, or KVM_MSR_RET_UNSUPPORTED; the value read goes into `vcpu.x86.msrValue`. */
   getMsr(vcpu: VcpuState, msr: number, hostInitiated: boolean): number;
   setMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, hostInitiated: boolean): number;
   /** Enters the guest once. HOT */
@@ -80,10 +80,10 @@ export interface VendorOps {
   getNmiMask(vcpu: VcpuState): boolean;
   setNmiMask(vcpu: VcpuState, masked: boolean): void;
   getIfFlag(vcpu: VcpuState): boolean;
-  /** @kvm apic_init_signal_blocked */
+  /** @kvm kvm_host.h apic_init_signal_blocked */
   initSignalBlocked(vcpu: VcpuState): boolean;
   updateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void;
-  /** @kvm check_emulate_instruction: X86EMUL_*. */
+  /** @kvm kvm_host.h check_emulate_instruction: X86EMUL_*. */
   checkEmulateInstruction(vcpu: VcpuState, emulType: number): number;
   /** Skips the current instruction: 1 done, 0 went to userspace. */
   skipEmulatedInstruction(vcpu: VcpuState): number;

@@ -16,7 +16,7 @@ import { VcpuState } from './vcpu-state.ts';
 import type { VmState } from './vm-state.ts';
 import { initVm, vcpuCreate, vcpuDestroy } from './x86/create.ts';
 
-/** Brings a new VM up: its MMU, and its ear on the process's address space. @kvm kvm_create_vm */
+/** Brings a new VM up: its MMU, and its ear on the process's address space. @kvm kvm_main.c kvm_create_vm */
 export function startVm(vm: VmState): void {
   initVm(vm);
   vm.mm.registerNotifier(vm.notifier);
@@ -24,7 +24,7 @@ export function startVm(vm: VmState): void {
 
 /**
  * @returns the vCPU, or -EINVAL (id, or too many), -EEXIST (id taken), -ENOMEM
- * @kvm kvm_vm_ioctl_create_vcpu
+ * @kvm kvm_main.c kvm_vm_ioctl_create_vcpu
  */
 export function createVcpu(vm: VmState, id: number): VcpuState | number {
   if (!(id >= 0 && id < KVM_MAX_VCPU_IDS) || vm.vcpus.length >= KVM_MAX_VCPUS) return -EINVAL;
@@ -48,7 +48,7 @@ const ownSlots = [APIC_ACCESS_PAGE_PRIVATE_MEMSLOT, IDENTITY_PAGETABLE_PRIVATE_M
 
 const destroyed = new WeakSet<VmState>();
 
-/** Takes everything down; a second call does nothing. @kvm kvm_destroy_vm */
+/** Takes everything down; a second call does nothing. @kvm kvm_main.c kvm_destroy_vm */
 export function destroyVm(vm: VmState): void {
   if (destroyed.has(vm)) return;
   destroyed.add(vm);

@@ -35,7 +35,7 @@ export class VmState {
   /** What the VM registers on its process's address space. */
   readonly notifier = new KvmMmuNotifier(this);
 
-  /** The sequence and in-progress protocol of the MMU notifiers (@kvm mmu_invalidate_retry_gfn). Ranges are gfns. */
+  /** The sequence and in-progress protocol of the MMU notifiers (@kvm kvm_host.h mmu_invalidate_retry_gfn). Ranges are gfns. */
   mmuInvalidateSeq = 0;
   mmuInvalidateInProgress = 0;
   mmuInvalidateRangeStart = -1;
@@ -81,7 +81,7 @@ export class VmState {
     this.x86 = new VmX86();
   }
 
-  /** @kvm kvm_arch_has_private_mem */
+  /** @kvm kvm_host.h kvm_arch_has_private_mem */
   get hasPrivateMem(): boolean {
     return this.type !== KVM_X86_DEFAULT_VM;
   }

@@ -54,7 +54,7 @@ export class Kvm {
     this.vendor = createSvm(this.profile, this.params);
   }
 
-  /** KVM_CHECK_EXTENSION: the value, 0 for what there is not. @kvm kvm_vm_ioctl_check_extension_generic */
+  /** KVM_CHECK_EXTENSION: the value, 0 for what there is not. @kvm kvm_main.c kvm_vm_ioctl_check_extension_generic */
   checkExtension(cap: number): number {
     return checkExtension(this, null, cap);
   }

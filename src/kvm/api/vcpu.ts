@@ -102,7 +102,7 @@ export class Vcpu {
     return getRegs(this.alive('KVM_GET_REGS'));
   }
 
-  /** KVM_SET_REGS: a pending exception is dropped. @kvm x86.c __set_regs */
+  /** KVM_SET_REGS: a pending exception is dropped. @kvm regs.c __set_regs */
   setRegs(regs: Regs): void {
     setRegs(this.alive('KVM_SET_REGS'), regs);
   }
@@ -112,7 +112,7 @@ export class Vcpu {
     return getSregs(this.alive('KVM_GET_SREGS'));
   }
 
-  /** KVM_SET_SREGS. @throws KvmError EINVAL: control registers or EFER that do not fit together @kvm x86.c __set_sregs */
+  /** KVM_SET_SREGS. @throws KvmError EINVAL: control registers or EFER that do not fit together @kvm regs.c __set_sregs */
   setSregs(sregs: Sregs): void {
     check(setSregs(this.alive('KVM_SET_SREGS'), sregs), 'KVM_SET_SREGS');
   }

@@ -229,7 +229,7 @@ export class Vm {
     return check(r, 'KVM_ENABLE_CAP', `capability ${cap}, flags ${hex(flags)}, arguments ${args.map(hex).join(' ')}`);
   }
 
-  /** KVM_CHECK_EXTENSION on the VM: the value, 0 for what there is not. @kvm kvm_vm_ioctl_check_extension_generic */
+  /** KVM_CHECK_EXTENSION on the VM: the value, 0 for what there is not. @kvm kvm_main.c kvm_vm_ioctl_check_extension_generic */
   checkExtension(cap: number): number {
     const vm = this.alive('KVM_CHECK_EXTENSION');
     return checkExtension(vm, vm, cap);

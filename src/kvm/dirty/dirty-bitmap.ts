@@ -10,13 +10,13 @@ import type { VmState } from '../vm-state.ts';
 export const KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE = 1 << 0;
 export const KVM_DIRTY_LOG_INITIALLY_SET = 1 << 1;
 
-/** Caller holds slots_lock. @kvm kvm_use_dirty_bitmap */
+/** Caller holds slots_lock. @kvm dirty_ring.c kvm_use_dirty_bitmap */
 export function useDirtyBitmap(vm: VmState): boolean {
   vm.locks.assertHeld(LOCK_SLOTS);
   return vm.dirtyRingSize === 0 || vm.dirtyRingWithBitmap;
 }
 
-/** @kvm kvm_dirty_bitmap_bytes: whole 64-bit words. */
+/** @kvm kvm_host.h kvm_dirty_bitmap_bytes: whole 64-bit words. */
 export function dirtyBitmapBytes(npages: number): number {
   return Math.ceil(npages / 64) * 8;
 }
@@ -30,7 +30,7 @@ function loggedSlot(vm: VmState, slot: number): Memslot | number {
   return memslot === null || memslot.dirtyBitmap === null ? -ENOENT : memslot;
 }
 
-/** @kvm kvm_flush_remote_tlbs_memslot */
+/** @kvm kvm_main.c kvm_flush_remote_tlbs_memslot */
 function flushMemslot(vm: VmState, slot: Memslot): void {
   flushRemoteTlbsRange(vm, slot.baseGfn, slot.npages);
 }
@@ -45,7 +45,7 @@ function locked<T>(vm: VmState, fn: () => T): T {
 /**
  * A copy of the slot's bitmap. Without manual protection its pages are write-protected again and the log starts anew.
  * @returns the bitmap, -ENXIO (the ring is used instead), -EINVAL (slot id), -ENOENT (no such slot, or not logged)
- * @kvm kvm_get_dirty_log_protect
+ * @kvm kvm_main.c kvm_get_dirty_log_protect
  */
 export function getDirtyLog(vm: VmState, slot: number): Uint8Array | number {
   return locked(vm, () => getDirtyLogLocked(vm, slot));
@@ -86,7 +86,7 @@ export interface ClearDirtyLog {
 /**
  * Clears bits of the slot's bitmap and write-protects the pages that were set.
  * @returns 0, -ENXIO (the ring is used instead), -EINVAL (slot id, page range), -ENOENT (no such slot, or not logged)
- * @kvm kvm_clear_dirty_log_protect
+ * @kvm kvm_main.c kvm_clear_dirty_log_protect
  */
 export function clearDirtyLog(vm: VmState, log: ClearDirtyLog): number {
   return locked(vm, () => clearDirtyLogLocked(vm, log));

@@ -20,7 +20,7 @@ export const KVM_DIRTY_RING_RSVD_ENTRIES = 64;
 export const KVM_DIRTY_RING_MAX_ENTRIES = 65536;
 export const DIRTY_GFN_BYTES = 16;
 
-/** @kvm kvm_dirty_ring_get_rsvd_entries; `cpuDirtyLogSize` is that of the processor's own log, 0 without one. */
+/** @kvm dirty_ring.c kvm_dirty_ring_get_rsvd_entries; `cpuDirtyLogSize` is that of the processor's own log, 0 without one. */
 export function dirtyRingRsvdEntries(cpuDirtyLogSize = 0): number {
   return KVM_DIRTY_RING_RSVD_ENTRIES + cpuDirtyLogSize;
 }
@@ -48,7 +48,7 @@ export class DirtyRing {
   /** The vCPU's id. */
   readonly index: number;
 
-  /** @param size entries @kvm kvm_dirty_ring_alloc */
+  /** @param size entries @kvm dirty_ring.c kvm_dirty_ring_alloc */
   constructor(index: number, size: number, cpuDirtyLogSize = 0) {
     this.index = index;
     this.size = size;
@@ -57,12 +57,12 @@ export class DirtyRing {
     this.words = new Int32Array(this.bytes.buffer);
   }
 
-  /** @kvm kvm_dirty_ring_used */
+  /** @kvm dirty_ring.c kvm_dirty_ring_used */
   get used(): number {
     return (this.dirtyIndex - this.resetIndex) >>> 0;
   }
 
-  /** @kvm kvm_dirty_ring_soft_full */
+  /** @kvm dirty_ring.c kvm_dirty_ring_soft_full */
   get softFull(): boolean {
     return this.used >= this.softLimit;
   }
@@ -101,7 +101,7 @@ export class DirtyRing {
 
 const hex = (n: number): string => `0x${n.toString(16)}`;
 
-/** Appends a written page and asks the vCPU to stop when the ring is nearly full. @kvm kvm_dirty_ring_push. HOT */
+/** Appends a written page and asks the vCPU to stop when the ring is nearly full. @kvm dirty_ring.c kvm_dirty_ring_push. HOT */
 export function dirtyRingPush(vcpu: VcpuState, slot: number, offset: number): void {
   const ring = vcpu.dirtyRing!;
   if (ring.used >= ring.size) vcpu.vm.log.warnOnOnce(true, 'kvm_dirty_ring_push', 'the ring is full');
@@ -119,7 +119,7 @@ function tracePush(vm: VmState, ring: DirtyRing, slot: number, offset: number): 
 
 /**
  * Takes back the entries that userspace marked and write-protects their pages again, neighbours of 64 pages together.
- * Caller holds slots_lock. @returns entries reset @kvm kvm_dirty_ring_reset
+ * Caller holds slots_lock. @returns entries reset @kvm dirty_ring.c kvm_dirty_ring_reset
  */
 export function dirtyRingReset(vm: VmState, ring: DirtyRing): number {
   let slot = 0;
@@ -154,7 +154,7 @@ export function dirtyRingReset(vm: VmState, ring: DirtyRing): number {
   return count;
 }
 
-/** Userspace owns the entries: what does not name pages of a slot is ignored. @kvm kvm_reset_dirty_gfn */
+/** Userspace owns the entries: what does not name pages of a slot is ignored. @kvm dirty_ring.c kvm_reset_dirty_gfn */
 function resetDirtyGfns(vm: VmState, slot: number, offset: number, mask: PageMask): void {
   const last = mask.last();
   if (last < 0) return;
@@ -171,7 +171,7 @@ function resetDirtyGfns(vm: VmState, slot: number, offset: number, mask: PageMas
 /**
  * KVM_RESET_DIRTY_RINGS: takes back what userspace harvested from every ring.
  * @returns entries reset, or -EINVAL: no ring
- * @kvm kvm_vm_ioctl_reset_dirty_pages
+ * @kvm kvm_main.c kvm_vm_ioctl_reset_dirty_pages
  */
 export function dirtyRingsReset(vm: VmState): number {
   if (vm.dirtyRingSize === 0) return -EINVAL;
@@ -185,7 +185,7 @@ export function dirtyRingsReset(vm: VmState): number {
 
 /**
  * Before entering the guest: true, with the exit set up, while the ring is nearly full.
- * @kvm kvm_dirty_ring_check_request
+ * @kvm dirty_ring.c kvm_dirty_ring_check_request
  */
 export function dirtyRingCheckRequest(vcpu: VcpuState): boolean {
   if (!checkRequest(vcpu, REQ_DIRTY_RING_SOFT_FULL) || vcpu.dirtyRing === null || !vcpu.dirtyRing.softFull)

@@ -5,7 +5,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { dirtyRingPush } from './dirty-ring.ts';
 
-/** @param vcpu the vCPU that runs, null when none does @kvm mark_page_dirty_in_slot. HOT */
+/** @param vcpu the vCPU that runs, null when none does @kvm kvm_main.c mark_page_dirty_in_slot. HOT */
 export function markPageDirtyInSlot(vm: VmState, vcpu: VcpuState | null, slot: Memslot | null, gfn: number): void {
   if (slot === null || (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) return;
   const page = gfn - slot.baseGfn;
@@ -16,12 +16,12 @@ export function markPageDirtyInSlot(vm: VmState, vcpu: VcpuState | null, slot: M
   }
 }
 
-/** @kvm kvm_vcpu_mark_page_dirty. HOT */
+/** @kvm kvm_main.c kvm_vcpu_mark_page_dirty. HOT */
 export function markPageDirty(vcpu: VcpuState, gfn: number): void {
   markPageDirtyInSlot(vcpu.vm, vcpu, vcpuGfnToMemslot(vcpu, gfn), gfn);
 }
 
-/** Outside of any vCPU, in the first address space. @kvm mark_page_dirty */
+/** Outside of any vCPU, in the first address space. @kvm kvm_main.c mark_page_dirty */
 export function markVmPageDirty(vm: VmState, gfn: number): void {
   markPageDirtyInSlot(vm, null, gfnToMemslot(vm, gfn), gfn);
 }

@@ -10,7 +10,7 @@ export const X86EMUL_CMPXCHG_FAILED = 4;
 export const X86EMUL_IO_NEEDED = 5;
 export const X86EMUL_INTERCEPTED = 6;
 
-/** An exception that emulation met, filled in place and never thrown (@kvm struct x86_exception). */
+/** An exception that emulation met, filled in place and never thrown (@kvm kvm_emulate.h struct x86_exception). */
 export class X86Exception {
   vector = 0;
   errorCodeValid = false;

@@ -12,7 +12,7 @@ import type { VmState } from '../vm-state.ts';
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
 
-/** Largest file offset. @kvm MAX_LFS_FILESIZE */
+/** Largest file offset. @kvm fs.h MAX_LFS_FILESIZE */
 const MAX_FILE_SIZE = 2n ** 63n - 1n;
 
 /** A range of pages [start, end) of the file, bound to a slot. */
@@ -45,7 +45,7 @@ export class GuestMemfdFile {
   /**
    * Binds the slot's pages to the file from byte `offset` on.
    * @returns 0, or -EINVAL: other VM, unaligned, beyond the end, or overlapping another binding.
-   * @kvm kvm_gmem_bind
+   * @kvm guest_memfd.c kvm_gmem_bind
    */
   bind(vm: VmState, slot: Memslot, offset: bigint): number {
     if (this.vm !== vm) return -EINVAL;
@@ -59,7 +59,7 @@ export class GuestMemfdFile {
     return 0;
   }
 
-  /** @kvm __kvm_gmem_unbind */
+  /** @kvm guest_memfd.c __kvm_gmem_unbind */
   unbind(slot: Memslot): void {
     const i = this.bindings.findIndex((b) => b.slot === slot);
     if (i >= 0) this.bindings.splice(i, 1);
@@ -76,7 +76,7 @@ export class GuestMemfdFile {
     return false;
   }
 
-  /** The page at `index`, allocated when there is none: frame or -ENOMEM. @kvm kvm_gmem_get_folio. HOT */
+  /** The page at `index`, allocated when there is none: frame or -ENOMEM. @kvm guest_memfd.c kvm_gmem_get_folio. HOT */
   getPage(index: number): number {
     const pfn = this.pages.get(index);
     if (pfn !== undefined) return pfn;
@@ -91,7 +91,7 @@ export class GuestMemfdFile {
     return this.pages.get(index) ?? -1;
   }
 
-  /** @kvm kvm_gmem_invalidate_begin */
+  /** @kvm guest_memfd.c kvm_gmem_invalidate_begin */
   private invalidateBegin(start: number, end: number): void {
     const vm = this.vm;
     const bound = this.bound(start, end);
@@ -114,7 +114,7 @@ export class GuestMemfdFile {
     vm.locks.release(LOCK_MMU_WRITE);
   }
 
-  /** @kvm kvm_gmem_invalidate_end */
+  /** @kvm guest_memfd.c kvm_gmem_invalidate_end */
   private invalidateEnd(start: number, end: number): void {
     if (this.bound(start, end).length === 0) return;
     this.vm.locks.acquire(LOCK_MMU_WRITE);
@@ -125,7 +125,7 @@ export class GuestMemfdFile {
   /**
    * fallocate(2): with PUNCH_HOLE frees whole pages, else allocates them.
    * @returns 0, -EINVAL (negative, empty, unaligned, or allocation beyond the end), -EOPNOTSUPP (mode), -EFBIG, -ENOMEM
-   * @kvm vfs_fallocate, kvm_gmem_fallocate
+   * @kvm guest_memfd.c kvm_gmem_fallocate
    */
   fallocate(mode: number, offset: bigint, length: bigint): number {
     if (offset < 0n || length <= 0n) return -EINVAL;
@@ -141,14 +141,14 @@ export class GuestMemfdFile {
     return this.allocate(Number(offset / 4096n), Number((offset + length) / 4096n));
   }
 
-  /** @kvm kvm_gmem_punch_hole */
+  /** @kvm guest_memfd.c kvm_gmem_punch_hole */
   private punchHole(start: number, end: number): void {
     this.invalidateBegin(start, end);
     this.dropPages(start, end);
     this.invalidateEnd(start, end);
   }
 
-  /** @kvm kvm_gmem_allocate */
+  /** @kvm guest_memfd.c kvm_gmem_allocate */
   private allocate(start: number, end: number): number {
     for (let index = start; index < end; index++) {
       const pfn = this.getPage(index);
@@ -165,7 +165,7 @@ export class GuestMemfdFile {
     }
   }
 
-  /** ftruncate(2) is refused, even to the same size. @kvm kvm_gmem_setattr */
+  /** ftruncate(2) is refused, even to the same size. @kvm guest_memfd.c kvm_gmem_setattr */
   truncate(): number {
     return -EINVAL;
   }
@@ -180,18 +180,18 @@ export class GuestMemfdFile {
     return -ESPIPE;
   }
 
-  /** fstat(2): its pages are not counted. @kvm kvm_gmem_getattr */
+  /** fstat(2): its pages are not counted. @kvm guest_memfd.c kvm_gmem_getattr */
   stat(): { size: number; blocks: number } {
     return { size: this.size, blocks: 0 };
   }
 
-  /** A memory error hit page `index`: mappings go, the page stays and fails from now on. @kvm kvm_gmem_error_folio */
+  /** A memory error hit page `index`: mappings go, the page stays and fails from now on. @kvm guest_memfd.c kvm_gmem_error_folio */
   errorPage(index: number): void {
     this.invalidateBegin(index, index + 1);
     this.invalidateEnd(index, index + 1);
   }
 
-  /** The last descriptor is closed: slots lose their memory, it is freed. @kvm kvm_gmem_release */
+  /** The last descriptor is closed: slots lose their memory, it is freed. @kvm guest_memfd.c kvm_gmem_release */
   release(): void {
     if (this.closed) return;
     this.closed = true;
@@ -209,7 +209,7 @@ export class GuestMemfdFile {
 /**
  * KVM_CREATE_GUEST_MEMFD.
  * @returns the file, or -EINVAL: flags, or a size that is not positive or not whole pages.
- * @kvm kvm_gmem_create
+ * @kvm guest_memfd.c kvm_gmem_create
  */
 export function gmemCreate(vm: VmState, size: bigint, flags: bigint): GuestMemfdFile | number {
   if (flags !== 0n) return -EINVAL;
@@ -217,7 +217,7 @@ export function gmemCreate(vm: VmState, size: bigint, flags: bigint): GuestMemfd
   return new GuestMemfdFile(vm, Number(size));
 }
 
-/** Undoes a binding when its slot goes. @kvm kvm_gmem_unbind */
+/** Undoes a binding when its slot goes. @kvm guest_memfd.c kvm_gmem_unbind */
 export function gmemUnbind(slot: Memslot): void {
   slot.gmem?.file?.unbind(slot);
 }
@@ -232,7 +232,7 @@ export class GmemPfn {
 /**
  * The frame that backs a private gfn, allocated and zeroed on first use.
  * @returns 0, -EFAULT (no file any more), -EIO (not bound), -ENOMEM, -EHWPOISON
- * @kvm kvm_gmem_get_pfn. HOT
+ * @kvm guest_memfd.c kvm_gmem_get_pfn. HOT
  */
 export function gmemGetPfn(vm: VmState, slot: Memslot, gfn: number, out: GmemPfn): number {
   const gmem = slot.gmem;

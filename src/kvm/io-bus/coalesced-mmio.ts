@@ -19,18 +19,18 @@ export class CoalescedZone implements IoDevice {
     this.pio = pio;
   }
 
-  /** @kvm coalesced_mmio_in_range */
+  /** @kvm coalesced_mmio.c coalesced_mmio_in_range */
   contains(addr: number, len: number): boolean {
     return len >= 0 && addr >= this.addr && addr + len <= this.addr + this.size;
   }
 
-  /** @kvm coalesced_mmio_write */
+  /** @kvm coalesced_mmio.c coalesced_mmio_write */
   write(vcpu: VcpuState, addr: number, len: number, buf: Uint8Array, off: number): number {
     if (!this.contains(addr, len)) return -EOPNOTSUPP;
     return vcpu.vm.buses.coalescedRing.push(addr, len, buf, off, this.pio) ? 0 : -EOPNOTSUPP;
   }
 
-  /** @kvm coalesced_mmio_destructor */
+  /** @kvm coalesced_mmio.c coalesced_mmio_destructor */
   destructor(): void {
     const zones = this.vm.buses.coalescedZones;
     const i = zones.indexOf(this);
@@ -41,7 +41,7 @@ export class CoalescedZone implements IoDevice {
 /**
  * @param pio 0 or 1
  * @returns 0, -EINVAL (pio), -ENOSPC (too many devices)
- * @kvm kvm_vm_ioctl_register_coalesced_mmio
+ * @kvm coalesced_mmio.c kvm_vm_ioctl_register_coalesced_mmio
  */
 export function registerCoalescedMmio(vm: VmState, addr: number, size: number, pio: number): number {
   if (pio !== 1 && pio !== 0) return -EINVAL;
@@ -53,7 +53,10 @@ export function registerCoalescedMmio(vm: VmState, addr: number, size: number, p
   return r;
 }
 
-/** Removes every zone of that kind that contains the range; none is no error. @kvm kvm_vm_ioctl_unregister_coalesced_mmio */
+/**
+ * Removes every zone of that kind that contains the range; none is no error. @kvm coalesced_mmio.c
+ * kvm_vm_ioctl_unregister_coalesced_mmio
+ */
 export function unregisterCoalescedMmio(vm: VmState, addr: number, size: number, pio: number): number {
   if (pio !== 1 && pio !== 0) return -EINVAL;
   vm.locks.acquire(LOCK_SLOTS);

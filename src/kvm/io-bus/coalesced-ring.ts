@@ -1,9 +1,12 @@
-/** The ring of coalesced writes (@kvm uapi struct kvm_coalesced_mmio_ring): one page, shared by all vCPUs of a VM and its userspace. */
+/**
+ * The ring of coalesced writes (@kvm uapi/linux/kvm.h struct kvm_coalesced_mmio_ring): one page, shared by all vCPUs of a VM and its
+ * userspace.
+ */
 import { hiOf, loOf, numberOf } from '../../arch/halves.ts';
 
 const HEADER = 8;
 const ENTRY = 24;
-/** Entries of the page; one stays empty so that full differs from empty. @kvm KVM_COALESCED_MMIO_MAX */
+/** Entries of the page; one stays empty so that full differs from empty. @kvm kvm.h KVM_COALESCED_MMIO_MAX */
 export const KVM_COALESCED_MMIO_MAX = Math.floor((4096 - HEADER) / ENTRY);
 
 export interface CoalescedEntry {
@@ -35,7 +38,7 @@ export class CoalescedRing {
     this.view.setUint32(4, index, true);
   }
 
-  /** Appends a write; false when the ring is full or userspace broke `last`. @kvm coalesced_mmio_write */
+  /** Appends a write; false when the ring is full or userspace broke `last`. @kvm coalesced_mmio.c coalesced_mmio_write */
   push(addr: number, len: number, buf: Uint8Array, off: number, pio: boolean): boolean {
     const insert = this.last;
     if (insert >= KVM_COALESCED_MMIO_MAX || (insert + 1) % KVM_COALESCED_MMIO_MAX === this.first) return false;

@@ -16,14 +16,14 @@ export const KVM_VIRTIO_CCW_NOTIFY_BUS = 2;
 export const KVM_FAST_MMIO_BUS = 3;
 const KVM_NR_BUSES = 5;
 
-/** Devices a bus can have, ioeventfds not counted. @kvm NR_IOBUS_DEVS */
+/** Devices a bus can have, ioeventfds not counted. @kvm kvm_host.h NR_IOBUS_DEVS */
 export const NR_IOBUS_DEVS = 1000;
 
 /** A device; `addr` is a gpa or a port, the data are `len` bytes of `buf` from `off`. Answers 0 (taken) or -EOPNOTSUPP. */
 export interface IoDevice {
   read?(vcpu: VcpuState, addr: number, len: number, buf: Uint8Array, off: number): number;
   write?(vcpu: VcpuState, addr: number, len: number, buf: Uint8Array, off: number): number;
-  /** The bus lets go of the device. @kvm kvm_iodevice_destructor */
+  /** The bus lets go of the device. @kvm kvm_main.c kvm_iodevice_destructor */
   destructor?(): void;
 }
 
@@ -33,7 +33,10 @@ interface IoRange {
   readonly dev: IoDevice;
 }
 
-/** Order of an access or a range against a range; 0 is a match. A range of length 0 matches its exact address. @kvm kvm_io_bus_cmp */
+/**
+ * Order of an access or a range against a range; 0 is a match. A range of length 0 matches its exact address. @kvm kvm_main.c
+ * kvm_io_bus_cmp
+ */
 function compare(addr: number, len: number, range: IoRange): number {
   if (addr < range.addr) return -1;
   if (range.len !== 0) return addr + len > range.addr + range.len ? 1 : 0;
@@ -44,7 +47,7 @@ export class IoBus {
   readonly ranges: IoRange[] = [];
   ioeventfdCount = 0;
 
-  /** @kvm kvm_io_bus_get_first_dev */
+  /** @kvm kvm_main.c kvm_io_bus_get_first_dev */
   firstDev(addr: number, len: number): number {
     const ranges = this.ranges;
     let low = 0;
@@ -63,7 +66,7 @@ export class IoBus {
     return -ENOENT;
   }
 
-  /** @kvm kvm_io_bus_register_dev */
+  /** @kvm kvm_main.c kvm_io_bus_register_dev */
   insert(addr: number, len: number, dev: IoDevice): void {
     let i = 0;
     while (i < this.ranges.length && compare(this.ranges[i]!.addr, this.ranges[i]!.len, { addr, len, dev }) <= 0) i++;
@@ -83,7 +86,7 @@ export class IoBuses {
 /**
  * Puts a device on a bus. Caller holds slots_lock.
  * @returns 0, or -ENOSPC when the bus is full.
- * @kvm kvm_io_bus_register_dev
+ * @kvm kvm_main.c kvm_io_bus_register_dev
  */
 export function ioBusRegisterDev(vm: VmState, bus: number, addr: number, len: number, dev: IoDevice): number {
   vm.locks.assertHeld(LOCK_SLOTS);
@@ -93,7 +96,7 @@ export function ioBusRegisterDev(vm: VmState, bus: number, addr: number, len: nu
   return 0;
 }
 
-/** Takes a device off its bus, wherever it is. Caller holds slots_lock. @kvm kvm_io_bus_unregister_dev */
+/** Takes a device off its bus, wherever it is. Caller holds slots_lock. @kvm kvm_main.c kvm_io_bus_unregister_dev */
 export function ioBusUnregisterDev(vm: VmState, bus: number, dev: IoDevice): number {
   vm.locks.assertHeld(LOCK_SLOTS);
   const ranges = vm.buses.buses[bus]!.ranges;
@@ -104,7 +107,7 @@ export function ioBusUnregisterDev(vm: VmState, bus: number, dev: IoDevice): num
   return 0;
 }
 
-/** The device at an address, or null. @kvm kvm_io_bus_get_dev */
+/** The device at an address, or null. @kvm kvm_main.c kvm_io_bus_get_dev */
 export function ioBusGetDev(vm: VmState, bus: number, addr: number): IoDevice | null {
   const io = vm.buses.buses[bus]!;
   const i = io.firstDev(addr, 1);
@@ -121,7 +124,7 @@ function writeFrom(vcpu: VcpuState, io: IoBus, addr: number, len: number, buf: U
   return -EOPNOTSUPP;
 }
 
-/** Offers a write to the devices: 0 taken, -EOPNOTSUPP by nobody. @kvm kvm_io_bus_write */
+/** Offers a write to the devices: 0 taken, -EOPNOTSUPP by nobody. @kvm kvm_main.c kvm_io_bus_write */
 export function ioBusWrite(
   vcpu: VcpuState,
   bus: number,
@@ -136,7 +139,7 @@ export function ioBusWrite(
 
 /**
  * As `ioBusWrite`, with the place of the device that took the last one as a hint; answers the place of the one that took it.
- * @kvm kvm_io_bus_write_cookie
+ * @kvm kvm_main.c kvm_io_bus_write_cookie
  */
 export function ioBusWriteCookie(
   vcpu: VcpuState,
@@ -155,7 +158,7 @@ export function ioBusWriteCookie(
   return writeFrom(vcpu, io, addr, len, buf, off);
 }
 
-/** Offers a read to the devices: 0 answered, -EOPNOTSUPP by nobody. @kvm kvm_io_bus_read */
+/** Offers a read to the devices: 0 answered, -EOPNOTSUPP by nobody. @kvm kvm_main.c kvm_io_bus_read */
 export function ioBusRead(
   vcpu: VcpuState,
   bus: number,
@@ -174,7 +177,7 @@ export function ioBusRead(
   return -EOPNOTSUPP;
 }
 
-/** @kvm kvm_io_bus_destroy */
+/** @kvm kvm_main.c kvm_io_bus_destroy */
 export function ioBusesDestroy(vm: VmState): void {
   for (const bus of vm.buses.buses) {
     for (const range of bus.ranges.splice(0)) range.dev.destructor?.();

@@ -54,7 +54,7 @@ export class Ioeventfd implements IoDevice {
     new DataView(this.match.buffer).setBigUint64(0, this.datamatch, true);
   }
 
-  /** @kvm ioeventfd_in_range */
+  /** @kvm eventfd.c ioeventfd_in_range */
   private inRange(addr: number, len: number, buf: Uint8Array, off: number): boolean {
     if (addr !== this.addr) return false;
     if (this.length === 0) return true;
@@ -65,21 +65,21 @@ export class Ioeventfd implements IoDevice {
     return true;
   }
 
-  /** @kvm ioeventfd_write */
+  /** @kvm eventfd.c ioeventfd_write */
   write(_vcpu: VcpuState, addr: number, len: number, buf: Uint8Array, off: number): number {
     if (!this.inRange(addr, len, buf, off)) return -EOPNOTSUPP;
     this.eventfd.signal();
     return 0;
   }
 
-  /** @kvm ioeventfd_check_collision */
+  /** @kvm eventfd.c ioeventfd_check_collision */
   collidesWith(other: Ioeventfd): boolean {
     if (this.bus !== other.bus || this.addr !== other.addr) return false;
     if (this.length === 0 || other.length === 0) return true;
     return this.length === other.length && (this.wildcard || other.wildcard || this.datamatch === other.datamatch);
   }
 
-  /** @kvm ioeventfd_release */
+  /** @kvm eventfd.c ioeventfd_release */
   destructor(): void {
     const list = this.vm.buses.ioeventfds;
     const i = list.indexOf(this);
@@ -91,20 +91,20 @@ export class Ioeventfd implements IoDevice {
  * Assigns or deassigns.
  * @returns 0, -EINVAL (length, range, flags, DATAMATCH without length), -EBADF (no eventfd), -EEXIST (collision),
  *   -ENOSPC (bus full), -ENOENT (nothing to deassign)
- * @kvm kvm_ioeventfd
+ * @kvm eventfd.c kvm_ioeventfd
  */
 export function ioeventfd(vm: VmState, args: IoeventfdArgs): number {
   return (args.flags & KVM_IOEVENTFD_FLAG_DEASSIGN) !== 0 ? deassign(vm, args) : assign(vm, args);
 }
 
-/** @kvm ioeventfd_bus_from_flags */
+/** @kvm eventfd.c ioeventfd_bus_from_flags */
 function busFromFlags(flags: number): number {
   if ((flags & KVM_IOEVENTFD_FLAG_PIO) !== 0) return KVM_PIO_BUS;
   if ((flags & KVM_IOEVENTFD_FLAG_VIRTIO_CCW_NOTIFY) !== 0) return KVM_VIRTIO_CCW_NOTIFY_BUS;
   return KVM_MMIO_BUS;
 }
 
-/** @kvm kvm_assign_ioeventfd */
+/** @kvm eventfd.c kvm_assign_ioeventfd */
 function assign(vm: VmState, args: IoeventfdArgs): number {
   const bus = busFromFlags(args.flags);
   if (![0, 1, 2, 4, 8].includes(args.len)) return -EINVAL;
@@ -119,7 +119,7 @@ function assign(vm: VmState, args: IoeventfdArgs): number {
   return fast;
 }
 
-/** @kvm kvm_assign_ioeventfd_idx */
+/** @kvm eventfd.c kvm_assign_ioeventfd_idx */
 function assignOnBus(vm: VmState, bus: number, args: IoeventfdArgs): number {
   if (args.eventfd === null) return -EBADF;
   vm.locks.acquire(LOCK_SLOTS);
@@ -137,7 +137,7 @@ function addToBus(vm: VmState, bus: number, dev: Ioeventfd): number {
   return 0;
 }
 
-/** @kvm kvm_deassign_ioeventfd */
+/** @kvm eventfd.c kvm_deassign_ioeventfd */
 function deassign(vm: VmState, args: IoeventfdArgs): number {
   const bus = busFromFlags(args.flags);
   const r = deassignFromBus(vm, bus, args);
@@ -145,7 +145,7 @@ function deassign(vm: VmState, args: IoeventfdArgs): number {
   return r;
 }
 
-/** @kvm kvm_deassign_ioeventfd_idx */
+/** @kvm eventfd.c kvm_deassign_ioeventfd_idx */
 function deassignFromBus(vm: VmState, bus: number, args: IoeventfdArgs): number {
   if (args.eventfd === null) return -EBADF;
   const wildcard = (args.flags & KVM_IOEVENTFD_FLAG_DATAMATCH) === 0;

@@ -1,7 +1,7 @@
 /**
- * A VM's memory slots (@kvm struct kvm_memslots): one set an address space, ordered by guest frame, with the generation that MMIO caches
- * depend on. The kernel keeps two copies of each set and swaps them; what a reader can tell apart is kept here: which slots are active,
- * the generation, and whether an update is in flight.
+ * A VM's memory slots (@kvm kvm_host.h struct kvm_memslots): one set an address space, ordered by guest frame, with the generation that
+ * MMIO caches depend on. The kernel keeps two copies of each set and swaps them; what a reader can tell apart is kept here: which slots
+ * are active, the generation, and whether an update is in flight.
  */
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
@@ -14,7 +14,7 @@ export class MemslotSet {
   private readonly byId = new Map<number, Memslot>();
   /** Unique over the VM's address spaces: set n counts n, n + sets, n + 2 * sets, ... */
   generation: number;
-  /** @kvm KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS */
+  /** @kvm kvm_host.h KVM_MEMSLOT_GEN_UPDATE_IN_PROGRESS */
   updateInProgress = false;
   /** Last slot found. */
   private last: Memslot | null = null;
@@ -24,19 +24,19 @@ export class MemslotSet {
     this.generation = asId;
   }
 
-  /** @kvm id_to_memslot */
+  /** @kvm kvm_host.h id_to_memslot */
   idToMemslot(id: number): Memslot | null {
     return this.byId.get(id) ?? null;
   }
 
-  /** The slot that holds `gfn`, an INVALID one included. @kvm __gfn_to_memslot. HOT */
+  /** The slot that holds `gfn`, an INVALID one included. @kvm kvm_host.h __gfn_to_memslot. HOT */
   find(gfn: number): Memslot | null {
     const last = this.last;
     if (last !== null && gfn >= last.baseGfn && gfn - last.baseGfn < last.npages) return last;
     return this.search(gfn);
   }
 
-  /** @kvm search_memslots */
+  /** @kvm kvm_host.h search_memslots */
   private search(gfn: number): Memslot | null {
     const i = this.indexAtOrBelow(gfn);
     if (i < 0) return null;
@@ -66,7 +66,7 @@ export class MemslotSet {
     return start - slot.baseGfn < slot.npages ? i : i + 1;
   }
 
-  /** Puts `next` in the place of `old`; null adds or removes. @kvm kvm_replace_memslot */
+  /** Puts `next` in the place of `old`; null adds or removes. @kvm kvm_main.c kvm_replace_memslot */
   replace(old: Memslot | null, next: Memslot | null): void {
     if (old !== null) {
       const i = this.slots.indexOf(old);
@@ -84,9 +84,9 @@ export class MemslotSet {
 
 export class MemslotSets {
   readonly sets: readonly MemslotSet[];
-  /** Pages of all slots. @kvm kvm->nr_memslot_pages */
+  /** Pages of all slots. @kvm kvm_host.h kvm->nr_memslot_pages */
   nrMemslotPages = 0;
-  /** Slots with KVM_MEM_LOG_DIRTY_PAGES. @kvm kvm->nr_memslots_dirty_logging */
+  /** Slots with KVM_MEM_LOG_DIRTY_PAGES. @kvm kvm_host.h kvm->nr_memslots_dirty_logging */
   nrDirtyLogging = 0;
 
   /** @param count address spaces: 2 (normal and SMM), or 1 for a VM type without SMM. */
@@ -94,7 +94,7 @@ export class MemslotSets {
     this.sets = Array.from({ length: count }, (_, asId) => new MemslotSet(asId));
   }
 
-  /** Number of address spaces. @kvm kvm_arch_nr_memslot_as_ids */
+  /** Number of address spaces. @kvm kvm_host.h kvm_arch_nr_memslot_as_ids */
   get count(): number {
     return this.sets.length;
   }
@@ -114,7 +114,7 @@ export class MemslotSets {
     return this.sets[asId]!.slots;
   }
 
-  /** Calls `fn` for each slot that has frames in [start, end), in order. @kvm kvm_for_each_memslot_in_gfn_range */
+  /** Calls `fn` for each slot that has frames in [start, end), in order. @kvm kvm_host.h kvm_for_each_memslot_in_gfn_range */
   forEachInGfnRange(asId: number, start: number, end: number, fn: (slot: Memslot) => void): void {
     const set = this.sets[asId]!;
     for (let i = set.firstIndexFrom(start); i < set.slots.length; i++) {
@@ -125,27 +125,27 @@ export class MemslotSets {
   }
 }
 
-/** Address space of a vCPU: 1 in SMM, where the VM has two. @kvm kvm_arch_vcpu_memslots_id. HOT */
+/** Address space of a vCPU: 1 in SMM, where the VM has two. @kvm kvm_host.h kvm_arch_vcpu_memslots_id. HOT */
 export function vcpuMemslotsId(vcpu: VcpuState): number {
   return vcpu.smm && vcpu.vm.slots.sets.length > 1 ? 1 : 0;
 }
 
-/** The slot of address space `asId` that holds `gfn`, or null. @kvm gfn_to_memslot. HOT */
+/** The slot of address space `asId` that holds `gfn`, or null. @kvm kvm_main.c gfn_to_memslot. HOT */
 export function gfnToMemslot(vm: VmState, gfn: number, asId = 0): Memslot | null {
   return vm.slots.sets[asId]!.find(gfn);
 }
 
-/** As the vCPU sees it now. @kvm kvm_vcpu_gfn_to_memslot. HOT */
+/** As the vCPU sees it now. @kvm kvm_main.c kvm_vcpu_gfn_to_memslot. HOT */
 export function vcpuGfnToMemslot(vcpu: VcpuState, gfn: number): Memslot | null {
   return vcpu.vm.slots.sets[vcpuMemslotsId(vcpu)]!.find(gfn);
 }
 
-/** @kvm kvm_is_visible_gfn */
+/** @kvm kvm_main.c kvm_is_visible_gfn */
 export function isVisibleGfn(vm: VmState, gfn: number): boolean {
   return isVisibleMemslot(gfnToMemslot(vm, gfn));
 }
 
-/** @kvm kvm_vcpu_is_visible_gfn */
+/** @kvm kvm_main.c kvm_vcpu_is_visible_gfn */
 export function vcpuIsVisibleGfn(vcpu: VcpuState, gfn: number): boolean {
   return isVisibleMemslot(vcpuGfnToMemslot(vcpu, gfn));
 }

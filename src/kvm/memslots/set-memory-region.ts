@@ -31,10 +31,10 @@ export interface MemoryRegion {
 
 const U64 = 1n << 64n;
 const PAGE_MASK = 0xfffn;
-/** End of user addresses with four levels of host paging. @kvm TASK_SIZE_MAX */
+/** End of user addresses with four levels of host paging. @kvm page_64_types.h TASK_SIZE_MAX */
 const TASK_SIZE_MAX = (1n << 47n) - 4096n;
 
-/** @kvm check_memory_region_flags */
+/** @kvm kvm_main.c check_memory_region_flags */
 function checkMemoryRegionFlags(vm: VmState, flags: number): number {
   const private_ = (flags & KVM_MEM_GUEST_MEMFD) !== 0;
   let valid = private_ ? 0 : KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY;
@@ -68,7 +68,7 @@ function changeOf(
   return region.flags !== old.flags ? 'flags-only' : 'none';
 }
 
-/** @kvm kvm_check_memslot_overlap */
+/** @kvm kvm_main.c kvm_check_memslot_overlap */
 function overlaps(vm: VmState, asId: number, id: number, start: number, end: number): boolean {
   let found = false;
   vm.slots.forEachInGfnRange(asId, start, end, (slot) => {
@@ -87,7 +87,7 @@ function bindGmem(vm: VmState, slot: Memslot, region: MemoryRegion): number {
 /**
  * Creates, deletes, moves or re-flags a slot. Caller holds slots_lock.
  * @returns 0, -EINVAL (flags, alignment, range, slot id, change not allowed, nothing to delete), -EEXIST (overlap), -EBADF
- * @kvm __kvm_set_memory_region
+ * @kvm kvm_main.c __kvm_set_memory_region
  */
 export function setMemoryRegion(vm: VmState, region: MemoryRegion): number {
   vm.locks.assertHeld(LOCK_SLOTS);
@@ -118,7 +118,7 @@ export function setMemoryRegion(vm: VmState, region: MemoryRegion): number {
 /**
  * The ioctls: ids of KVM's own slots are refused; the first version of the ioctl knows two flags.
  * @returns as `setMemoryRegion`
- * @kvm kvm_vm_ioctl_set_memory_region
+ * @kvm kvm_main.c kvm_vm_ioctl_set_memory_region
  */
 export function setUserMemoryRegion(vm: VmState, region: MemoryRegion, version: 1 | 2): number {
   if (version === 1 && (region.flags & ~(KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY)) !== 0) return -EINVAL;

@@ -34,14 +34,14 @@ export function endSwap(vm: VmState, asId: number): void {
   set.updateInProgress = false;
 }
 
-/** @kvm kvm_swap_active_memslots; drops slots_arch_lock. */
+/** @kvm kvm_main.c kvm_swap_active_memslots; drops slots_arch_lock. */
 function swapActive(vm: VmState, asId: number, old: Memslot | null, next: Memslot | null): void {
   beginSwap(vm, asId, old, next);
   vm.locks.release(LOCK_SLOTS_ARCH);
   endSwap(vm, asId);
 }
 
-/** @kvm kvm_invalidate_memslot */
+/** @kvm kvm_main.c kvm_invalidate_memslot */
 function invalidateMemslot(vm: VmState, old: Memslot): Memslot {
   const invalid = new Memslot(
     old.id,
@@ -59,7 +59,7 @@ function invalidateMemslot(vm: VmState, old: Memslot): Memslot {
   return invalid;
 }
 
-/** Gives the new slot its bitmap and its MMU part. @kvm kvm_prepare_memory_region */
+/** Gives the new slot its bitmap and its MMU part. @kvm kvm_main.c kvm_prepare_memory_region */
 function prepareMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | null, change: MemslotChange): number {
   if (next === null) return 0;
   if ((next.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) {
@@ -82,7 +82,7 @@ function setAllPages(bitmap: Uint8Array, npages: number): void {
   if ((npages & 7) !== 0) bitmap[npages >>> 3] = (1 << (npages & 7)) - 1;
 }
 
-/** @kvm kvm_commit_memory_region */
+/** @kvm kvm_main.c kvm_commit_memory_region */
 function commitMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | null, change: MemslotChange): void {
   if (change === 'delete') vm.slots.nrMemslotPages -= old!.npages;
   else if (change === 'create') vm.slots.nrMemslotPages += next!.npages;
@@ -96,7 +96,7 @@ function commitMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | nu
 /**
  * Creates (`old` null), deletes (`next` null), moves, or changes the flags of a slot. Caller holds slots_lock.
  * @returns 0 or -errno; on an error the old slot is as it was.
- * @kvm kvm_set_memslot
+ * @kvm kvm_main.c kvm_set_memslot
  */
 export function setMemslot(vm: VmState, old: Memslot | null, next: Memslot | null, change: MemslotChange): number {
   vm.locks.acquire(LOCK_SLOTS_ARCH);

@@ -11,7 +11,7 @@ import { PG_LEVEL_1G, PG_LEVEL_4K } from '../../arch/paging.ts';
 import type { Memslot } from '../memslots/memslots.ts';
 import { KVM_PFN_ERR_FAULT } from './pfn.ts';
 
-/** Value of `hva` when there is none (@kvm KVM_HVA_ERR_BAD). Zero is a good address. */
+/** Value of `hva` when there is none (@kvm kvm_host.h KVM_HVA_ERR_BAD). Zero is a good address. */
 const HVA_ERR_BAD = -1;
 
 export class PageFault {

@@ -1,6 +1,6 @@
 /**
- * KVM's own walk of a guest's page tables: 32-bit, PAE, 4 and 5 levels (@kvm paging_tmpl.h walk_addr_generic). It reads the tables through the
- * slots and the host's mappings, sets A and D as the processor would, and answers a gpa or a page fault.
+ * KVM's own walk of a guest's page tables: 32-bit, PAE, 4 and 5 levels (@kvm paging_tmpl.h walk_addr_generic). It reads the tables
+ * through the slots and the host's mappings, sets A and D as the processor would, and answers a gpa or a page fault.
  */
 import { PFERR_FETCH, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
 import { numberOf } from '../../arch/halves.ts';
@@ -38,7 +38,7 @@ import { isCr0Pg, isCr4Pae, isCr4Pse, isCr4Smep, isEferNx } from './role-bits.ts
 import { pagesPerLevel } from './tdp-iter.ts';
 import { translateGpa } from './translate-gpa.ts';
 
-/** @kvm INVALID_GPA */
+/** @kvm kvm_types.h INVALID_GPA */
 export const INVALID_GPA = -1;
 
 const PF_VECTOR = 14;

@@ -3,10 +3,10 @@ import { PG_LEVEL_1G, PG_LEVEL_2M } from '../../arch/paging.ts';
 import type { Memslot } from '../memslots/memslots.ts';
 import { hugeFrame, pagesPerLevel } from './tdp-iter.ts';
 
-/** Largest page size that KVM maps (@kvm KVM_MAX_HUGEPAGE_LEVEL). */
+/** Largest page size that KVM maps (@kvm kvm_host.h KVM_MAX_HUGEPAGE_LEVEL). */
 export const KVM_MAX_HUGEPAGE_LEVEL = PG_LEVEL_1G;
 
-/** In a count: the attributes inside the huge page differ (@kvm KVM_LPAGE_MIXED_FLAG). */
+/** In a count: the attributes inside the huge page differ (@kvm mmu.c KVM_LPAGE_MIXED_FLAG). */
 const KVM_LPAGE_MIXED_FLAG = 1 << 31;
 
 /** The MMU's part of a slot. */
@@ -36,7 +36,7 @@ function indexOf(arch: SlotArch, gfn: number, level: number): number {
   return hugeFrame(gfn, level) - (level === PG_LEVEL_2M ? arch.first2m : arch.first1g);
 }
 
-/** Whether the huge page of `level` (2 or 3) around `gfn` is forbidden (@kvm lpage_info_slot, disallow_lpage). HOT */
+/** Whether the huge page of `level` (2 or 3) around `gfn` is forbidden (@kvm mmu.c lpage_info_slot). HOT */
 export function lpageDisallowed(slot: Memslot, gfn: number, level: number): boolean {
   const arch = slot.arch!;
   return counts(arch, level)[indexOf(arch, gfn, level)] !== 0;

@@ -5,7 +5,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import { gpaToGfn } from './gpa.ts';
 import { mmuIsNested } from './mmu-is-nested.ts';
 
-/** Either half of the gva that stands for every gva (@kvm MMIO_GVA_ANY). */
+/** Either half of the gva that stands for every gva (@kvm x86.h MMIO_GVA_ANY). */
 export const MMIO_GVA_ANY = -1;
 
 const PAGE_MASK = ~0xfff;

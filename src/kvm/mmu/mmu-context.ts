@@ -20,7 +20,7 @@ export class Mmu {
   /** Role of the vCPU's own paging: base word and extension. */
   cpuRole = 0;
   cpuRoleExt = 0;
-  /** Rights that fault, by error code: @kvm struct kvm_mmu.permissions. */
+  /** Rights that fault, by error code: @kvm kvm_host.h struct kvm_mmu.permissions. */
   readonly permissions = new Uint8Array(16);
   pkruMask = 0;
   /** Reserved bits of the guest's entries. */

@@ -1,4 +1,4 @@
-/** The four page-directory-pointer entries of a PAE guest, which the processor keeps in registers (@kvm x86.c load_pdptrs). */
+/** The four page-directory-pointer entries of a PAE guest, which the processor keeps in registers (@kvm regs.c load_pdptrs). */
 import { PAE_PDPTE_RSVD_LO, PT_PRESENT_MASK } from '../../arch/paging.ts';
 import { readGuestPage } from '../guest-memory.ts';
 import { vcpuMemslotsId } from '../memslots/memslots.ts';

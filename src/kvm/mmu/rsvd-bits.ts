@@ -25,7 +25,7 @@ export class RsvdBits {
     this.badMtXwrHi = 0;
   }
 
-  /** @kvm spte.h is_rsvd_spte, mmu.c FNAME(is_rsvd_bits_set). HOT */
+  /** @kvm spte.h is_rsvd_spte, paging_tmpl.h is_rsvd_bits_set. HOT */
   isSet(lo: number, hi: number, level: number): boolean {
     const i = 2 * (5 * ((lo >> 7) & 1) + level - 1);
     if (((lo & this.mask[i]!) | (hi & this.mask[i + 1]!)) !== 0) return true;

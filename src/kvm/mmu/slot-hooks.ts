@@ -23,10 +23,10 @@ export { enableLogDirtyPtMasked, syncDirtyLog } from './dirty-log.ts';
 export type { SlotArch } from './lpage-info.ts';
 export { postSetMemoryAttributes, preSetMemoryAttributes } from './memory-attributes.ts';
 
-/** How a slot changes (@kvm enum kvm_mr_change). */
+/** How a slot changes (@kvm kvm_host.h enum kvm_mr_change). */
 export type SlotChange = 'create' | 'delete' | 'move' | 'flags-only';
 
-/** @kvm x86.c KVM_MEMSLOT_PAGES_TO_MMU_PAGES_RATIO, KVM_MIN_ALLOC_MMU_PAGES */
+/** @kvm kvm_host.h KVM_MEMSLOT_PAGES_TO_MMU_PAGES_RATIO, KVM_MIN_ALLOC_MMU_PAGES */
 const SLOT_PAGES_TO_MMU_PAGES = 50;
 const MIN_ALLOC_MMU_PAGES = 64;
 
@@ -108,7 +108,10 @@ function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change:
   if (!allSet) flushRemoteTlbsRange(vm, next.baseGfn, next.npages);
 }
 
-/** Slots have a new generation: when it wraps, MMIO entries of long ago would look fresh, so all go. @kvm mmu.c kvm_mmu_invalidate_mmio_sptes */
+/**
+ * Slots have a new generation: when it wraps, MMIO entries of long ago would look fresh, so all go. @kvm mmu.c
+ * kvm_mmu_invalidate_mmio_sptes
+ */
 export function invalidateMmioSptes(vm: VmState, generation: number): void {
   const mmioGeneration = generation % (MMIO_SPTE_GEN_MASK + 1);
   if (mmioGeneration - (mmioGeneration % vm.slots.count) === 0) zapAllFast(vm);

@@ -54,7 +54,7 @@ const DEFAULT_MMU_WRITABLE = 1 << 10;
 const EPT_HOST_WRITABLE_HI = 1 << 25;
 const EPT_MMU_WRITABLE_HI = 1 << 26;
 
-/** R and X of an access-tracked EPT entry are kept 54 bits higher up (@kvm SHADOW_ACC_TRACK_SAVED_BITS_SHIFT). */
+/** R and X of an access-tracked EPT entry are kept 54 bits higher up (@kvm spte.h SHADOW_ACC_TRACK_SAVED_BITS_SHIFT). */
 const ACC_TRACK_SAVED_BITS = EPT_READABLE_MASK | EPT_EXECUTABLE_MASK;
 const ACC_TRACK_SAVED_HI_SHIFT = 54 - 32;
 
@@ -91,7 +91,10 @@ export interface SpteMasks {
   readonly nonpresentOrRsvdHi: number;
 }
 
-/** Masks of nested page tables and shadow tables on a processor with `maxPhyAddr` physical bits (@kvm spte.c kvm_mmu_reset_all_pte_masks). */
+/**
+ * Masks of nested page tables and shadow tables on a processor with `maxPhyAddr` physical bits (@kvm spte.c
+ * kvm_mmu_reset_all_pte_masks).
+ */
 export function defaultSpteMasks(maxPhyAddr: number): SpteMasks {
   // Bit 51 must be reserved, or an MMIO entry would be an ordinary one.
   const mmio = maxPhyAddr < 52;

@@ -12,7 +12,7 @@ export const PAGES_PER_LEVEL = [0, 1, 512, 262144, 134217728, 68719476736] as co
 /** Below 8 TiB a gfn fits an int32: integer shifts are several times faster than divisions of doubles. */
 const SHIFTABLE_GFN = 0x80000000;
 
-/** Number of 4 KiB pages that one entry of `level` maps (@kvm KVM_PAGES_PER_HPAGE). */
+/** Number of 4 KiB pages that one entry of `level` maps (@kvm kvm_host.h KVM_PAGES_PER_HPAGE). */
 export function pagesPerLevel(level: number): number {
   return PAGES_PER_LEVEL[level as 1];
 }

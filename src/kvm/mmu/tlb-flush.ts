@@ -3,7 +3,7 @@ import { makeRequest, REQ_TLB_FLUSH } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { pagesPerLevel } from './tdp-iter.ts';
 
-/** Makes `request` on every vCPU of the VM (@kvm kvm_make_all_cpus_request). */
+/** Makes `request` on every vCPU of the VM (@kvm kvm_main.c kvm_make_all_cpus_request). */
 export function makeAllCpusRequest(vm: VmState, request: number): void {
   const vcpus = vm.vcpus;
   for (let i = 0; i < vcpus.length; i++) makeRequest(vcpus[i]!, request);
@@ -18,7 +18,7 @@ export function flushRemoteTlbs(vm: VmState): void {
   makeAllCpusRequest(vm, REQ_TLB_FLUSH);
 }
 
-/** Flush of `npages` from `gfn` (@kvm kvm_flush_remote_tlbs_range): the processor has no flush by range, so all of it. */
+/** Flush of `npages` from `gfn` (@kvm kvm_main.c kvm_flush_remote_tlbs_range): the processor has no flush by range, so all of it. */
 export function flushRemoteTlbsRange(vm: VmState, _gfn: number, _npages: number): void {
   flushRemoteTlbs(vm);
 }

@@ -36,7 +36,7 @@ export class VmMmu {
   nRequestedMmuPages = 0;
   /** The NX huge page workaround is on for this VM. */
   nxHugePages = false;
-  /** @kvm enable_mmio_caching: parameter and hardware both allow MMIO SPTEs. */
+  /** @kvm mmu.h enable_mmio_caching: parameter and hardware both allow MMIO SPTEs. */
   enableMmioCaching = false;
   /** Page tables on whose removal a huge page could follow (nx_huge_pages). */
   possibleNxHugePages = 0;

@@ -1,4 +1,4 @@
-/** Names of SVM's exit codes as the kernel's trace prints them (@kvm uapi svm.h SVM_EXIT_REASONS). */
+/** Names of SVM's exit codes as the kernel's trace prints them (@kvm uapi/asm/svm.h SVM_EXIT_REASONS). */
 import * as V from '../../arch/vmcb.ts';
 
 const names = new Map<number, string>([

@@ -66,7 +66,7 @@ export const X86_FEATURE_VIRT_SSBD = f(WORD_8000_0008_EBX, 25);
 export const X86_FEATURE_XSAVES = f(WORD_D_1_EAX, 3);
 export const X86_FEATURE_AUTOIBRS = f(WORD_8000_0021_EAX, 8);
 
-// Paravirtual features (@kvm uapi kvm_para.h KVM_FEATURE_*).
+// Paravirtual features (@kvm uapi/asm/kvm_para.h KVM_FEATURE_*).
 export const KVM_FEATURE_CLOCKSOURCE = f(WORD_KVM, 0);
 export const KVM_FEATURE_CLOCKSOURCE2 = f(WORD_KVM, 3);
 export const KVM_FEATURE_ASYNC_PF = f(WORD_KVM, 4);

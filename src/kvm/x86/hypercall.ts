@@ -16,7 +16,7 @@ const KVM_EINVAL = 22;
 const KVM_ENOSYS = 1000;
 const KVM_EXIT_HYPERCALL_LONG_MODE = 1;
 
-/** @kvm x86.c is_64_bit_hypercall */
+/** @kvm x86.h is_64_bit_hypercall */
 function is64BitHypercall(vcpu: VcpuState): boolean {
   return is64BitMode(vcpu);
 }

@@ -1,4 +1,4 @@
-/** The in-kernel interrupt chips of a VM: two 8259s, an I/O APIC, a local APIC a vCPU (@kvm x86.c KVM_CREATE_IRQCHIP). */
+/** The in-kernel interrupt chips of a VM: two 8259s, an I/O APIC, a local APIC a vCPU (@kvm x86.c kvm_arch_vm_ioctl). */
 import { EEXIST, EINVAL } from '../../host/errno.ts';
 import { ioBusRegisterDev, KVM_MMIO_BUS, KVM_PIO_BUS } from '../io-bus/io-bus.ts';
 import { LOCK_SLOTS } from '../locks.ts';

@@ -46,7 +46,7 @@ export function currentCount(apic: Lapic): number {
   return Math.max(0, Math.ceil((apic.timerExpires - apicNow(apic.vcpu.vm)) / apic.divideCount));
 }
 
-/** Fires the timer when its time has come. @kvm x86.c kvm_inject_pending_timer_irqs */
+/** Fires the timer when its time has come. @kvm irq.c kvm_inject_pending_timer_irqs */
 export function pollApicTimer(vcpu: VcpuState): void {
   const apic = vcpu.x86.lapic;
   if (apic === null || apic.timerExpires < 0 || apicNow(vcpu.vm) < apic.timerExpires) return;

@@ -132,7 +132,7 @@ export function lapicHasInterrupt(apic: Lapic): number {
   return irr;
 }
 
-/** Moves the highest interrupt from IRR to ISR; -1 for none. @kvm lapic.c kvm_get_apic_interrupt */
+/** Moves the highest interrupt from IRR to ISR; -1 for none. @kvm lapic.c kvm_apic_ack_interrupt */
 export function lapicGetInterrupt(apic: Lapic): number {
   const vector = lapicHasInterrupt(apic);
   if (vector === -1) return -1;
@@ -165,7 +165,7 @@ export function lapicGetCr8(apic: Lapic): number {
   return (lapicReg(apic, APIC_TASKPRI) & 0xf0) >> 4;
 }
 
-/** For the CR8 intercept: the highest pending vector's class, -1 for none. @kvm x86.c update_cr8_intercept */
+/** For the CR8 intercept: the highest pending vector's class, -1 for none. @kvm lapic.c kvm_lapic_update_cr8_intercept */
 export function lapicMaxIrr(apic: Lapic): number {
   const irr = highestVector(apic, APIC_IRR);
   return irr === -1 ? -1 : irr >> 4;
@@ -216,7 +216,7 @@ export function lapicAcceptIrq(
   }
 }
 
-/** @kvm lapic.c kvm_apic_match_dest, flat and physical modes */
+/** @kvm lapic.c kvm_apic_match_dest: flat and physical modes */
 function matches(apic: Lapic, source: Lapic, shorthand: number, dest: number, logical: boolean): boolean {
   switch (shorthand) {
     case 1:

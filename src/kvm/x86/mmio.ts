@@ -15,7 +15,7 @@ function valueText(buf: Uint8Array, off: number, len: number): string {
   return hex64(lo, hi);
 }
 
-/** @kvm trace_kvm_mmio; `buf` null when there is no value yet. */
+/** @kvm trace/events/kvm.h kvm_mmio; `buf` null when there is no value yet. */
 export function traceMmio(
   vcpu: VcpuState,
   type: 'unsatisfied-read' | 'read' | 'write',

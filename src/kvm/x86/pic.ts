@@ -4,7 +4,7 @@ import type { IoDevice } from '../io-bus/io-bus.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 
-/** What userspace can see and set of one chip (@kvm uapi kvm.h struct kvm_pic_state). */
+/** What userspace can see and set of one chip (@kvm kvm_host.h uapi kvm.h struct kvm_pic_state). */
 export interface PicState {
   readonly irr: number;
   readonly imr: number;

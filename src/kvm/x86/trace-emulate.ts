@@ -6,7 +6,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 const modes = ['real', 'vm16', 'prot16', 'prot32', 'prot64'];
 const base = new Int32Array(2);
 
-/** @kvm trace_kvm_emulate_insn_start, trace_kvm_emulate_insn_failed: the bytes decoded so far. */
+/** @kvm trace.h kvm_emulate_insn: the bytes decoded so far. */
 export function traceEmulateInsn(vcpu: VcpuState, failed: boolean): void {
   const trace = vcpu.vm.trace;
   if (!trace.enabled) return;

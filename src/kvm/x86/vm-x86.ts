@@ -2,7 +2,7 @@
 import type { IoApic } from './ioapic.ts';
 import type { Pic } from './pic.ts';
 
-/** Bits of `disabledQuirks` (@kvm uapi kvm.h KVM_X86_QUIRK_*). */
+/** Bits of `disabledQuirks` (@kvm kvm_host.h uapi kvm.h KVM_X86_QUIRK_*). */
 export const KVM_X86_QUIRK_LINT0_REENABLED = 1 << 0;
 export const KVM_X86_QUIRK_CD_NW_CLEARED = 1 << 1;
 export const KVM_X86_QUIRK_LAPIC_MMIO_HOLE = 1 << 2;
@@ -25,7 +25,7 @@ export class VmX86 {
   disabledExits = 0;
   apicAccessMemslotEnabled = false;
   apicAccessMemslotInhibited = false;
-  /** APIC virtualization is in use: nothing inhibits it (@kvm kvm_apicv_activated). */
+  /** APIC virtualization is in use: nothing inhibits it (@kvm x86.c kvm_apicv_activated). */
   apicvActivated = false;
   /** KVM_CREATE_IRQCHIP was done. */
   irqchipKernel = false;
@@ -49,7 +49,7 @@ export class VmX86 {
   idleTime = 0;
 }
 
-/** @kvm kvm_check_has_quirk */
+/** @kvm x86.h kvm_check_has_quirk */
 export function hasQuirk(vmX86: VmX86, quirk: number): boolean {
   return (vmX86.disabledQuirks & quirk) === 0;
 }
