@@ -61,7 +61,8 @@ export class RunLoop {
       const end = this.slice();
       if (end !== null) return end;
       await new Promise((resolve) => setImmediate(resolve));
-      if (this.options.interrupted?.() === true) return endState('interrupted', `stopped by the user at ${this.where()}`);
+      if (this.options.interrupted?.() === true)
+        return endState('interrupted', `stopped by the user at ${this.where()}`);
       if (Date.now() >= deadline) return endState('timeout', `after ${this.options.timeoutMs} ms at ${this.where()}`);
     }
   }
