@@ -92,6 +92,10 @@ function outcomeLines(fault: FaultRecord): string[] {
 function leftLines(fault: FaultRecord, left: LeftBy | null): string[] {
   if (left === null) return ['  left       not at all: the guest went on'];
   const run = left.run ?? {};
+  if (fault.resumed)
+    return [
+      `  left       not by this fault: the guest went on, and later left with KVM_EXIT_${String(run['exit_name'] ?? 'UNKNOWN')}`,
+    ];
   const lines = [
     `  left       KVM_RUN returned ${left.ret}${left.errno === null ? '' : ` ${left.errno}`}, KVM_EXIT_${String(run['exit_name'] ?? 'UNKNOWN')}`,
   ];

@@ -52,8 +52,10 @@ export interface FaultRecord {
   invalidateSeqAfter: number;
   /** The vCPU's one-entry MMIO cache after the fault. */
   mmioCache: { readonly gfn: string; readonly generation: number } | null;
-  /** Trace events between this fault and the next. */
+  /** Trace events from this fault to the next exit of the guest. */
   readonly events: TraceEvent[];
+  /** The guest ran on after the fault and exited again. */
+  resumed: boolean;
 }
 
 export class FaultLog implements FaultRecorder {
@@ -74,7 +76,10 @@ export class FaultLog implements FaultRecorder {
       if (vcpu !== null) this.open(vcpu, BigInt(event.fields.address), BigInt(event.fields.error_code), false);
       return;
     }
-    this.current?.events.push(event);
+    const fault = this.current;
+    if (fault === null || fault.resumed) return;
+    if (event.event === 'kvm_exit') fault.resumed = true;
+    else fault.events.push(event);
   }
 
   begin(fault: PageFault): void {
@@ -148,6 +153,7 @@ export class FaultLog implements FaultRecorder {
       invalidateSeqAfter: vm.mmuInvalidateSeq,
       mmioCache: null,
       events: [],
+      resumed: false,
     };
     this.faults.push(this.current);
   }
