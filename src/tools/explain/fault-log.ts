@@ -62,6 +62,8 @@ export class FaultLog implements FaultRecorder {
   faults: FaultRecord[] = [];
   private current: FaultRecord | null = null;
   private inStages = false;
+  /** What happens now still belongs to the current fault. */
+  private following = false;
   private readonly vm: VmState;
 
   constructor(vm: VmState) {
@@ -77,9 +79,10 @@ export class FaultLog implements FaultRecorder {
       return;
     }
     const fault = this.current;
-    if (fault === null || fault.resumed) return;
-    if (event.event === 'kvm_exit') fault.resumed = true;
-    else fault.events.push(event);
+    if (fault === null || !this.following) return;
+    fault.resumed = event.event === 'kvm_exit';
+    this.following = !fault.resumed && event.event !== 'kvm_userspace_exit';
+    if (!fault.resumed) fault.events.push(event);
   }
 
   begin(fault: PageFault): void {
@@ -156,6 +159,7 @@ export class FaultLog implements FaultRecorder {
       resumed: false,
     };
     this.faults.push(this.current);
+    this.following = true;
   }
 
   private close(): void {
