@@ -54,6 +54,7 @@ export interface ConformReport {
 /** Replays everything under `paths`. @throws InputError */
 export async function conform(paths: readonly string[], options: ConformOptions): Promise<ConformReport> {
   const files = paths.flatMap(filesUnder);
+  if (files.length === 0) throw new InputError(`${paths.join(' ')}: no scenario in there`);
   const scenarioFiles = files.filter((f) => f.endsWith('.json'));
   const results: ScenarioResult[] = [];
   let interrupted = false;

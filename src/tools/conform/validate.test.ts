@@ -29,6 +29,20 @@ describe('scenario files', () => {
       'slots[0].mem: expected the id of one of `mems`, found 7',
     ],
     [
+      'a step on no object',
+      (s) =>
+        (s['steps'] as unknown[]).push({
+          do: { op: 'peek', mem: 3, off: 0, len: 4 },
+          expect: { ret: 0, errno: null, trace: [] },
+        }),
+      'steps[5].do.mem: expected the id of one of `mems`, found 3',
+    ],
+    [
+      'an image beyond its object',
+      (s) => ((s['memory'] as { off: string }[])[0]!.off = '0x1fffff'),
+      'memory[0].off: expected an image that fits in the 2097152 bytes of its object',
+    ],
+    [
       'odd hex',
       (s) => ((s['memory'] as { hex: string }[])[0]!.hex = 'abc'),
       'memory[0].hex: expected bytes in bare hex',

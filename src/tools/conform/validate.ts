@@ -57,16 +57,47 @@ function checkScenario(json: unknown): void {
   ops(s['attributes'], 'attributes', 'attr');
   checkGuest(object(s['guest'], 'guest'));
   ops(s['after_vcpu'], 'after_vcpu');
-  const mems = new Set(array(s['mems'], 'mems').map((m) => Number((m as Json)['id'])));
-  for (const where of ['memory', 'slots']) {
-    array(s[where], where).forEach((entry, i) => {
-      const mem = (entry as Json)['mem'];
-      if (mem !== undefined && !mems.has(Number(mem))) broken(`${where}[${i}].mem`, 'the id of one of `mems`', mem);
-    });
-  }
   array(s['steps'], 'steps').forEach((step, i) => {
     checkStep(object(step, `steps[${i}]`), `steps[${i}]`);
   });
+  checkReferences(s);
+}
+
+/** Objects that operations and images name have to be there, and images have to fit. */
+function checkReferences(s: Json): void {
+  const sizes = new Map(entries(s['mems']).map((m) => [Number(m['id']), Number(m['size'])]));
+  const steps = entries(s['steps']).map((step) => object(step['do'], 'do'));
+  const everywhere: readonly (readonly [string, readonly Json[]])[] = [
+    ['memory', entries(s['memory'])],
+    ['guest.code', entries(object(s['guest'], 'guest')['code'])],
+    ['slots', entries(s['slots'])],
+    ['after_vcpu', entries(s['after_vcpu'])],
+    ['steps', steps],
+  ];
+  const gmems = new Set(
+    [...entries(s['guest_memfds']), ...steps.filter((op) => op['op'] === 'gmem')].map((g) => Number(g['id'])),
+  );
+  for (const [where, list] of everywhere) {
+    list.forEach((entry, i) => {
+      const at = `${where}[${i}]${where === 'steps' ? '.do' : ''}`;
+      for (const key of ['mem', 'gfd_mem']) {
+        if (entry[key] !== undefined && !sizes.has(Number(entry[key])))
+          broken(`${at}.${key}`, 'the id of one of `mems`', entry[key]);
+      }
+      if (entry['gmem'] !== undefined && !gmems.has(Number(entry['gmem'])))
+        broken(`${at}.gmem`, 'the id of a guest_memfd', entry['gmem']);
+      if (where !== 'memory' && where !== 'guest.code') return;
+      const qwords = entry['qwords'] as Json | undefined;
+      const bytes = qwords === undefined ? String(entry['hex']).length / 2 : 8 * Number(qwords['count']);
+      const size = sizes.get(Number(entry['mem'])) ?? 0;
+      if (Number(entry['off']) + bytes > size)
+        broken(`${at}.off`, `an image that fits in the ${size} bytes of its object`, entry['off']);
+    });
+  }
+}
+
+function entries(value: unknown): readonly Json[] {
+  return array(value, 'the list') as readonly Json[];
 }
 
 function checkGuest(guest: Json): void {
