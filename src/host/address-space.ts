@@ -78,6 +78,7 @@ export interface VmaInfo {
 
 export class AddressSpace extends Mm {
   private readonly host: MmHost;
+  private readonly aside: GupResult = { pfn: -1, writable: false };
 
   constructor(host: MmHost) {
     super(host);
@@ -86,7 +87,7 @@ export class AddressSpace extends Mm {
 
   // ---- mappings ----
 
-  /** A file in memory; the folios are 4 KiB pages, or 2 MiB or 1 GiB ones (hugetlbfs). @kvm memfd_create */
+  /** A file in memory; the folios are 4 KiB pages, or 2 MiB or 1 GiB ones (hugetlbfs). @kvm memfd.c memfd_create */
   createFile(size: number, level: 1 | 2 | 3 = 1): BackingFile {
     return new BackingFile(this.host.memory, this.host.pages, level, alignUp(size, level === 1 ? 1 : levelSize(level)));
   }
@@ -180,6 +181,16 @@ export class AddressSpace extends Mm {
     return getUserPages(this, loOf(hva), hiOf(hva), flags, out);
   }
 
+  /** A kernel thread gets the page: while it sleeps, the others go on. 0, or a negative errno: -EAGAIN when it sleeps. */
+  getUserPagesAside(hva: number, flags: number): number {
+    const { userfaults } = this;
+    const { whileAsleep } = userfaults;
+    userfaults.whileAsleep = null;
+    const r = getUserPages(this, loOf(hva), hiOf(hva), flags, this.aside);
+    userfaults.whileAsleep = whileAsleep;
+    return r;
+  }
+
   /** See gup.ts; hot code goes there. */
   hostMappingLevel(hva: number): 1 | 2 | 3 {
     return hostMappingLevel(this, loOf(hva), hiOf(hva));
@@ -222,17 +233,17 @@ export class AddressSpace extends Mm {
     return userPageInatomic(this, hva, write);
   }
 
-  /** Copies from the process; 0 or -EFAULT, -EHWPOISON, -EAGAIN, -ENOMEM. @kvm copy_from_user */
+  /** Copies from the process; 0 or -EFAULT, -EHWPOISON, -EAGAIN, -ENOMEM. @kvm uaccess.h copy_from_user */
   read(hva: number, buf: Uint8Array, off = 0, len = buf.length - off): number {
     return this.copy(hva, buf, off, len, false, false);
   }
 
-  /** Copies to the process. @kvm copy_to_user */
+  /** Copies to the process. @kvm uaccess.h copy_to_user */
   write(hva: number, buf: Uint8Array, off = 0, len = buf.length - off): number {
     return this.copy(hva, buf, off, len, true, false);
   }
 
-  /** Copies from pages that are present; -EFAULT at the first that is not. @kvm copy_from_user_inatomic */
+  /** Copies from pages that are present; -EFAULT at the first that is not. @kvm uaccess.h __copy_from_user_inatomic */
   readInatomic(hva: number, buf: Uint8Array, off = 0, len = buf.length - off): number {
     return this.copy(hva, buf, off, len, false, true);
   }

@@ -51,6 +51,8 @@ export type FaultResult =
 export const FAULT_FLAG_WRITE = 1;
 /** Do not sleep, and leave no message behind. */
 export const FAULT_FLAG_NOWAIT = 2;
+/** A signal ends the sleep. */
+export const FAULT_FLAG_INTERRUPTIBLE = 4;
 
 /**
  * Makes one step towards `hva` being accessible; the caller has found `vma` and checked its protection, and looks again afterwards.
@@ -246,6 +248,7 @@ function userfault(mm: Mm, vma: Vma, hva: number, flags: number): FaultResult {
   if (vma.uffd === 'sigbus') return FAULT_SIGBUS;
   if ((flags & FAULT_FLAG_NOWAIT) === 0) {
     mm.userfaults.sleep(alignDown(hva, SIZE_4K), (flags & FAULT_FLAG_WRITE) !== 0);
+    if (mm.userfaults.whileAsleep?.((flags & FAULT_FLAG_INTERRUPTIBLE) !== 0) === true) return FAULT_DONE;
   }
   return FAULT_RETRY;
 }

@@ -7,6 +7,7 @@ import { hiOf, loOf, numberOf } from '../arch/halves.ts';
 import { EAGAIN, EFAULT, EHWPOISON, ENOMEM } from './errno.ts';
 import {
   FAULT_DONE,
+  FAULT_FLAG_INTERRUPTIBLE,
   FAULT_FLAG_NOWAIT,
   FAULT_FLAG_WRITE,
   FAULT_HWPOISON,
@@ -88,7 +89,10 @@ export function getUserPages(mm: Mm, hvaLo: number, hvaHi: number, flags: number
   const write = (flags & FOLL_WRITE) !== 0;
   if (vma === null || !gupAllowed(vma, write)) return -EFAULT;
   const want = write ? PTE_PRESENT | PTE_USER | PTE_WRITE : PTE_PRESENT | PTE_USER;
-  const faultFlags = (write ? FAULT_FLAG_WRITE : 0) | ((flags & FOLL_NOWAIT) !== 0 ? FAULT_FLAG_NOWAIT : 0);
+  const faultFlags =
+    (write ? FAULT_FLAG_WRITE : 0) |
+    ((flags & FOLL_NOWAIT) !== 0 ? FAULT_FLAG_NOWAIT : 0) |
+    ((flags & FOLL_INTERRUPTIBLE) !== 0 ? FAULT_FLAG_INTERRUPTIBLE : 0);
   for (let tries = 0; tries < 8; tries++) {
     const word = mm.table.lookupAt(hvaLo, hvaHi);
     if ((word & want) === want) {

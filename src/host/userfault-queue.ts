@@ -24,9 +24,14 @@ interface Waiter extends UserfaultMessage {
 /** Called when faults in [start, end) may be tried again. */
 export type FaultWake = (start: number, end: number) => void;
 
+/** True when somebody acted, and the sleeper may look again. A sleeper that is not `interruptible` ignores signals. */
+export type WhileAsleep = (interruptible: boolean) => boolean;
+
 export class UserfaultQueue {
   private waiters: Waiter[] = [];
   private listeners: readonly FaultWake[] = [];
+  /** Called when a task falls asleep and the machine has nothing else to do. */
+  whileAsleep: WhileAsleep | null = null;
 
   /** A task goes to sleep on the page at `address`; a task that asks again for the same is the same task. */
   sleep(address: number, write: boolean): void {

@@ -114,7 +114,11 @@ function failedPfn(
   const mm = vm.mm;
   const hva = out.hva;
   out.writable = mayMapWritable && writeFault;
-  if (r === -EAGAIN && mode !== PFN_MODE_ASYNC) return KVM_PFN_ERR_SIGPENDING;
+  if (r === -EAGAIN && mode !== PFN_MODE_ASYNC) {
+    // The signal takes the sleeper away.
+    mm.userfaults.cancel(hva - (hva % 4096), writeFault);
+    return KVM_PFN_ERR_SIGPENDING;
+  }
   if (r === -EHWPOISON) return KVM_PFN_ERR_HWPOISON;
   if (mode !== PFN_MODE_ASYNC && mm.getUserPages(hva, FOLL_WRITE, found) === -EHWPOISON) return KVM_PFN_ERR_HWPOISON;
   const vma = mm.vmaAt(hva);

@@ -27,7 +27,7 @@ import {
   REQ_TLB_FLUSH_GUEST,
   type VcpuState,
 } from '../vcpu-state.ts';
-import { asyncPfEnabled } from './async-pf-msr.ts';
+import { asyncPfEnabled } from './async-pf.ts';
 import { lapicGetCr8, lapicSetTpr } from './lapic.ts';
 import { is64BitMode, isLongMode, isPae, isPaePaging, isPaging } from './registers.ts';
 

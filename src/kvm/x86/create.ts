@@ -14,6 +14,7 @@ import {
   type VcpuState,
 } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
+import { clearAsyncPf } from './async-pf.ts';
 import { refreshCpuidState } from './cpuid.ts';
 import { updateDr7, updateDr0123 } from './debug-registers.ts';
 import { emulatorOps } from './emulator-ops.ts';
@@ -53,6 +54,7 @@ export function vcpuCreate(vcpu: VcpuState): number {
 /** @kvm x86.c kvm_arch_vcpu_destroy */
 export function vcpuDestroy(vcpu: VcpuState): void {
   mmuDestroy(vcpu);
+  clearAsyncPf(vcpu);
   dropGuestContext(vcpu);
   vcpu.vm.vendor.vcpuFree(vcpu);
 }
@@ -80,6 +82,7 @@ export function vcpuReset(vcpu: VcpuState, initEvent: boolean): void {
   x86.apfEnLo = 0;
   x86.apfEnHi = 0;
   x86.apfIntLo = 0;
+  clearAsyncPf(vcpu);
   x86.apfHalted = false;
   x86.systemTimeLo = 0;
   x86.systemTimeHi = 0;

@@ -118,7 +118,7 @@ export function requeueException(vcpu: VcpuState, vector: number, hasError: bool
   multipleException(vcpu, vector, hasError, errorCode, false, 0, 0, true);
 }
 
-/** @kvm x86.h kvm_inject_gp */
+/** @kvm kvm_host.h kvm_inject_gp */
 export function injectGp(vcpu: VcpuState, errorCode: number): void {
   queueExceptionE(vcpu, GP_VECTOR, errorCode);
 }
@@ -135,6 +135,12 @@ export function injectEmulatedPageFault(vcpu: VcpuState, fault: X86Exception): v
     mmuInvalidateAddr(vcpu, fault.addressLo, fault.addressHi);
   }
   injectPageFault(vcpu, fault);
+}
+
+/** @kvm x86.h kvm_event_needs_reinjection */
+export function eventNeedsReinjection(vcpu: VcpuState): boolean {
+  const x86 = vcpu.x86;
+  return x86.exception.injected || x86.interruptInjected || x86.nmiInjected;
 }
 
 /** @kvm x86.h kvm_clear_exception_queue */

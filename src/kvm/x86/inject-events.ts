@@ -14,17 +14,18 @@ import {
   type VcpuState,
 } from '../vcpu-state.ts';
 import { vcpuReset } from './create.ts';
-import { deliverDebugPayload, EXCPT_FAULT, exceptionType, injectException, queueInterrupt } from './exceptions.ts';
+import {
+  deliverDebugPayload,
+  EXCPT_FAULT,
+  eventNeedsReinjection,
+  exceptionType,
+  injectException,
+  queueInterrupt,
+} from './exceptions.ts';
 import { KVM_GUESTDBG_BLOCKIRQ } from './guest-debug-bits.ts';
 import { cpuGetInterrupt, cpuHasInjectableIntr, cpuHasInterrupt } from './irq.ts';
 import { getRflags, ripWrite, setRflagsNoEvent } from './registers.ts';
 import { enterSmm } from './smm.ts';
-
-/** @kvm x86.h kvm_event_needs_reinjection */
-export function eventNeedsReinjection(vcpu: VcpuState): boolean {
-  const x86 = vcpu.x86;
-  return x86.exception.injected || x86.interruptInjected || x86.nmiInjected;
-}
 
 /** At most two NMIs wait, one while NMIs are masked. @kvm x86.c process_nmi */
 export function processNmi(vcpu: VcpuState): void {
@@ -140,6 +141,7 @@ export function acceptApicEvents(vcpu: VcpuState): void {
 export function vcpuHasEvents(vcpu: VcpuState): boolean {
   const x86 = vcpu.x86;
   const apic = x86.lapic;
+  if (x86.asyncPf.done.length > 0) return true;
   if (apic !== null && (apic.pendingInit || apic.pendingSipi) && initSipiAllowed(vcpu)) return true;
   if (x86.exception.pending) return true;
   if ((vcpu.requests & REQ_NMI) !== 0) return true;

@@ -1,6 +1,6 @@
 /** The local APIC's registers as memory (@kvm lapic.c apic_mmio_read, apic_mmio_write, kvm_lapic_reg_write). */
 import { EOPNOTSUPP } from '../../host/errno.ts';
-import type { VcpuState } from '../vcpu-state.ts';
+import { makeRequest, REQ_APF_READY, type VcpuState } from '../vcpu-state.ts';
 import * as A from './lapic.ts';
 import { currentCount, startApicTimer, updateDivideCount } from './lapic-timer.ts';
 import { hasQuirk, KVM_X86_QUIRK_LAPIC_MMIO_HOLE } from './vm-x86.ts';
@@ -118,6 +118,9 @@ export function lapicRegWrite(apic: A.Lapic, reg: number, value: number): void {
       A.lapicSetReg(apic, reg, value & 0x3ff);
       if ((value & A.APIC_SPIV_APIC_ENABLED) === 0) {
         for (const lvt of A.APIC_LVTS) A.lapicSetReg(apic, lvt, A.lapicReg(apic, lvt) | A.APIC_LVT_MASKED);
+      } else {
+        // A page that became ready meanwhile can be announced now.
+        makeRequest(apic.vcpu, REQ_APF_READY);
       }
       break;
     case A.APIC_ICR:

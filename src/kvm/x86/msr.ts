@@ -1,17 +1,17 @@
 /** MSRs that are no vendor's own (@kvm x86.c kvm_set_msr_common, kvm_get_msr_common). */
 
-import { hi64, join64, lo64 } from '../../arch/halves.ts';
+import { hiOf, loOf } from '../../arch/halves.ts';
 import { EFER_FFXSR, EFER_LMA, EFER_LME, EFER_NX, EFER_SCE, EFER_SVME } from '../../arch/registers.ts';
 import { mmuResetContext } from '../mmu/roles.ts';
 import { makeRequest, REQ_CLOCK_UPDATE, type VcpuState } from '../vcpu-state.ts';
 import { setAsyncPfEnable, setAsyncPfInt } from './async-pf-msr.ts';
+import { checkAsyncPfCompletion } from './async-pf-ready.ts';
 import * as F from './cpuid-features.ts';
 import { guestCpuidHas, guestPvHas } from './guest-cpuid.ts';
 import { lapicSetBase } from './lapic.ts';
 import { apicNow } from './lapic-timer.ts';
 import * as M from './msr-index.ts';
 import { KVM_MSR_RET_UNSUPPORTED } from './msr-index.ts';
-import { getMsr, setMsr } from './msr-instructions.ts';
 import { isMtrr, mtrrGet, mtrrSet } from './mtrr.ts';
 import { writeSystemTime, writeWallClock } from './pv-clock.ts';
 import { isPaging } from './registers.ts';
@@ -90,7 +90,6 @@ const zeros = new Set([
 const kept = new Set([
   M.MSR_IA32_POWER_CTL,
   M.MSR_IA32_MISC_ENABLE,
-  M.MSR_IA32_TSC_ADJUST,
   M.MSR_IA32_MCG_STATUS,
   M.MSR_IA32_TSC_DEADLINE,
 ]);
@@ -152,7 +151,10 @@ function setKvmMsr(vcpu: VcpuState, msr: number, lo: number, hi: number): number
       return need(F.KVM_FEATURE_ASYNC_PF_INT) ? setAsyncPfInt(vcpu, lo, hi) : KVM_MSR_RET_UNSUPPORTED;
     case M.MSR_KVM_ASYNC_PF_ACK:
       if (!need(F.KVM_FEATURE_ASYNC_PF_INT)) return KVM_MSR_RET_UNSUPPORTED;
-      if ((lo & 1) !== 0) vcpu.x86.apfPageReadyPending = false;
+      if ((lo & 1) !== 0) {
+        vcpu.x86.asyncPf.pageReadyPending = false;
+        checkAsyncPfCompletion(vcpu);
+      }
       return 0;
     case M.MSR_KVM_STEAL_TIME:
       // Without scheduling statistics the kernel refuses as well.
@@ -202,14 +204,12 @@ export function setMsrCommon(vcpu: VcpuState, msr: number, lo: number, hi: numbe
       return 0;
     case M.MSR_IA32_APICBASE:
       return lapicSetBase(vcpu, lo, hi, hostInitiated);
-    case M.MSR_IA32_TSC: {
-      const offset = BigInt.asUintN(64, join64(lo, hi) - BigInt(apicNow(vcpu.vm)));
-      x86.tscOffsetLo = lo64(offset);
-      x86.tscOffsetHi = hi64(offset);
-      vcpu.vm.vendor.setTscOffset(vcpu);
-      makeRequest(vcpu, REQ_CLOCK_UPDATE);
+    case M.MSR_IA32_TSC:
+      writeTsc(vcpu, lo, hi, hostInitiated);
       return 0;
-    }
+    case M.MSR_IA32_TSC_ADJUST:
+      writeTscAdjust(vcpu, lo, hi, hostInitiated);
+      return 0;
     case M.MSR_IA32_XSS:
       if (!hostInitiated && !guestCpuidHas(vcpu, F.X86_FEATURE_XSAVES)) return 1;
       return (lo | hi) !== 0 ? 1 : 0;
@@ -274,12 +274,13 @@ export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolea
       out[0] = vcpu.apicBase | 0;
       out[1] = Math.floor(vcpu.apicBase / 0x1_0000_0000);
       return 0;
-    case M.MSR_IA32_TSC: {
-      const tsc = BigInt.asUintN(64, BigInt(apicNow(vcpu.vm)) + join64(x86.tscOffsetLo, x86.tscOffsetHi));
-      out[0] = lo64(tsc);
-      out[1] = hi64(tsc);
+    case M.MSR_IA32_TSC:
+      readTsc(vcpu);
       return 0;
-    }
+    case M.MSR_IA32_TSC_ADJUST:
+      out[0] = x86.tscAdjustLo;
+      out[1] = x86.tscAdjustHi;
+      return 0;
     case M.MSR_FSB_FREQ:
       out[0] = 3;
       return 0;
@@ -330,15 +331,4 @@ export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolea
     out[1] = value.hi;
   }
   return 0;
-}
-
-/** KVM_GET_MSRS: the value, or null when the MSR cannot be read. */
-export function ioctlGetMsr(vcpu: VcpuState, index: number): bigint | null {
-  if (getMsr(vcpu, index, true) !== 0) return null;
-  return join64(vcpu.x86.msrValue[0]!, vcpu.x86.msrValue[1]!);
-}
-
-/** KVM_SET_MSRS: false when it is refused. */
-export function ioctlSetMsr(vcpu: VcpuState, index: number, data: bigint): boolean {
-  return setMsr(vcpu, index, lo64(data), hi64(data), true) === 0;
 }

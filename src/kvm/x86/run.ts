@@ -13,6 +13,7 @@ import {
 import { mmuFreeObsoleteRoots, mmuLoadPgd, mmuReload } from '../mmu/roots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import * as S from '../vcpu-state.ts';
+import { checkAsyncPfCompletion } from './async-pf-ready.ts';
 import { getCr8, setCr8 } from './control-registers.ts';
 import { KVM_DEBUGREG_WONT_EXIT, updateDr7, updateDr0123 } from './debug-registers.ts';
 import {
@@ -63,7 +64,8 @@ function serviceRequests(vcpu: VcpuState): number {
   }
   takeSmiRequest(vcpu);
   takeNmiRequest(vcpu);
-  vcpu.requests &= ~(S.REQ_APF_READY | S.REQ_APICV_UPDATE | S.REQ_UPDATE_CPU_DIRTY_LOGGING);
+  if (S.checkRequest(vcpu, S.REQ_APF_READY)) checkAsyncPfCompletion(vcpu);
+  vcpu.requests &= ~(S.REQ_APICV_UPDATE | S.REQ_UPDATE_CPU_DIRTY_LOGGING);
   return -1;
 }
 
@@ -146,7 +148,8 @@ function vcpuEnterGuest(vcpu: VcpuState): number {
 /** Nothing to run: wait for an event. With nobody to make one, what is waited for is a signal. @kvm x86.c vcpu_block */
 function vcpuBlock(vcpu: VcpuState): number {
   if (!vcpuHasEvents(vcpu) && !(skipToApicTimer(vcpu) && vcpuHasEvents(vcpu))) {
-    vcpu.signal = true;
+    // Whoever else is on the machine may act meanwhile.
+    if (vcpu.vm.mm.userfaults.whileAsleep?.(true) !== true) vcpu.signal = true;
     return 1;
   }
   acceptApicEvents(vcpu);

@@ -130,6 +130,9 @@ export class VcpuX86 {
   /** Guest TSC less virtual time, halves. */
   tscOffsetLo = 0;
   tscOffsetHi = 0;
+  /** MSR_IA32_TSC_ADJUST. */
+  tscAdjustLo = 0;
+  tscAdjustHi = 0;
   /** MSR_KVM_SYSTEM_TIME; area in use when bit 0 is set. */
   systemTimeLo = 0;
   systemTimeHi = 0;

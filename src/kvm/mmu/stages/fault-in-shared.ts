@@ -1,6 +1,7 @@
 /** A shared page comes from the VMM's address space; where it has to be read in first, the vCPU waits. */
 import { gfnToPfnMemslot, PFN_MODE_ASYNC, PFN_MODE_INTERRUPTIBLE } from '../../hva-to-pfn.ts';
-import { RET_PF_CONTINUE } from '../ret-pf.ts';
+import { tryAsyncPf } from '../../x86/async-pf.ts';
+import { RET_PF_CONTINUE, RET_PF_RETRY } from '../ret-pf.ts';
 import type { FaultStage } from '../revisions/revision.ts';
 
 /** @kvm mmu.c __kvm_faultin_pfn */
@@ -14,7 +15,8 @@ export const faultInShared: FaultStage = {
     const vm = vcpu.vm;
     const out = vcpu.mmu.pfnLookup;
     let pfn = gfnToPfnMemslot(vm, slot, fault.gfn, fault.write, PFN_MODE_ASYNC, out);
-    // No guest has asynchronous page faults enabled: there is nothing to do but wait, until the page or a signal comes.
+    if (out.async && tryAsyncPf(vcpu, fault)) return RET_PF_RETRY;
+    // Nothing else to do: wait, until the page or a signal comes.
     if (out.async) pfn = gfnToPfnMemslot(vm, slot, fault.gfn, fault.write, PFN_MODE_INTERRUPTIBLE, out);
     fault.pfn = pfn;
     fault.hva = out.hva;
