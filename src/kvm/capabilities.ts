@@ -152,7 +152,10 @@ export function supportedVmTypes(host: KvmHost): number {
   return (1 << KVM_X86_DEFAULT_VM) | (tdpMmu ? 1 << KVM_X86_SW_PROTECTED_VM : 0);
 }
 
-/** @param vm null asks about the system @returns the extension's value, 0 when there is none */
+/**
+ * @param vm null asks about the system @returns the extension's value, 0 when there is none @kvm x86.c kvm_vm_ioctl_check_extension
+ * @partial only what is modelled is offered
+ */
 export function checkExtension(host: KvmHost, vm: VmState | null, cap: number): number {
   if (yes.has(cap)) return 1;
   const fixed = numbers.get(cap);

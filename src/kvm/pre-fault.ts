@@ -12,6 +12,7 @@ export interface PreFaultRange {
 /**
  * @returns 0 when at least one page was mapped; else -EINVAL (flags, unaligned, empty or wrapping range), -EINTR, or the first
  *   page's error: -ENOENT (no slot), -EFAULT, -EHWPOISON, -EIO, -EOPNOTSUPP (no TDP)
+ * @kvm kvm_main.c kvm_vcpu_pre_fault_memory
  */
 export function vcpuPreFaultMemory(vcpu: VcpuState, range: PreFaultRange, flags: bigint): number {
   if (flags !== 0n) return -EINVAL;

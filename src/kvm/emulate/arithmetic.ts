@@ -212,6 +212,7 @@ function flagsOfResult(ctxt: EmulateCtxt): number {
   return emOr(ctxt);
 }
 
+/** @kvm emulate.c em_das */
 export function emDas(ctxt: EmulateCtxt): number {
   const before = ctxt.dst.i32[0]! & 0xff;
   const oldCarry = (ctxt.eflags & RFLAGS_CF) !== 0;
@@ -234,6 +235,7 @@ export function emDas(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_aam */
 export function emAam(ctxt: EmulateCtxt): number {
   const divisor = ctxt.src.i32[0]!;
   if (divisor === 0) return emulateDe(ctxt);
@@ -243,6 +245,7 @@ export function emAam(ctxt: EmulateCtxt): number {
   return flagsOfResult(ctxt);
 }
 
+/** @kvm emulate.c em_aad */
 export function emAad(ctxt: EmulateCtxt): number {
   const value = ctxt.dst.i32[0]!;
   const al = ((value & 0xff) + ((value >> 8) & 0xff) * ctxt.src.i32[0]!) & 0xff;

@@ -43,6 +43,7 @@ export function emJcc(ctxt: EmulateCtxt): number {
   return testCc(ctxt.b, ctxt.eflags) ? jmpRel(ctxt, ctxt.src.i32[0]!) : X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_jmp_abs */
 export function emJmpAbs(ctxt: EmulateCtxt): number {
   return assignEip(ctxt, ctxt.src.i32[0]!, ctxt.src.i32[1]!);
 }
@@ -56,10 +57,12 @@ export function emLoop(ctxt: EmulateCtxt): number {
   return jmpRel(ctxt, ctxt.src.i32[0]!);
 }
 
+/** @kvm emulate.c em_jcxz */
 export function emJcxz(ctxt: EmulateCtxt): number {
   return registerAddressIsZero(ctxt, RCX) ? jmpRel(ctxt, ctxt.src.i32[0]!) : X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_call */
 export function emCall(ctxt: EmulateCtxt): number {
   const rel = ctxt.src.i32[0]!;
   ctxt.src.set(ctxt.nextEipLo, ctxt.nextEipHi);
@@ -67,6 +70,7 @@ export function emCall(ctxt: EmulateCtxt): number {
   return rc !== X86EMUL_CONTINUE ? rc : emPush(ctxt);
 }
 
+/** @kvm emulate.c em_call_near_abs */
 export function emCallNearAbs(ctxt: EmulateCtxt): number {
   const oldLo = ctxt.nextEipLo;
   const oldHi = ctxt.nextEipHi;
@@ -76,11 +80,13 @@ export function emCallNearAbs(ctxt: EmulateCtxt): number {
   return emPush(ctxt);
 }
 
+/** @kvm emulate.c em_ret */
 export function emRet(ctxt: EmulateCtxt): number {
   const rc = popScratch(ctxt, ctxt.opBytes);
   return rc !== X86EMUL_CONTINUE ? rc : assignEip(ctxt, ctxt.bytes32[0]!, ctxt.bytes32[1]!);
 }
 
+/** @kvm emulate.c em_ret_near_imm */
 export function emRetNearImm(ctxt: EmulateCtxt): number {
   const rc = emRet(ctxt);
   if (rc !== X86EMUL_CONTINUE) return rc;
@@ -138,6 +144,7 @@ export function emRetFar(ctxt: EmulateCtxt): number {
   return assignEipFar(ctxt, eipLo, eipHi) !== X86EMUL_CONTINUE ? X86EMUL_UNHANDLEABLE : X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_ret_far_imm */
 export function emRetFarImm(ctxt: EmulateCtxt): number {
   const rc = emRetFar(ctxt);
   if (rc !== X86EMUL_CONTINUE) return rc;

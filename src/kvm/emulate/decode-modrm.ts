@@ -27,7 +27,7 @@ function addBase(ctxt: EmulateCtxt, nr: number): void {
   if (nr === RSP || nr === RBP) ctxt.modrmSeg = SS;
 }
 
-/** Fills `ctxt.memop` from the ModRM byte in `ctxt.modrm`. */
+/** Fills `ctxt.memop` from the ModRM byte in `ctxt.modrm`. @kvm emulate.c decode_modrm */
 export function decodeModrm(ctxt: EmulateCtxt): number {
   const { memop, modrm, rexPrefix } = ctxt;
   ctxt.modrmMod = modrm >> 6;

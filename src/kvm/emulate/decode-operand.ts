@@ -152,7 +152,7 @@ function implied(op: Operand, value: number, bytes: number): number {
   return X86EMUL_CONTINUE;
 }
 
-/** Fills `op` as `kind` (OPERAND_*) says. X86EMUL_*. */
+/** Fills `op` as `kind` (OPERAND_*) says. X86EMUL_*. @kvm emulate.c decode_operand */
 export function decodeOperand(ctxt: EmulateCtxt, op: Operand, kind: number): number {
   const byteOp = (ctxt.d & BYTE_OP) !== 0;
   switch (kind) {

@@ -249,6 +249,7 @@ function decodeInsn(ctxt: EmulateCtxt, emulationType: number): number {
 /**
  * Decodes the instruction at `ctxt.eip`. `insn` holds its bytes when the exit delivered them, else they are fetched. Answers
  * EMULATION_OK, or EMULATION_FAILED; then `haveException` tells a fault in fetching from an instruction that is not emulated.
+ * @kvm emulate.c x86_decode_insn
  */
 export function x86DecodeInsn(
   ctxt: EmulateCtxt,

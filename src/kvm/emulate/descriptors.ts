@@ -143,7 +143,10 @@ function nullSegment(ctxt: EmulateCtxt, selector: number, sreg: number, cpl: num
   return true;
 }
 
-/** Loads segment register `sreg` with `selector` at privilege `cpl`. X86EMUL_*; the segment stays in `ctxt.newSeg`. */
+/**
+ * Loads segment register `sreg` with `selector` at privilege `cpl`. X86EMUL_*; the segment stays in `ctxt.newSeg`.
+ * @kvm emulate.c load_segment_descriptor
+ */
 export function loadSegment(ctxt: EmulateCtxt, selector: number, sreg: number, cpl: number, transfer: number): number {
   const seg = ctxt.newSeg;
   if (ctxt.mode === X86EMUL_MODE_REAL) {

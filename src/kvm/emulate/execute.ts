@@ -60,7 +60,7 @@ const NOTHING_TO_DO = -1;
 
 const CHECKED = NO_64 | UNDEFINED | SSE | MMX | INTERCEPT | CHECK_PERM | PRIV | PROT | STRING;
 
-/** Asks the vendor whether a nested hypervisor intercepts the instruction. */
+/** Asks the vendor whether a nested hypervisor intercepts the instruction. @kvm kvm_emulate.h check_intercept */
 function checkIntercept(ctxt: EmulateCtxt, wanted: boolean, stage: number): number {
   return wanted && ctxt.intercept !== 0 ? ctxt.ops.intercept(ctxt, ctxt.intercept, stage) : X86EMUL_CONTINUE;
 }
@@ -81,6 +81,7 @@ function checkVector(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c fetch_possible_mmx_operand */
 function fetchPossibleMmxOperand(ctxt: EmulateCtxt, op: Operand): void {
   if (op.type === OP_MM) ctxt.ops.readMmx(ctxt, op.reg, op.val);
 }
@@ -234,6 +235,7 @@ function prepare(ctxt: EmulateCtxt, intercepts: boolean): number {
 /**
  * Emulates the decoded instruction: EMULATION_OK (done, or an exception in `haveException`, or waiting for userspace), EMULATION_RESTART
  * (call again at once: REP), EMULATION_FAILED, EMULATION_INTERCEPTED.
+ * @kvm emulate.c x86_emulate_insn
  */
 export function x86EmulateInsn(ctxt: EmulateCtxt, checkIntercepts: boolean): number {
   const { d, src, dst } = ctxt;

@@ -21,7 +21,10 @@ function fpuUnavailable(ctxt: EmulateCtxt): boolean {
   return (readCr(ctxt, 0) & (CR0_TS | CR0_EM)) !== 0;
 }
 
-/** The initial state goes in through the FXSAVE image: FCW 0x37f, everything else of the x87 cleared, all registers empty. */
+/**
+ * The initial state goes in through the FXSAVE image: FCW 0x37f, everything else of the x87 cleared, all registers empty.
+ * @kvm emulate.c em_fninit
+ */
 export function emFninit(ctxt: EmulateCtxt): number {
   if (fpuUnavailable(ctxt)) return emulateNm(ctxt);
   const rc = ctxt.ops.fxsave(ctxt, image, FXSTATE_BYTES);
@@ -32,12 +35,14 @@ export function emFninit(ctxt: EmulateCtxt): number {
   return ctxt.ops.fxrstor(ctxt, image);
 }
 
+/** @kvm emulate.c em_fnstcw */
 export function emFnstcw(ctxt: EmulateCtxt): number {
   if (fpuUnavailable(ctxt)) return emulateNm(ctxt);
   ctxt.dst.set(ctxt.ops.fpuControlWord(ctxt) & 0xffff, 0);
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_fnstsw */
 export function emFnstsw(ctxt: EmulateCtxt): number {
   if (fpuUnavailable(ctxt)) return emulateNm(ctxt);
   ctxt.dst.set(ctxt.ops.fpuStatusWord(ctxt) & 0xffff, 0);
@@ -63,6 +68,7 @@ function fxstateSize(ctxt: EmulateCtxt): number {
   return (readCr(ctxt, 4) & CR4_OSFXSR) !== 0 ? XMM_SPACE + 8 * 16 : XMM_SPACE;
 }
 
+/** @kvm emulate.c em_fxsave */
 export function emFxsave(ctxt: EmulateCtxt): number {
   const { seg, eaLo, eaHi } = ctxt.memop;
   let rc = checkFxsr(ctxt);

@@ -13,6 +13,7 @@ export function emNop(_ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_mov */
 export function emMov(ctxt: EmulateCtxt): number {
   ctxt.dst.val.set(ctxt.src.val);
   return X86EMUL_CONTINUE;
@@ -64,6 +65,7 @@ export function emMovzx(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_movsxd */
 export function emMovsxd(ctxt: EmulateCtxt): number {
   setSigned(ctxt.dst, ctxt.src.i32[0]!, 4);
   return X86EMUL_CONTINUE;
@@ -85,7 +87,7 @@ function swab32(x: number): number {
   return (x >>> 24) | ((x >>> 8) & 0xff00) | ((x << 8) & 0xff_0000) | (x << 24);
 }
 
-/** A 16-bit BSWAP reverses 32 bits and then keeps the low ones. */
+/** A 16-bit BSWAP reverses 32 bits and then keeps the low ones. @kvm emulate.c em_bswap */
 export function emBswap(ctxt: EmulateCtxt): number {
   const { dst } = ctxt;
   const lo = dst.i32[0]!;
@@ -95,6 +97,7 @@ export function emBswap(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_movbe */
 export function emMovbe(ctxt: EmulateCtxt): number {
   const { dst, src } = ctxt;
   if (!ctxt.ops.guestHasMovbe(ctxt)) return emulateUd(ctxt);
@@ -105,7 +108,7 @@ export function emMovbe(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
-/** LES, LDS, LSS, LFS, LGS. */
+/** LES, LDS, LSS, LFS, LGS. @kvm emulate.c em_lseg */
 export function emLseg(ctxt: EmulateCtxt): number {
   const { src } = ctxt;
   const rc = loadSegmentDescriptor(ctxt, wordAt(src, ctxt.opBytes), ctxt.src2.i32[0]!);
@@ -134,12 +137,14 @@ export function emCmpxchg8b(ctxt: EmulateCtxt): number {
 /** CF, PF, AF, ZF and SF. */
 const SAHF_FLAGS = 0xd5;
 
+/** @kvm emulate.c em_sahf */
 export function emSahf(ctxt: EmulateCtxt): number {
   regRmw(ctxt, RAX);
   ctxt.eflags = (ctxt.eflags & ~0xff) | ((regLo(ctxt, RAX) >> 8) & SAHF_FLAGS) | RFLAGS_FIXED;
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_lahf */
 export function emLahf(ctxt: EmulateCtxt): number {
   regRmw(ctxt, RAX);
   regWrite(ctxt, RAX, (regLo(ctxt, RAX) & ~0xff00) | ((ctxt.eflags & 0xff) << 8), regHi(ctxt, RAX));

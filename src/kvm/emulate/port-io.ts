@@ -37,11 +37,13 @@ function pioInEmulated(ctxt: EmulateCtxt, size: number, port: number, dst: Opera
   return true;
 }
 
+/** @kvm emulate.c em_in */
 export function emIn(ctxt: EmulateCtxt): number {
   const port = ctxt.src.i32[0]! & 0xffff;
   return pioInEmulated(ctxt, ctxt.dst.bytes, port, ctxt.dst) ? X86EMUL_CONTINUE : X86EMUL_IO_NEEDED;
 }
 
+/** @kvm emulate.c em_out */
 export function emOut(ctxt: EmulateCtxt): number {
   const { src, dst } = ctxt;
   ctxt.ops.pioOutEmulated(ctxt, src.bytes, dst.i32[0]! & 0xffff, src.val, 0, 1);
@@ -86,24 +88,28 @@ function ioPermitted(ctxt: EmulateCtxt, port: number, len: number): boolean {
   return true;
 }
 
+/** @kvm emulate.c check_perm_in */
 export function checkPermIn(ctxt: EmulateCtxt): number {
   const { src, dst } = ctxt;
   dst.bytes = Math.min(dst.bytes, 4);
   return ioPermitted(ctxt, src.i32[0]! & 0xffff, dst.bytes) ? X86EMUL_CONTINUE : emulateGp(ctxt, 0);
 }
 
+/** @kvm emulate.c check_perm_out */
 export function checkPermOut(ctxt: EmulateCtxt): number {
   const { src, dst } = ctxt;
   src.bytes = Math.min(src.bytes, 4);
   return ioPermitted(ctxt, dst.i32[0]! & 0xffff, src.bytes) ? X86EMUL_CONTINUE : emulateGp(ctxt, 0);
 }
 
+/** @kvm emulate.c em_cli */
 export function emCli(ctxt: EmulateCtxt): number {
   if (badIopl(ctxt)) return emulateGp(ctxt, 0);
   ctxt.eflags &= ~RFLAGS_IF;
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_sti */
 export function emSti(ctxt: EmulateCtxt): number {
   if (badIopl(ctxt)) return emulateGp(ctxt, 0);
   ctxt.interruptibility = SHADOW_INT_STI;

@@ -51,6 +51,7 @@ function segmentFault(ctxt: EmulateCtxt, seg: number): number {
 /**
  * Linear address of `size` bytes at `seg`:(eaLo, eaHi) into `ctxt.linearLo/linearHi`, and the room behind it into `ctxt.maxSize`.
  * #GP or #SS when the segment forbids the access. Size 0 checks the address alone.
+ * @kvm emulate.c linearize
  */
 export function linearize(
   ctxt: EmulateCtxt,

@@ -64,6 +64,7 @@ export function emPush(ctxt: EmulateCtxt): number {
   return emulatePush(ctxt, ctxt.src.val, ctxt.opBytes);
 }
 
+/** @kvm emulate.c em_pop */
 export function emPop(ctxt: EmulateCtxt): number {
   return emulatePop(ctxt, ctxt.dst.val, ctxt.opBytes);
 }
@@ -82,6 +83,7 @@ const POPF_ALWAYS =
   RFLAGS_AC |
   RFLAGS_ID;
 
+/** @kvm emulate.c em_popf */
 export function emPopf(ctxt: EmulateCtxt): number {
   const { dst } = ctxt;
   dst.type = OP_REG;
@@ -105,6 +107,7 @@ export function emPopf(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_pushf */
 export function emPushf(ctxt: EmulateCtxt): number {
   ctxt.src.set(ctxt.eflags & ~RFLAGS_VM, 0);
   return emPush(ctxt);
@@ -124,6 +127,7 @@ export function emEnter(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_leave */
 export function emLeave(ctxt: EmulateCtxt): number {
   assignMasked(ctxt, RSP, regLo(ctxt, RBP), regHi(ctxt, RBP), stackSize(ctxt));
   const rc = emulatePop(ctxt, ctxt.bytes, ctxt.opBytes);
@@ -143,6 +147,7 @@ export function emPushSreg(ctxt: EmulateCtxt): number {
   return emPush(ctxt);
 }
 
+/** @kvm emulate.c em_pop_sreg */
 export function emPopSreg(ctxt: EmulateCtxt): number {
   const sreg = ctxt.src2.i32[0]!;
   const rc = popScratch(ctxt, 2);
@@ -152,6 +157,7 @@ export function emPopSreg(ctxt: EmulateCtxt): number {
   return loadSegmentDescriptor(ctxt, ctxt.bytes32[0]! & 0xffff, sreg);
 }
 
+/** @kvm emulate.c em_pusha */
 export function emPusha(ctxt: EmulateCtxt): number {
   const espLo = regLo(ctxt, RSP);
   const espHi = regHi(ctxt, RSP);
@@ -164,6 +170,7 @@ export function emPusha(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_popa */
 export function emPopa(ctxt: EmulateCtxt): number {
   for (let nr = RDI; nr >= RAX; nr--) {
     if (nr === RSP) {

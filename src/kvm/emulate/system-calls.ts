@@ -70,6 +70,7 @@ function readMsr(ctxt: EmulateCtxt, msr: number): void {
   ctxt.ops.getMsr(ctxt, msr);
 }
 
+/** @kvm emulate.c em_syscall */
 export function emSyscall(ctxt: EmulateCtxt): number {
   const { ops, io64 } = ctxt;
   if (ctxt.mode === X86EMUL_MODE_REAL || ctxt.mode === X86EMUL_MODE_VM86) return emulateUd(ctxt);
@@ -126,6 +127,7 @@ export function emSysenter(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_sysexit */
 export function emSysexit(ctxt: EmulateCtxt): number {
   const { io64 } = ctxt;
   if (ctxt.mode === X86EMUL_MODE_REAL || ctxt.mode === X86EMUL_MODE_VM86) return emulateGp(ctxt, 0);
@@ -152,6 +154,7 @@ export function emSysexit(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_rsm */
 export function emRsm(ctxt: EmulateCtxt): number {
   const { ops } = ctxt;
   if (!ops.isSmm(ctxt)) return emulateUd(ctxt);

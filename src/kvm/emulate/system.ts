@@ -32,6 +32,7 @@ export function emCrRead(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_cr_write */
 export function emCrWrite(ctxt: EmulateCtxt): number {
   const cr = ctxt.modrmReg;
   if (ctxt.ops.setCr(ctxt, cr, ctxt.src.i32[0]!, ctxt.src.i32[1]!) !== 0) return emulateGp(ctxt, 0);
@@ -45,6 +46,7 @@ export function emDrRead(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_dr_write */
 export function emDrWrite(ctxt: EmulateCtxt): number {
   const hi = ctxt.mode === X86EMUL_MODE_PROT64 ? ctxt.src.i32[1]! : 0;
   if (ctxt.ops.setDr(ctxt, ctxt.modrmReg, ctxt.src.i32[0]!, hi) !== 0) return emulateGp(ctxt, 0);
@@ -52,12 +54,14 @@ export function emDrWrite(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_clts */
 export function emClts(ctxt: EmulateCtxt): number {
   const cr0 = readCr(ctxt, 0);
   ctxt.ops.setCr(ctxt, 0, cr0 & ~CR0_TS, ctxt.io64[1]!);
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_smsw */
 export function emSmsw(ctxt: EmulateCtxt): number {
   if (umipDenies(ctxt)) return emulateGp(ctxt, 0);
   if (ctxt.dst.type === OP_MEM) ctxt.dst.bytes = 2;
@@ -66,7 +70,7 @@ export function emSmsw(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
-/** Sets PE, never clears it. */
+/** Sets PE, never clears it. @kvm emulate.c em_lmsw */
 export function emLmsw(ctxt: EmulateCtxt): number {
   const cr0 = readCr(ctxt, 0);
   ctxt.ops.setCr(ctxt, 0, (cr0 & ~0xe) | (ctxt.src.i32[0]! & 0xf), ctxt.io64[1]!);
@@ -74,6 +78,7 @@ export function emLmsw(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_wrmsr */
 export function emWrmsr(ctxt: EmulateCtxt): number {
   const { ops } = ctxt;
   const msr = regLo(ctxt, RCX) >>> 0;
@@ -83,6 +88,7 @@ export function emWrmsr(ctxt: EmulateCtxt): number {
   return rc === X86EMUL_PROPAGATE_FAULT ? emulateGp(ctxt, 0) : rc;
 }
 
+/** @kvm emulate.c em_rdmsr */
 export function emRdmsr(ctxt: EmulateCtxt): number {
   const { ops } = ctxt;
   const msr = regLo(ctxt, RCX) >>> 0;
@@ -91,16 +97,19 @@ export function emRdmsr(ctxt: EmulateCtxt): number {
   return rc === X86EMUL_CONTINUE ? toEdxEax(ctxt) : rc;
 }
 
+/** @kvm emulate.c em_rdtsc */
 export function emRdtsc(ctxt: EmulateCtxt): number {
   ctxt.io64.fill(0);
   ctxt.ops.getMsr(ctxt, MSR_IA32_TSC);
   return toEdxEax(ctxt);
 }
 
+/** @kvm emulate.c em_rdpmc */
 export function emRdpmc(ctxt: EmulateCtxt): number {
   return ctxt.ops.readPmc(ctxt, regLo(ctxt, RCX)) !== 0 ? emulateGp(ctxt, 0) : toEdxEax(ctxt);
 }
 
+/** @kvm emulate.c em_rdpid */
 export function emRdpid(ctxt: EmulateCtxt): number {
   if (!ctxt.ops.guestHasRdpid(ctxt)) return emulateUd(ctxt);
   ctxt.io64.fill(0);
@@ -111,6 +120,7 @@ export function emRdpid(ctxt: EmulateCtxt): number {
 
 const leaf = new Uint32Array(4);
 
+/** @kvm emulate.c em_cpuid */
 export function emCpuid(ctxt: EmulateCtxt): number {
   ctxt.io64.fill(0);
   ctxt.ops.getMsr(ctxt, MSR_MISC_FEATURES_ENABLES);
@@ -127,6 +137,7 @@ export function emCpuid(ctxt: EmulateCtxt): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_xsetbv */
 export function emXsetbv(ctxt: EmulateCtxt): number {
   if ((readCr(ctxt, 4) & CR4_OSXSAVE) === 0) return emulateUd(ctxt);
   const lo = regLo(ctxt, RAX);
@@ -142,14 +153,17 @@ function storeSreg(ctxt: EmulateCtxt, sreg: number): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_mov_rm_sreg */
 export function emMovRmSreg(ctxt: EmulateCtxt): number {
   return ctxt.modrmReg > GS ? emulateUd(ctxt) : storeSreg(ctxt, ctxt.modrmReg);
 }
 
+/** @kvm emulate.c em_sldt */
 export function emSldt(ctxt: EmulateCtxt): number {
   return storeSreg(ctxt, LDTR);
 }
 
+/** @kvm emulate.c em_str */
 export function emStr(ctxt: EmulateCtxt): number {
   return storeSreg(ctxt, TR);
 }
@@ -159,6 +173,7 @@ function loadSreg(ctxt: EmulateCtxt, sreg: number): number {
   return loadSegmentDescriptor(ctxt, ctxt.src.i32[0]! & 0xffff, sreg);
 }
 
+/** @kvm emulate.c em_mov_sreg_rm */
 export function emMovSregRm(ctxt: EmulateCtxt): number {
   const sreg = ctxt.modrmReg;
   if (sreg === CS || sreg > GS) return emulateUd(ctxt);
@@ -166,10 +181,12 @@ export function emMovSregRm(ctxt: EmulateCtxt): number {
   return loadSreg(ctxt, sreg);
 }
 
+/** @kvm emulate.c em_lldt */
 export function emLldt(ctxt: EmulateCtxt): number {
   return loadSreg(ctxt, LDTR);
 }
 
+/** @kvm emulate.c em_ltr */
 export function emLtr(ctxt: EmulateCtxt): number {
   return loadSreg(ctxt, TR);
 }
@@ -205,10 +222,12 @@ function storeDescriptorTable(ctxt: EmulateCtxt, idt: boolean): number {
   return segmentedWriteStd(ctxt, seg, eaLo, eaHi, bytes, 2 + ctxt.opBytes);
 }
 
+/** @kvm emulate.c em_sgdt */
 export function emSgdt(ctxt: EmulateCtxt): number {
   return storeDescriptorTable(ctxt, false);
 }
 
+/** @kvm emulate.c em_sidt */
 export function emSidt(ctxt: EmulateCtxt): number {
   return storeDescriptorTable(ctxt, true);
 }
@@ -234,10 +253,12 @@ function loadDescriptorTable(ctxt: EmulateCtxt, idt: boolean): number {
   return X86EMUL_CONTINUE;
 }
 
+/** @kvm emulate.c em_lgdt */
 export function emLgdt(ctxt: EmulateCtxt): number {
   return loadDescriptorTable(ctxt, false);
 }
 
+/** @kvm emulate.c em_lidt */
 export function emLidt(ctxt: EmulateCtxt): number {
   return loadDescriptorTable(ctxt, true);
 }

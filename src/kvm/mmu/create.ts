@@ -14,7 +14,7 @@ export function unsupportedPaging(vm: VmState): string | null {
   return null;
 }
 
-/** @throws Error when `unsupportedPaging` says so. */
+/** @throws Error when `unsupportedPaging` says so. @kvm mmu.c kvm_mmu_init_vm */
 export function initVm(vm: VmState): void {
   const reason = unsupportedPaging(vm);
   if (reason !== null) throw new Error(reason);
@@ -28,7 +28,7 @@ export function initVm(vm: VmState): void {
   mmu.pageOfPfn = new Int32Array(vm.memory.frames);
 }
 
-/** Every vCPU is gone by now. */
+/** Every vCPU is gone by now. @kvm mmu.c kvm_mmu_uninit_vm */
 export function uninitVm(vm: VmState): void {
   uninitTdpMmu(vm);
 }
@@ -42,6 +42,7 @@ function resetMmu(mmu: Mmu): void {
   }
 }
 
+/** @kvm mmu.c kvm_mmu_create */
 export function mmuCreate(vcpu: VcpuState): void {
   resetMmu(vcpu.mmu.rootMmu);
   resetMmu(vcpu.mmu.guestMmu);
@@ -49,6 +50,7 @@ export function mmuCreate(vcpu: VcpuState): void {
   vcpu.mmu.walkMmu = vcpu.mmu.rootMmu;
 }
 
+/** @kvm mmu.c kvm_mmu_destroy */
 export function mmuDestroy(vcpu: VcpuState): void {
   mmuUnload(vcpu);
 }

@@ -14,6 +14,7 @@ export function dirtyLogManualProtectAndInitSet(vm: VmState): boolean {
 /**
  * The next write to each page whose bit is set faults, so that it is seen. Bit 0 of the 64-bit mask (halves, not 0) is the slot's page
  * `gfnOffset`. mmu_lock held for write; the caller flushes.
+ * @kvm mmu.c kvm_arch_mmu_enable_log_dirty_pt_masked
  */
 export function enableLogDirtyPtMasked(
   vm: VmState,

@@ -34,6 +34,7 @@ function runStages(vcpu: VcpuState, fault: PageFault): number {
  * Handles a fault at (addrLo, addrHi), a gpa in a direct MMU. The vCPU's fault object keeps what was found (goalLevel among it).
  * @returns RET_PF_* or a negative errno
  * HOT
+ * @kvm mmu_internal.h kvm_mmu_do_page_fault
  */
 export function mmuDoPageFault(
   vcpu: VcpuState,

@@ -37,7 +37,7 @@ function isAccessAllowed(m: SpteMasks, fault: PageFault, lo: number, hi: number)
   return (lo & PT_PRESENT_MASK) !== 0;
 }
 
-/** RET_PF_FIXED, RET_PF_SPURIOUS, or RET_PF_INVALID when the slow path is needed. HOT */
+/** RET_PF_FIXED, RET_PF_SPURIOUS, or RET_PF_INVALID when the slow path is needed. @kvm mmu.c fast_page_fault. HOT */
 export function fastPageFault(vcpu: VcpuState, fault: PageFault): number {
   if (!pageFaultCanBeFast(vcpu.vm, fault)) return RET_PF_INVALID;
   return fixFast(vcpu, fault);

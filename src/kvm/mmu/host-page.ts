@@ -2,12 +2,12 @@
 import { FRAME_IDLE } from '../../host/page-allocator.ts';
 import type { VmState } from '../vm-state.ts';
 
-/** The guest wrote the page. HOT */
+/** The guest wrote the page. @kvm kvm_main.c kvm_set_pfn_dirty. HOT */
 export function setPfnDirty(vm: VmState, pfn: number): void {
   vm.host.pages.setDirty(pfn);
 }
 
-/** The guest used the page: it is not idle any more. */
+/** The guest used the page: it is not idle any more. @kvm kvm_main.c kvm_set_pfn_accessed */
 export function setPfnAccessed(vm: VmState, pfn: number): void {
   vm.host.pages.flags[pfn]! &= ~FRAME_IDLE;
 }

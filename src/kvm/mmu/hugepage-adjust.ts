@@ -27,7 +27,7 @@ export function maxMappingLevel(vm: VmState, slot: Memslot, gfn: number, limit: 
   return maxMappingLevelOf(vm, slot, gfn, limit, kvmSlotCanBePrivate(slot) && memIsPrivate(vm, gfn));
 }
 
-/** Sets the fault's requested and goal levels, and aligns its pfn to the goal. Under mmu_lock. HOT */
+/** Sets the fault's requested and goal levels, and aligns its pfn to the goal. Under mmu_lock. @kvm mmu.c kvm_mmu_hugepage_adjust. HOT */
 export function hugepageAdjust(vcpu: VcpuState, fault: PageFault): void {
   fault.hugePageDisallowed = fault.exec && fault.nxHugePageWorkaroundEnabled;
   if (fault.maxLevel === PG_LEVEL_4K || isErrorNoslotPfn(fault.pfn)) return;

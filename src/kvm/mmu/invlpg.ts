@@ -9,11 +9,15 @@ function isNoncanonical(vcpu: VcpuState, hi: number): boolean {
   return (hi << unused) >> unused !== hi;
 }
 
-/** Drops what the processor caches for the address; without effect on a non-canonical one. Under TDP there is no shadow to bring in line. */
+/**
+ * Drops what the processor caches for the address; without effect on a non-canonical one. Under TDP there is no shadow to bring in line.
+ * @kvm mmu.c kvm_mmu_invalidate_addr
+ */
 export function mmuInvalidateAddr(vcpu: VcpuState, lo: number, hi: number): void {
   if (!isNoncanonical(vcpu, hi)) vcpu.vm.vendor.flushTlbGva(vcpu, lo, hi);
 }
 
+/** @kvm mmu.c kvm_mmu_invlpg */
 export function mmuInvlpg(vcpu: VcpuState, lo: number, hi: number): void {
   mmuInvalidateAddr(vcpu, lo, hi);
   vcpu.stats.invlpg++;

@@ -26,6 +26,7 @@ export function slotDirtyTrackEnabled(slot: Memslot): boolean {
  * Leaves in `vm.mmu.newSpte` a leaf of a page with `role` that maps `gfn` to `pfn` with rights `access`, in place of (oldLo, oldHi).
  * A writable entry in a slot with dirty logging marks its page dirty. Answers whether the page had to be write-protected.
  * HOT
+ * @kvm spte.c make_spte
  */
 export function makeSpte(
   vcpu: VcpuState,
@@ -82,7 +83,10 @@ export function makeSpte(
   return false;
 }
 
-/** Leaves in `out` the entry `index` of the page with `childRole` that replaces the huge (hugeLo, hugeHi). */
+/**
+ * Leaves in `out` the entry `index` of the page with `childRole` that replaces the huge (hugeLo, hugeHi).
+ * @kvm spte.c make_huge_page_split_spte
+ */
 export function makeHugePageSplitSpte(
   vm: VmState,
   out: SpteWord,

@@ -35,7 +35,7 @@ export function preSetMemoryAttributes(vm: VmState, range: GfnRange): boolean {
   return unmapGfnRange(vm, range);
 }
 
-/** Whether all of the huge page at `gfn` has `attrs`; levels below have been looked at before. */
+/** Whether all of the huge page at `gfn` has `attrs`; levels below have been looked at before. @kvm mmu.c hugepage_has_attrs */
 function hugepageHasAttrs(vm: VmState, slot: Memslot, gfn: number, level: number, attrs: number): boolean {
   const end = gfn + pagesPerLevel(level);
   if (level === PG_LEVEL_2M) return rangeHasMemoryAttributes(vm, gfn, end, ~0, attrs);

@@ -10,7 +10,10 @@ export const MMIO_GVA_ANY = -1;
 
 const PAGE_MASK = ~0xfff;
 
-/** Remembers that `gfn` is MMIO; the gva (0 for none) in halves. Nothing is remembered while slots are being changed. */
+/**
+ * Remembers that `gfn` is MMIO; the gva (0 for none) in halves. Nothing is remembered while slots are being changed.
+ * @kvm x86.h vcpu_cache_mmio_info
+ */
 export function vcpuCacheMmioInfo(vcpu: VcpuState, gvaLo: number, gvaHi: number, gfn: number, access: number): void {
   const slots = vcpu.vm.slots;
   const asId = vcpuMemslotsId(vcpu);
@@ -31,7 +34,7 @@ function matchGeneration(vcpu: VcpuState): boolean {
   return vcpu.mmu.mmioGen === slots.generation(asId) && !slots.updateInProgress(asId);
 }
 
-/** HOT */
+/**  @kvm x86.h vcpu_match_mmio_gva. HOT */
 export function vcpuMatchMmioGva(vcpu: VcpuState, lo: number, hi: number): boolean {
   const mmu = vcpu.mmu;
   return (
@@ -42,7 +45,7 @@ export function vcpuMatchMmioGva(vcpu: VcpuState, lo: number, hi: number): boole
   );
 }
 
-/** HOT */
+/**  @kvm x86.h vcpu_match_mmio_gpa. HOT */
 export function vcpuMatchMmioGpa(vcpu: VcpuState, gpa: number): boolean {
   const gfn = vcpu.mmu.mmioGfn;
   return gfn !== 0 && gfn === gpaToGfn(gpa) && matchGeneration(vcpu);

@@ -18,6 +18,7 @@ export function mmioInfoInCache(vcpu: VcpuState, addrLo: number, addrHi: number,
 
 /**
  * RET_PF_EMULATE for MMIO; RET_PF_INVALID when the entry is older than the slots; RET_PF_RETRY when the entry is not an MMIO one any more.
+ * @kvm mmu.c handle_mmio_page_fault
  */
 export function handleMmioPageFault(vcpu: VcpuState, addrLo: number, addrHi: number, direct: boolean): number {
   if (mmioInfoInCache(vcpu, addrLo, addrHi, direct)) return RET_PF_EMULATE;

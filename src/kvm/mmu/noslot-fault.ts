@@ -9,7 +9,10 @@ import { vcpuCacheMmioInfo } from './mmio-cache.ts';
 import { KVM_PFN_NOSLOT } from './pfn.ts';
 import { RET_PF_CONTINUE, RET_PF_EMULATE } from './ret-pf.ts';
 
-/** RET_PF_CONTINUE when an MMIO entry should be made, RET_PF_EMULATE when none can be, -EFAULT with an exit for a private access. */
+/**
+ * RET_PF_CONTINUE when an MMIO entry should be made, RET_PF_EMULATE when none can be, -EFAULT with an exit for a private access.
+ * @kvm mmu.c kvm_handle_noslot_fault
+ */
 export function handleNoslotFault(vcpu: VcpuState, fault: PageFault, access: number): number {
   if (fault.isPrivate) {
     prepareMmuMemoryFaultExit(vcpu, fault);

@@ -114,6 +114,7 @@ function reservedBitReason(ret: number): string {
  * Handles a page fault of the guest at (addrLo, addrHi): a gpa in a direct MMU.
  * @returns 1 to resume the guest, 0 to go to userspace, or a negative errno
  * HOT
+ * @kvm mmu.c kvm_mmu_page_fault
  */
 export function mmuPageFault(
   vcpu: VcpuState,

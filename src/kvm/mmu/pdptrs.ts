@@ -9,7 +9,10 @@ import { translateGpa } from './translate-gpa.ts';
 const buffer = new Uint8Array(32);
 const words = new Int32Array(buffer.buffer);
 
-/** Reads them from the table that CR3 (halves) points to. False, and nothing changed, when one is invalid or the table is not there. */
+/**
+ * Reads them from the table that CR3 (halves) points to. False, and nothing changed, when one is invalid or the table is not there.
+ * @kvm regs.c load_pdptrs
+ */
 export function loadPdptrs(vcpu: VcpuState, cr3Lo: number, cr3Hi: number): boolean {
   const mmu = vcpu.mmu.walkMmu;
   const gfn = (cr3Hi & 0xfffff) * 0x100000 + (cr3Lo >>> 12);

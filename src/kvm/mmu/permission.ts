@@ -75,6 +75,7 @@ export function pkruBitmask(role: CpuRole): number {
  * @param notSmap supervisor access that SMAP does not refuse: explicit, with EFLAGS.AC
  * @param pkru PKRU's two bits (AD, WD) for the entry's key
  * HOT
+ * @kvm mmu.h permission_fault
  */
 export function permissionFaultOf(
   permissions: Uint8Array,
@@ -106,7 +107,7 @@ function refreshPassthroughBits(vcpu: VcpuState, mmu: Mmu): void {
   updatePermissions(mmu);
 }
 
-/** Recomputes what the MMU keeps for its role. */
+/** Recomputes what the MMU keeps for its role. @kvm mmu.c update_permission_bitmask, update_pkru_bitmask */
 export function updatePermissions(mmu: Mmu): void {
   updatePermissionBitmask(mmu.permissions, mmu, false);
   mmu.pkruMask = pkruBitmask(mmu);

@@ -10,7 +10,10 @@ import { RET_PF_EMULATE, RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS, RET_PF_WRI
 import { mmuReload } from './roots.ts';
 import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
 
-/** 0, or -EINTR, -ENOENT (MMIO), -EIO, or the fault's own errno. The fault object then has the level that was mapped. */
+/**
+ * 0, or -EINTR, -ENOENT (MMIO), -EIO, or the fault's own errno. The fault object then has the level that was mapped.
+ * @kvm mmu.c kvm_tdp_map_page
+ */
 function tdpMapPage(vcpu: VcpuState, gpa: number, errorHi: number): number {
   if (!vcpu.vm.vendor.tdpEnabled) return -EOPNOTSUPP;
   let r: number;
@@ -29,6 +32,7 @@ function tdpMapPage(vcpu: VcpuState, gpa: number, errorHi: number): number {
  * Maps what is at `gpa` as a read would.
  * @param size bytes wanted
  * @returns bytes from gpa to the end of what was mapped, at most `size`; or a negative errno
+ * @kvm mmu.c kvm_arch_vcpu_pre_fault_memory
  */
 export function preFaultMemory(vcpu: VcpuState, gpa: number, size: number): number {
   const r = mmuReload(vcpu);

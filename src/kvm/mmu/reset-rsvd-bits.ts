@@ -26,6 +26,7 @@ export interface RsvdBitsMode {
   readonly amd: boolean;
 }
 
+/** @kvm mmu.c __reset_rsvds_bits_mask */
 export function resetRsvdBits(rsvd: RsvdBits, mode: RsvdBitsMode): void {
   rsvd.clear();
   const noNx = mode.nx ? 0 : BIT_63_HI;
@@ -57,7 +58,7 @@ export function resetRsvdBits(rsvd: RsvdBits, mode: RsvdBitsMode): void {
   rsvd.copy(1, 1, 0, 1);
 }
 
-/** For EPT tables; `hugePageLevel` is the largest leaf. */
+/** For EPT tables; `hugePageLevel` is the largest leaf. @kvm mmu.c __reset_rsvds_bits_mask_ept */
 export function resetRsvdBitsEpt(rsvd: RsvdBits, paBitsHi: number, execOnly: boolean, hugePageLevel: number): void {
   rsvd.clear();
   const high = paBitsHi & BITS_51_32_HI;

@@ -16,7 +16,7 @@ export interface CpuRole {
   readonly cpuRoleExt: number;
 }
 
-/** Paging is on: a guest without paging has no level. */
+/** Paging is on: a guest without paging has no level. @kvm mmu.c is_cr0_pg */
 export function isCr0Pg(role: CpuRole): boolean {
   return (role.cpuRole & ROLE_LEVEL_MASK) > 0;
 }
@@ -25,7 +25,7 @@ export function isCr0Wp(role: CpuRole): boolean {
   return (role.cpuRole & ROLE_CR0_WP) !== 0;
 }
 
-/** Entries are 8 bytes. */
+/** Entries are 8 bytes. @kvm mmu.c is_cr4_pae */
 export function isCr4Pae(role: CpuRole): boolean {
   return (role.cpuRole & ROLE_HAS_4_BYTE_GPTE) === 0;
 }

@@ -71,6 +71,7 @@ export function mmuUnload(vcpu: VcpuState): void {
   vcpuClearMmioInfo(vcpu, MMIO_GVA_ANY, MMIO_GVA_ANY);
 }
 
+/** @kvm mmu.c is_obsolete_root */
 function isObsoleteRoot(vm: VmState, root: RootInfo): boolean {
   return root.pfn !== INVALID_ROOT && isObsoleteSp(vm.mmu.shadowPage(root.pfn));
 }
@@ -97,6 +98,7 @@ function swapRoots(a: RootInfo, b: RootInfo): void {
   b.pgd = pgd;
 }
 
+/** @kvm mmu.c is_root_usable */
 function isRootUsable(vm: VmState, root: RootInfo, pgd: number, role: number): boolean {
   if (root.pfn === INVALID_ROOT) return false;
   if ((role & ROLE_DIRECT) === 0 && root.pgd !== pgd) return false;

@@ -12,6 +12,7 @@ export function makeAllCpusRequest(vm: VmState, request: number): void {
 /**
  * Every vCPU flushes before it next enters the guest. Nothing is counted when no vCPU runs elsewhere, as on a machine with one
  * processor, where there is nobody to interrupt.
+ * @kvm kvm_main.c kvm_flush_remote_tlbs
  */
 export function flushRemoteTlbs(vm: VmState): void {
   vm.stats.remote_tlb_flush_requests++;

@@ -21,6 +21,7 @@ export function zapAllFastBackHalf(vm: VmState): void {
   zapInvalidatedRoots(vm);
 }
 
+/** @kvm mmu.c kvm_mmu_zap_all_fast */
 export function zapAllFast(vm: VmState): void {
   vm.locks.acquire(LOCK_MMU_WRITE);
   zapAllFastFrontHalf(vm);

@@ -49,7 +49,10 @@ export function svmSkip(vcpu: VcpuState, emulType: number, commitSideEffects: bo
   return 1;
 }
 
-/** Moves RIP past the instruction whose soft interrupt is injected, since hardware pushes RIP as it is. 0 or -EIO. */
+/**
+ * Moves RIP past the instruction whose soft interrupt is injected, since hardware pushes RIP as it is. 0 or -EIO.
+ * @kvm svm.c svm_update_soft_interrupt_rip
+ */
 function updateSoftInterruptRip(vcpu: VcpuState, vector: number): number {
   const svm = vcpu.svm;
   const nrips = vcpu.vm.profile.nrips;
@@ -102,7 +105,7 @@ export function svmInjectNmi(vcpu: VcpuState): void {
   vcpu.stats.nmi_injections++;
 }
 
-/** The event was not taken back by an exit: undo the advance of RIP that its injection made. */
+/** The event was not taken back by an exit: undo the advance of RIP that its injection made. @kvm svm.c svm_complete_soft_interrupt */
 function completeSoftInterrupt(vcpu: VcpuState, vector: number, type: number): void {
   const svm = vcpu.svm;
   const isException = type === V.SVM_EVTINJ_TYPE_EXEPT;

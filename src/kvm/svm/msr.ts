@@ -90,6 +90,7 @@ const VM_CR_VALID = 0x1f;
 const VM_CR_LOCK = 1 << 3;
 const VM_CR_SVM_DIS = 1 << 4;
 
+/** @kvm svm.c svm_set_vm_cr */
 function setVmCr(vcpu: VcpuState, lo: number, hi: number): number {
   if (hi !== 0 || (lo & ~VM_CR_VALID) !== 0) return 1;
   const svm = vcpu.svm;

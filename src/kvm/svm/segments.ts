@@ -124,15 +124,19 @@ function setTable(vcpu: VcpuState, at: number, dt: DescriptorTable): void {
   vmcbWrite64(vcpu.svm, at + 8, dt.baseLo, dt.baseHi);
 }
 
+/** @kvm svm.c svm_get_idt */
 export function svmGetIdt(vcpu: VcpuState, dt: DescriptorTable): void {
   getTable(vcpu, VMCB_IDTR, dt);
 }
+/** @kvm svm.c svm_set_idt */
 export function svmSetIdt(vcpu: VcpuState, dt: DescriptorTable): void {
   setTable(vcpu, VMCB_IDTR, dt);
 }
+/** @kvm svm.c svm_get_gdt */
 export function svmGetGdt(vcpu: VcpuState, dt: DescriptorTable): void {
   getTable(vcpu, VMCB_GDTR, dt);
 }
+/** @kvm svm.c svm_set_gdt */
 export function svmSetGdt(vcpu: VcpuState, dt: DescriptorTable): void {
   setTable(vcpu, VMCB_GDTR, dt);
 }

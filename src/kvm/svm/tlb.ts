@@ -65,7 +65,10 @@ export function clearTlbControl(vcpu: VcpuState): void {
   setTlbControl(vcpu, TLB_CONTROL_DO_NOTHING);
 }
 
-/** Drops this vCPU's translations at its next entry: by flushing its ASID, or with a new one where hardware cannot. */
+/**
+ * Drops this vCPU's translations at its next entry: by flushing its ASID, or with a new one where hardware cannot.
+ * @kvm svm.c svm_flush_tlb_current
+ */
 export function svmFlushTlbCurrent(vcpu: VcpuState): void {
   if (vcpu.vm.profile.flushByAsid) setTlbControl(vcpu, TLB_CONTROL_FLUSH_ASID);
   else vcpu.svm.asidGeneration--;

@@ -13,7 +13,7 @@ const KVM_ASYNC_PF_DELIVERY_AS_INT = 1 << 3;
 const RESERVED = 0x30;
 const AREA_MASK = ~0x3f;
 
-/** 0, or 1 for #GP. */
+/** 0, or 1 for #GP. @kvm x86.c kvm_pv_enable_async_pf */
 export function setAsyncPfEnable(vcpu: VcpuState, lo: number, hi: number): number {
   const x86 = vcpu.x86;
   if ((lo & RESERVED) !== 0) return 1;

@@ -18,6 +18,7 @@ function pageReady(vcpu: VcpuState, work: AsyncPfWork): void {
   if (r === RET_PF_FIXED) vcpu.stats.pf_fixed++;
 }
 
+/** @kvm async_pf.c kvm_check_async_pf_completion */
 export function checkAsyncPfCompletion(vcpu: VcpuState): void {
   const x86 = vcpu.x86;
   const apf = x86.asyncPf;

@@ -76,7 +76,7 @@ function featureWord(entries: readonly CpuidEntry[], word: number): number {
   return [e.eax, e.ebx, e.ecx, e.edx][at.reg]! | 0;
 }
 
-/** Recomputes all that depends on CPUID; also makes the state of a vCPU without any. */
+/** Recomputes all that depends on CPUID; also makes the state of a vCPU without any. @kvm cpuid.c kvm_vcpu_after_set_cpuid */
 export function refreshCpuidState(vcpu: VcpuState): void {
   const x86 = vcpu.x86;
   const entries = x86.cpuid;
@@ -160,7 +160,7 @@ export function setCpuid2(vcpu: VcpuState, entries: readonly CpuidEntry[]): numb
   return 0;
 }
 
-/** KVM_GET_CPUID2 */
+/** KVM_GET_CPUID2 @kvm cpuid.c kvm_vcpu_ioctl_get_cpuid2 */
 export function getCpuid2(vcpu: VcpuState): CpuidEntry[] {
   return vcpu.x86.cpuid.map((e) => runtimeEntry(vcpu, e));
 }

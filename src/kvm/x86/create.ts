@@ -28,7 +28,7 @@ export function initVm(vm: VmState): void {
   mmuInitVm(vm);
 }
 
-/** The vCPU with this id starts at once; the others wait for INIT and SIPI when the APICs are KVM's. */
+/** The vCPU with this id starts at once; the others wait for INIT and SIPI when the APICs are KVM's. @kvm x86.c kvm_vcpu_is_bsp */
 function isBsp(vcpu: VcpuState): boolean {
   return vcpu.id === 0;
 }
@@ -59,7 +59,7 @@ export function vcpuDestroy(vcpu: VcpuState): void {
   vcpu.vm.vendor.vcpuFree(vcpu);
 }
 
-/** RESET (`initEvent` false) or INIT of the vCPU. */
+/** RESET (`initEvent` false) or INIT of the vCPU. @kvm x86.c kvm_vcpu_reset */
 export function vcpuReset(vcpu: VcpuState, initEvent: boolean): void {
   const x86 = vcpu.x86;
   const vendor = vcpu.vm.vendor;

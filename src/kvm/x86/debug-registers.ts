@@ -32,6 +32,7 @@ export function updateDr7(vcpu: VcpuState): void {
   if ((dr7 & DR7_BP_EN_MASK) !== 0) x86.switchDbRegs |= KVM_DEBUGREG_BP_ENABLED;
 }
 
+/** @kvm regs.c kvm_dr6_fixed */
 function dr6Fixed(vcpu: VcpuState): number {
   let fixed = DR6_FIXED_1;
   if (!guestCpuidHas(vcpu, X86_FEATURE_RTM)) fixed |= DR6_RTM;

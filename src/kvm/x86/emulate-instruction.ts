@@ -54,7 +54,10 @@ function injectEmulatedException(vcpu: VcpuState): void {
   else queueException(vcpu, ex.vector);
 }
 
-/** A code breakpoint at RIP comes before the instruction: -1 none, else what emulation answers. */
+/**
+ * A code breakpoint at RIP comes before the instruction: -1 none, else what emulation answers.
+ * @kvm x86.c kvm_vcpu_check_code_breakpoint
+ */
 function checkCodeBreakpoint(vcpu: VcpuState, emulType: number): number {
   const done = T.EMULTYPE_NO_DECODE | T.EMULTYPE_SKIP | T.EMULTYPE_TRAP_UD | T.EMULTYPE_VMWARE_GP | T.EMULTYPE_PF;
   if ((emulType & done) !== 0) return -1;
@@ -82,13 +85,14 @@ function checkCodeBreakpoint(vcpu: VcpuState, emulType: number): number {
   return -1;
 }
 
-/** IN, OUT, INS, OUTS and RDPMC: what the VMware backdoor consists of. */
+/** IN, OUT, INS, OUTS and RDPMC: what the VMware backdoor consists of. @kvm x86.c is_vmware_backdoor_opcode */
 function isVmwareBackdoorOpcode(ctxt: EmulateCtxt): boolean {
   if (ctxt.opcodeLen === 2) return ctxt.b === 0x33;
   const b = ctxt.b;
   return ctxt.opcodeLen === 1 && ((b >= 0xe4 && b <= 0xe7) || (b >= 0xec && b <= 0xef) || (b >= 0x6c && b <= 0x6f));
 }
 
+/** @kvm x86.c is_soft_int_instruction */
 function isSoftIntInstruction(ctxt: EmulateCtxt, emulType: number): boolean {
   const vector = T.emultypeGetSoftIntVector(emulType);
   switch (ctxt.b) {
@@ -103,7 +107,10 @@ function isSoftIntInstruction(ctxt: EmulateCtxt, emulType: number): boolean {
   }
 }
 
-/** After a failed emulation of a write to a shadowed page table, the guest may try by itself. */
+/**
+ * After a failed emulation of a write to a shadowed page table, the guest may try by itself.
+ * @kvm x86.c kvm_unprotect_and_retry_on_failure
+ */
 function unprotectAndRetryOnFailure(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number): boolean {
   if ((emulType & T.EMULTYPE_ALLOW_RETRY_PF) === 0) return false;
   // Zapping a page table that translates the access itself would only bring the fault back.

@@ -13,7 +13,7 @@ import { traceEmulateInsn } from './trace-emulate.ts';
 /** Words of exit information that follow the flags and the instruction bytes. */
 const INFO_WORDS = 5;
 
-/** KVM_EXIT_INTERNAL_ERROR, suberror 1, with `insnSize` instruction bytes when there are any. */
+/** KVM_EXIT_INTERNAL_ERROR, suberror 1, with `insnSize` instruction bytes when there are any. @kvm x86.c prepare_emulation_failure_exit */
 export function prepareEmulationFailureExit(vcpu: VcpuState, insnBytes: Uint8Array | null, insnSize: number): void {
   const run = vcpu.run;
   const info = vcpu.vm.vendor.getExitInfo(vcpu);
@@ -41,7 +41,7 @@ function prepareCtxtFailureExit(vcpu: VcpuState): void {
   prepareEmulationFailureExit(vcpu, fetch.data, fetch.end);
 }
 
-/** #UD for user mode, an exit for everybody who asked for one and for the kernel: 1 or 0. */
+/** #UD for user mode, an exit for everybody who asked for one and for the kernel: 1 or 0. @kvm x86.c handle_emulation_failure */
 export function handleEmulationFailure(vcpu: VcpuState, emulType: number): number {
   vcpu.stats.insn_emulation_fail++;
   traceEmulateInsn(vcpu, true);

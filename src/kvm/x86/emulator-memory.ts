@@ -148,6 +148,7 @@ function readWrite(
   return X86EMUL_IO_NEEDED;
 }
 
+/** @kvm x86.c emulator_read_emulated */
 export function readEmulated(
   ctxt: EmulateCtxt,
   lo: number,
@@ -160,6 +161,7 @@ export function readEmulated(
   return readWrite(ctxt, lo, hi, buf, off, bytes, fault, false);
 }
 
+/** @kvm x86.c emulator_write_emulated */
 export function writeEmulated(
   ctxt: EmulateCtxt,
   lo: number,
@@ -177,6 +179,7 @@ const ignoredFault = new X86Exception();
 /**
  * A locked operation: atomic on plain memory, and a plain write where there is no memory behind the address, where it crosses a page,
  * or is not 1, 2, 4 or 8 bytes.
+ * @kvm x86.c emulator_cmpxchg_emulated
  */
 export function cmpxchgEmulated(
   ctxt: EmulateCtxt,

@@ -32,7 +32,11 @@ function setMaxVcpuId(vm: VmState, id: bigint): number {
   return 0;
 }
 
-/** 0, -EINVAL (unknown, flags, argument, too late) or -ENXIO. */
+/**
+ * 0, -EINVAL (unknown, flags, argument, too late) or -ENXIO.
+ * @kvm x86.c kvm_vm_ioctl_enable_cap
+ * @partial KVM_CAP_SPLIT_IRQCHIP is refused
+ */
 export function x86VmEnableCap(vm: VmState, cap: number, flags: number, args: readonly bigint[]): number {
   if (flags !== 0) return -EINVAL;
   const x86 = vm.x86;
@@ -87,7 +91,7 @@ export function x86VmEnableCap(vm: VmState, cap: number, flags: number, args: re
   }
 }
 
-/** 0 or -EINVAL. */
+/** 0 or -EINVAL. @kvm x86.c kvm_vcpu_ioctl_enable_cap @partial only KVM_CAP_ENFORCE_PV_FEATURE_CPUID */
 export function vcpuEnableCap(vcpu: VcpuState, cap: number, flags: number, args: readonly bigint[]): number {
   if (flags !== 0) return -EINVAL;
   if (cap !== KVM_CAP_ENFORCE_PV_FEATURE_CPUID) return -EINVAL;

@@ -37,6 +37,7 @@ export interface VcpuEvents {
   exceptionPayload: bigint;
 }
 
+/** @kvm x86.c kvm_vcpu_ioctl_x86_get_vcpu_events */
 export function getVcpuEvents(vcpu: VcpuState): VcpuEvents {
   const x86 = vcpu.x86;
   const vmX86 = vcpu.vm.x86;
@@ -81,7 +82,7 @@ export function getVcpuEvents(vcpu: VcpuState): VcpuEvents {
 
 const KNOWN_FLAGS = 0x3f;
 
-/** 0, or -EINVAL. */
+/** 0, or -EINVAL. @kvm x86.c kvm_vcpu_ioctl_x86_set_vcpu_events */
 export function setVcpuEvents(vcpu: VcpuState, events: VcpuEvents): number {
   const x86 = vcpu.x86;
   const vmX86 = vcpu.vm.x86;

@@ -61,6 +61,7 @@ export function deliverExceptionPayload(vcpu: VcpuState, ex: QueuedException): v
   ex.payloadHi = 0;
 }
 
+/** @kvm x86.c kvm_multiple_exception */
 function multipleException(
   vcpu: VcpuState,
   vector: number,

@@ -10,6 +10,8 @@ import { getLinearRip, getRflags, setRflags } from './registers.ts';
 /**
  * 0, or -EBUSY when an exception is pending that the injected one would replace. -EINVAL for KVM_GUESTDBG_USE_HW_BP: this processor does
  * not stop at the addresses in its debug registers, and to accept them would be to promise it does.
+ * @kvm x86.c kvm_arch_vcpu_ioctl_set_guest_debug
+ * @partial KVM_GUESTDBG_USE_HW_BP is refused
  */
 export function setGuestDebug(vcpu: VcpuState, control: number, _debugreg: readonly bigint[]): number {
   const x86 = vcpu.x86;

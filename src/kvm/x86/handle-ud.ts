@@ -13,6 +13,7 @@ const FEP_CLEAR_RFLAGS_RF = 2;
 const signature = new Uint8Array(5);
 const fault = new X86Exception();
 
+/** @kvm x86.c handle_ud */
 export function handleUd(vcpu: VcpuState): number {
   let type = EMULTYPE_TRAP_UD;
   if (vcpu.vm.vendor.checkEmulateInstruction(vcpu, type) !== X86EMUL_CONTINUE) return 1;

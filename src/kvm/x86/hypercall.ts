@@ -53,7 +53,10 @@ function mapGpaRange(vcpu: VcpuState, wide: boolean): number {
   return 0;
 }
 
-/** 1 to go on, 0 when userspace has to answer. */
+/**
+ * 1 to go on, 0 when userspace has to answer. @kvm x86.c kvm_emulate_hypercall
+ * @partial KVM_HC_KICK_CPU and KVM_HC_SEND_IPI answer -ENOSYS
+ */
 export function emulateHypercall(vcpu: VcpuState): number {
   const wide = is64BitHypercall(vcpu);
   const nr = arg(vcpu, RAX, wide);

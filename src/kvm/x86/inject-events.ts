@@ -39,6 +39,7 @@ export function processNmi(vcpu: VcpuState): void {
 /**
  * Programs the event the guest gets at its entry. Answers true when something is left that only an immediate exit gets another chance
  * for.
+ * @kvm x86.c kvm_check_and_inject_events
  */
 export function checkAndInjectEvents(vcpu: VcpuState): boolean {
   const x86 = vcpu.x86;

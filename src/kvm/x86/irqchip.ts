@@ -28,7 +28,10 @@ export function createIrqchip(vm: VmState): number {
   return 0;
 }
 
-/** KVM_IRQ_LINE: a wire of the default routing, 0 to 23, to both controllers. 0 or -ENXIO's number by the caller. */
+/**
+ * KVM_IRQ_LINE: a wire of the default routing, 0 to 23, to both controllers. 0 or -ENXIO's number by the caller.
+ * @kvm x86.c kvm_vm_ioctl_irq_line
+ */
 export function irqLine(vm: VmState, gsi: number, high: boolean): boolean {
   if (vm.x86.ioapic === null || gsi < 0 || gsi > 23) return false;
   if (gsi < 16) vm.x86.pic!.setIrq(vm, gsi, high);

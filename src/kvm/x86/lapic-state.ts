@@ -6,7 +6,7 @@ import { currentCount, startApicTimer, updateDivideCount } from './lapic-timer.t
 
 const STATE_BYTES = 1024;
 
-/** The register page, or -EINVAL without an APIC. */
+/** The register page, or -EINVAL without an APIC. @kvm lapic.c kvm_apic_get_state */
 export function getLapicState(vcpu: VcpuState): Uint8Array | number {
   const apic = vcpu.x86.lapic;
   if (apic === null) return -EINVAL;
@@ -14,7 +14,7 @@ export function getLapicState(vcpu: VcpuState): Uint8Array | number {
   return new Uint8Array(apic.regs.buffer.slice(0, STATE_BYTES));
 }
 
-/** The page replaces the registers; 0 or -EINVAL. */
+/** The page replaces the registers; 0 or -EINVAL. @kvm lapic.c kvm_apic_set_state */
 export function setLapicState(vcpu: VcpuState, page: Uint8Array): number {
   const apic = vcpu.x86.lapic;
   if (apic === null) return -EINVAL;

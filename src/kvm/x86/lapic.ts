@@ -75,6 +75,7 @@ export function lapicReg(apic: Lapic, off: number): number {
   return apic.regs[off >> 2]!;
 }
 
+/** @kvm lapic.c kvm_lapic_set_reg */
 export function lapicSetReg(apic: Lapic, off: number, value: number): void {
   apic.regs[off >> 2] = value;
 }
@@ -94,10 +95,12 @@ export function lapicEnabled(apic: Lapic): boolean {
   return lapicHwEnabled(apic.vcpu) && lapicSwEnabled(apic);
 }
 
+/** @kvm lapic.c apic_test_vector */
 function testVector(apic: Lapic, base: number, vector: number): boolean {
   return (apic.regs[(base + (vector >> 5) * 16) >> 2]! & (1 << (vector & 31))) !== 0;
 }
 
+/** @kvm lapic.h kvm_lapic_set_vector */
 function setVector(apic: Lapic, base: number, vector: number, on: boolean): void {
   const at = (base + (vector >> 5) * 16) >> 2;
   if (on) apic.regs[at]! |= 1 << (vector & 31);
@@ -252,7 +255,7 @@ export function lapicSendIpi(apic: Lapic, icrLow: number, icrHigh: number): numb
   return delivered;
 }
 
-/** From a device or an MSI: destination and mode as in an MSI address and data. */
+/** From a device or an MSI: destination and mode as in an MSI address and data. @kvm irq_comm.c kvm_irq_delivery_to_apic */
 export function deliverToApics(
   vm: VmState,
   dest: number,
@@ -284,7 +287,7 @@ function setBaseUnchecked(vcpu: VcpuState, value: number): void {
   apic.baseAddress = value - (value % 4096);
 }
 
-/** 0, or 1 for #GP. x2APIC mode is refused, whatever CPUID says. @kvm lapic.c kvm_apic_set_base */
+/** 0, or 1 for #GP. x2APIC mode is refused, whatever CPUID says. @kvm lapic.c kvm_apic_set_base @partial x2APIC mode is refused */
 export function lapicSetBase(vcpu: VcpuState, lo: number, hi: number, _hostInitiated: boolean): number {
   if ((lo & (0x2ff | APICBASE_X2APIC)) !== 0 || (hi & vcpu.x86.reservedGpaBitsHi) !== 0) return 1;
   setBaseUnchecked(vcpu, (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0));

@@ -5,6 +5,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 /**
  * Prepares KVM_EXIT_MEMORY_FAULT for `size` bytes at `gpa`. KVM_RUN fails with EFAULT and the exit is valid with it. What kind of
  * access it was is not reported: the ABI has only the private flag.
+ * @kvm kvm_host.h kvm_prepare_memory_fault_exit
  */
 export function prepareMemoryFaultExit(
   vcpu: VcpuState,

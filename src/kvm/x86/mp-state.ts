@@ -14,12 +14,13 @@ import { acceptApicEvents, initSipiAllowed } from './inject-events.ts';
 
 const needApic = new Set([MP_STATE_UNINITIALIZED, MP_STATE_HALTED, MP_STATE_INIT_RECEIVED, MP_STATE_SIPI_RECEIVED]);
 
+/** @kvm x86.c kvm_arch_vcpu_ioctl_get_mpstate */
 export function getMpState(vcpu: VcpuState): number {
   acceptApicEvents(vcpu);
   return vcpu.mpState;
 }
 
-/** 0, or -EINVAL: no such state, or one that only a vCPU with an in-kernel APIC has. */
+/** 0, or -EINVAL: no such state, or one that only a vCPU with an in-kernel APIC has. @kvm x86.c kvm_arch_vcpu_ioctl_set_mpstate */
 export function setMpState(vcpu: VcpuState, state: number): number {
   if (needApic.has(state)) {
     if (vcpu.x86.lapic === null) return -EINVAL;

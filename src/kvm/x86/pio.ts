@@ -132,6 +132,7 @@ function ripMoved(vcpu: VcpuState): boolean {
   return !isLinearRip(vcpu, vcpu.x86.pioLinearRipLo, vcpu.x86.pioLinearRipHi, 0, 0);
 }
 
+/** @kvm x86.c complete_fast_pio_out */
 function completeFastPioOut(vcpu: VcpuState): number {
   vcpu.x86.pioCount = 0;
   return ripMoved(vcpu) ? 1 : skipEmulatedInstruction(vcpu);
@@ -143,6 +144,7 @@ function completeFastPioOutPort7e(vcpu: VcpuState): number {
   return 1;
 }
 
+/** @kvm x86.c kvm_fast_pio_out */
 function fastPioOut(vcpu: VcpuState, size: number, port: number): number {
   rax32[0] = vcpu.regs[2 * RAX]!;
   rax32[1] = vcpu.regs[2 * RAX + 1]!;
@@ -164,6 +166,7 @@ function loadRaxForIn(vcpu: VcpuState, size: number): void {
   rax32[1] = size < 4 ? vcpu.regs[2 * RAX + 1]! : 0;
 }
 
+/** @kvm x86.c complete_fast_pio_in */
 function completeFastPioIn(vcpu: VcpuState): number {
   if (ripMoved(vcpu)) {
     vcpu.x86.pioCount = 0;
@@ -175,6 +178,7 @@ function completeFastPioIn(vcpu: VcpuState): number {
   return skipEmulatedInstruction(vcpu);
 }
 
+/** @kvm x86.c kvm_fast_pio_in */
 function fastPioIn(vcpu: VcpuState, size: number, port: number): number {
   loadRaxForIn(vcpu, size);
   const ret = emulatorPioIn(vcpu, size, port, rax, 0, 1);

@@ -39,7 +39,7 @@ export function ripWrite(vcpu: VcpuState, lo: number, hi: number): void {
   vcpu.regs[2 * RIP + 1] = hi;
 }
 
-/** Stores a general register. */
+/** Stores a general register. @kvm x86.h kvm_register_write */
 export function registerWrite(vcpu: VcpuState, nr: number, lo: number, hi: number): void {
   vcpu.regs[2 * nr] = lo;
   vcpu.regs[2 * nr + 1] = hi;

@@ -30,6 +30,7 @@ function read(vcpu: VcpuState, nr: number): bigint {
   return join64(vcpu.regs[2 * nr]!, vcpu.regs[2 * nr + 1]!);
 }
 
+/** @kvm regs.c __get_regs */
 export function getRegs(vcpu: VcpuState): Regs {
   const x86 = vcpu.x86;
   if (x86.emulateRegsNeedSyncToVcpu) {
@@ -42,6 +43,7 @@ export function getRegs(vcpu: VcpuState): Regs {
   return regs;
 }
 
+/** @kvm regs.c __set_regs */
 export function setRegs(vcpu: VcpuState, regs: Regs): void {
   const x86 = vcpu.x86;
   x86.emulateRegsNeedSyncFromVcpu = true;

@@ -116,7 +116,7 @@ function entryBudget(vcpu: VcpuState): number {
   return Math.max(1, budget);
 }
 
-/** One entry: 1 go on, 0 to userspace, negative -errno. HOT */
+/** One entry: 1 go on, 0 to userspace, negative -errno. @kvm x86.c vcpu_enter_guest. HOT */
 function vcpuEnterGuest(vcpu: VcpuState): number {
   const x86 = vcpu.x86;
   const vendor = vcpu.vm.vendor;
@@ -223,7 +223,7 @@ function runLoaded(vcpu: VcpuState, immediateExit: boolean): number {
   return vcpuRun(vcpu);
 }
 
-/** ioctl(KVM_RUN): 0 with an exit in kvm_run, or -EINTR, -EFAULT, -EIO, -EAGAIN, -ENOMEM. */
+/** ioctl(KVM_RUN): 0 with an exit in kvm_run, or -EINTR, -EFAULT, -EIO, -EAGAIN, -ENOMEM. @kvm x86.c kvm_arch_vcpu_ioctl_run */
 export function vcpuIoctlRun(vcpu: VcpuState): number {
   const immediateExit = vcpu.run.immediateExit;
   vcpu.vm.vendor.vcpuLoad(vcpu);

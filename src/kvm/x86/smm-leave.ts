@@ -135,7 +135,10 @@ function returnToRealMode(vcpu: VcpuState, longMode: boolean): void {
   }
 }
 
-/** X86EMUL_CONTINUE, or X86EMUL_UNHANDLEABLE for a save area that is not there or holds what no vCPU can be: a triple fault. */
+/**
+ * X86EMUL_CONTINUE, or X86EMUL_UNHANDLEABLE for a save area that is not there or holds what no vCPU can be: a triple fault.
+ * @kvm smm.c emulator_leave_smm
+ */
 export function leaveSmm(ctxt: EmulateCtxt): number {
   const vcpu = ctxt.vcpu as VcpuState;
   const bytes = new Uint8Array(SMRAM_BYTES);

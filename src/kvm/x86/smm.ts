@@ -152,7 +152,10 @@ function loadSmmSegments(vcpu: VcpuState): void {
   }
 }
 
-/** Takes the SMI: state goes to SMRAM, the vCPU starts at SMBASE + 0x8000 as in real mode. A VM whose SMRAM is not there dies. */
+/**
+ * Takes the SMI: state goes to SMRAM, the vCPU starts at SMBASE + 0x8000 as in real mode. A VM whose SMRAM is not there dies.
+ * @kvm smm.c enter_smm
+ */
 export function enterSmm(vcpu: VcpuState): void {
   const vendor = vcpu.vm.vendor;
   const bytes = new Uint8Array(SMRAM_BYTES);

@@ -25,6 +25,7 @@ export function exceptionPayloadQuirk(vcpu: VcpuState): void {
   if (ex.pending && !vcpu.vm.x86.exceptionPayloadEnabled) deliverExceptionPayload(vcpu, ex);
 }
 
+/** @kvm x86.c kvm_get_segment */
 function getSegment(vcpu: VcpuState, sreg: number): Segment {
   vcpu.vm.vendor.getSegment(vcpu, sreg, seg);
   return {
@@ -43,6 +44,7 @@ function getSegment(vcpu: VcpuState, sreg: number): Segment {
   };
 }
 
+/** @kvm x86.c kvm_set_segment */
 function setSegment(vcpu: VcpuState, sreg: number, from: Segment): void {
   seg.baseLo = lo64(from.base);
   seg.baseHi = hi64(from.base);
@@ -70,6 +72,7 @@ function loadTable(from: DescriptorTableRegister): DescriptorTable {
   return table;
 }
 
+/** @kvm regs.c __get_sregs */
 export function getSregs(vcpu: VcpuState): Sregs {
   const vendor = vcpu.vm.vendor;
   exceptionPayloadQuirk(vcpu);
@@ -120,7 +123,7 @@ function queueBitmap(vcpu: VcpuState, bitmap: readonly bigint[] | undefined): vo
   }
 }
 
-/** 0, or -EINVAL when the registers do not fit together. */
+/** 0, or -EINVAL when the registers do not fit together. @kvm regs.c __set_sregs */
 export function setSregs(vcpu: VcpuState, sregs: Sregs): number {
   if (!isValidSregs(vcpu, sregs)) return -EINVAL;
   const base = Number(sregs.apicBase);

@@ -51,7 +51,7 @@ function empty(leaf: number, index = 0): CpuidEntry {
   return { leaf, index, eax: 0, ebx: 0, ecx: 0, edx: 0 };
 }
 
-/** Size of the XSAVE area for these components, by the sizes and offsets that leaf 0xd gives. */
+/** Size of the XSAVE area for these components, by the sizes and offsets that leaf 0xd gives. @kvm cpuid.c xstate_required_size */
 export function xstateRequiredSize(xcr0: number, host: readonly CpuidEntry[], compacted: boolean): number {
   let size = 512 + 64;
   for (let i = 2; i < 32; i++) {

@@ -27,7 +27,7 @@ const REASON_IRET_HI = 1 << 4;
 const REASON_JMP_HI = 1 << 6;
 const HAS_ERROR_CODE_HI = 1 << 12;
 
-/** 1, or 0 with an internal-error exit: a switch is not emulated across MMIO. */
+/** 1, or 0 with an internal-error exit: a switch is not emulated across MMIO. @kvm x86.c kvm_task_switch */
 export function taskSwitch(vcpu: VcpuState): number {
   const info = vcpu.vm.vendor.getExitInfo(vcpu);
   const { info1Lo: selector, info2Lo, info2Hi, intrInfo } = info;

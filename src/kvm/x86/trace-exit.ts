@@ -4,6 +4,7 @@ import { RIP } from '../../arch/registers.ts';
 import { EINTR } from '../../host/errno.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 
+/** @kvm trace.h kvm_exit */
 export function traceKvmExit(vcpu: VcpuState): void {
   const info = vcpu.vm.vendor.getExitInfo(vcpu);
   vcpu.vm.trace.emit('kvm_exit', {

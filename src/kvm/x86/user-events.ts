@@ -3,7 +3,7 @@ import { EINVAL, ENXIO } from '../../host/errno.ts';
 import { makeRequest, REQ_EVENT, REQ_NMI, type VcpuState } from '../vcpu-state.ts';
 import { queueInterrupt } from './exceptions.ts';
 
-/** 0, -EINVAL (no such vector), -ENXIO (the interrupt controllers are KVM's). */
+/** 0, -EINVAL (no such vector), -ENXIO (the interrupt controllers are KVM's). @kvm x86.c kvm_vcpu_ioctl_interrupt */
 export function vcpuInterrupt(vcpu: VcpuState, vector: number): number {
   if (vector < 0 || vector > 255) return -EINVAL;
   if (vcpu.vm.x86.irqchipKernel) return -ENXIO;

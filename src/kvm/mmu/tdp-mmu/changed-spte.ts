@@ -34,7 +34,7 @@ export function updatePageStats(vm: VmState, level: number, count: number): void
   else vm.stats.pages_1g += count;
 }
 
-/** HOT */
+/**  @kvm tdp_mmu.c handle_changed_spte. HOT */
 export function handleChangedSpte(
   vm: VmState,
   asId: number,
@@ -86,7 +86,7 @@ export function handleChangedSpte(
   }
 }
 
-/** Clears and frees the page table in frame `pfn`, which nothing points to any more, and all below it. */
+/** Clears and frees the page table in frame `pfn`, which nothing points to any more, and all below it. @kvm tdp_mmu.c handle_removed_pt */
 function handleRemovedPt(vm: VmState, pfn: number, shared: boolean): void {
   const sp = vm.mmu.shadowPage(pfn);
   const level = roleLevel(sp.role);

@@ -60,6 +60,7 @@ function mapTargetLevel(vcpu: VcpuState, fault: PageFault, iter: TdpIter): numbe
  * Maps the fault's gfn in the vCPU's root. mmu_lock is held for read.
  * @returns RET_PF_FIXED, SPURIOUS, RETRY, EMULATE (an MMIO entry was made), or -ENOMEM.
  * HOT
+ * @kvm tdp_mmu.c kvm_tdp_mmu_map
  */
 export function tdpMmuMap(vcpu: VcpuState, fault: PageFault): number {
   const vm = vcpu.vm;

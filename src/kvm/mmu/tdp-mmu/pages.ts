@@ -16,7 +16,7 @@ for (let i = 0; i < ENTRIES_PER_PAGE; i++) {
   NONPRESENT_PAGE[2 * i + 1] = SHADOW_NONPRESENT_HI;
 }
 
-/** An empty page table, or null when the host has no memory left. */
+/** An empty page table, or null when the host has no memory left. @kvm tdp_mmu.c tdp_mmu_alloc_sp */
 export function allocSp(vm: VmState): ShadowPage | null {
   const pfn = vm.host.pages.allocPageForCopy();
   if (pfn < 0) return null;
@@ -24,7 +24,7 @@ export function allocSp(vm: VmState): ShadowPage | null {
   return vm.mmu.takePage(pfn);
 }
 
-/** @param ptep entry of the parent, -1 for a root. */
+/** @param ptep entry of the parent, -1 for a root. @kvm tdp_mmu.c tdp_mmu_init_sp */
 export function initSp(vm: VmState, sp: ShadowPage, ptep: number, gfn: number, role: number): void {
   sp.role = role;
   sp.gfn = gfn;
@@ -44,6 +44,7 @@ export function initChildSp(vm: VmState, sp: ShadowPage, iter: TdpIter): void {
   initSp(vm, sp, iter.sptep, iter.gfn, (parent.role & ~ROLE_LEVEL_MASK) | (roleLevel(parent.role) - 1));
 }
 
+/** @kvm tdp_mmu.c tdp_mmu_free_sp */
 export function freeSp(vm: VmState, sp: ShadowPage): void {
   const pfn = sp.pfn;
   vm.mmu.dropPage(sp);

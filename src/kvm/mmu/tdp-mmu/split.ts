@@ -14,7 +14,10 @@ import { allocSp, ENTRIES_PER_PAGE, freeSp, initChildSp } from './pages.ts';
 import { tdpMmuRoots } from './roots.ts';
 import { writeSpte } from './write-spte.ts';
 
-/** Fills `sp`, which describes the child of the iterator's huge entry, and puts it in the huge entry's place. 0 or -EBUSY. */
+/**
+ * Fills `sp`, which describes the child of the iterator's huge entry, and puts it in the huge entry's place. 0 or -EBUSY.
+ * @kvm tdp_mmu.c tdp_mmu_split_huge_page
+ */
 export function splitHugePage(vm: VmState, iter: TdpIter, sp: ShadowPage, shared: boolean): number {
   const hugeLo = iter.oldLo;
   const hugeHi = iter.oldHi;
@@ -31,7 +34,10 @@ export function splitHugePage(vm: VmState, iter: TdpIter, sp: ShadowPage, shared
   return ret;
 }
 
-/** Splits every huge page of one root in [start, end) down to `targetLevel`; a 1 GiB page becomes 2 MiB pages, and those 4 KiB. */
+/**
+ * Splits every huge page of one root in [start, end) down to `targetLevel`; a 1 GiB page becomes 2 MiB pages, and those 4 KiB.
+ * @kvm tdp_mmu.c tdp_mmu_split_huge_pages_root
+ */
 function splitHugePagesRoot(
   vm: VmState,
   root: ShadowPage,

@@ -2,7 +2,7 @@
 import type { VcpuState } from '../../vcpu-state.ts';
 import type { TdpIter } from '../tdp-iter.ts';
 
-/** Walks to the last entry for `gfn`; the iterator is left on it, with its value. HOT */
+/** Walks to the last entry for `gfn`; the iterator is left on it, with its value. HOT @kvm tdp_mmu.c kvm_tdp_mmu_get_walk */
 export function walkToLastSpte(vcpu: VcpuState, gfn: number): TdpIter {
   const mmu = vcpu.vm.mmu;
   const iter = mmu.faultIter;

@@ -1,0 +1,33 @@
+/** Parts of the kernel's KVM that have no counterpart at all. */
+export interface Absent {
+  /** Files of the kernel, or a function group in one. */
+  readonly kernel: string;
+  readonly what: string;
+  /** What is answered instead. */
+  readonly instead: string;
+}
+
+export const ABSENT: readonly Absent[] = [
+  { kernel: 'vmx/*', what: 'Intel: VMX, EPT, posted interrupts', instead: 'the hardware profiles are AMD machines' },
+  { kernel: 'svm/nested.c', what: 'nested SVM', instead: 'SVM is not in the guest’s CPUID; VMRUN is #UD' },
+  { kernel: 'svm/sev.c', what: 'SEV, SEV-ES, SEV-SNP', instead: 'the VM types are refused with EINVAL' },
+  { kernel: 'svm/avic.c', what: 'interrupt virtualization in hardware', instead: 'the APIC is emulated' },
+  {
+    kernel: 'mmu.c, paging_tmpl.h: shadow pages, rmap',
+    what: 'shadow paging and the legacy MMU',
+    instead: '`kvm_amd.npt=0` and `kvm.tdp_mmu=0` are refused when the system is opened',
+  },
+  {
+    kernel: 'hyperv.c, xen.c',
+    what: 'paravirtual interfaces of other hypervisors',
+    instead: 'a kernel built without them',
+  },
+  { kernel: 'pmu.c, svm/pmu.c', what: 'performance counters', instead: 'reads are 0 and writes are dropped' },
+  { kernel: 'i8254.c', what: 'the in-kernel timer chip', instead: 'KVM_CREATE_PIT2 is not offered' },
+  { kernel: 'eventfd.c: irqfd', what: 'interrupts raised by an eventfd', instead: 'only ioeventfd is offered' },
+  {
+    kernel: 'pfncache.c, vfio.c',
+    what: 'caches of guest frames for the kernel, assigned devices',
+    instead: 'not offered',
+  },
+];
