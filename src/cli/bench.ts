@@ -2,7 +2,7 @@
 import { type Command, Option } from 'commander';
 import { benchFaults, type FaultBench } from '../tools/bench/faults.ts';
 import { count } from './options.ts';
-import { print, printJson } from './output.ts';
+import { Progress, print, printJson } from './output.ts';
 
 export function addBench(program: Command): void {
   program
@@ -16,7 +16,9 @@ export function addBench(program: Command): void {
     .option('--json', 'machine-readable output')
     .addHelpText('after', '\nExample:\n  softkvm bench faults --mib 256 --json')
     .action((options: { mib: number; hardware?: string; json?: boolean }) => {
-      const result = benchFaults(options.mib, options.hardware);
+      const progress = new Progress(0);
+      const result = benchFaults(options.mib, options.hardware, (phase) => progress.update(() => phase));
+      progress.done();
       if (options.json) printJson(result);
       else for (const line of benchLines(result)) print(line);
     });

@@ -15,15 +15,21 @@ export function print(line: string): void {
   process.stdout.write(`${line}\n`);
 }
 
-/** A line on a terminal's stderr that is rewritten at most five times a second, after the first second. */
+/** A line on a terminal's stderr that is rewritten at most five times a second, after the first second (or `delay` milliseconds). */
 export class Progress {
+  private readonly delay: number;
   private readonly start = Date.now();
   private last = 0;
   private shown = false;
 
+  constructor(delay = 1000) {
+    this.delay = delay;
+  }
+
   update(text: () => string): void {
     const now = Date.now();
-    if (process.stderr.isTTY !== true || now - this.start < 1000 || now - this.last < 200) return;
+    if (process.stderr.isTTY !== true || now - this.start < this.delay || (this.delay > 0 && now - this.last < 200))
+      return;
     this.last = now;
     this.shown = true;
     process.stderr.write(`\r\x1b[K${text()}`);
