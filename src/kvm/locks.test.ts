@@ -1,3 +1,4 @@
+import fs from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import * as L from './locks.ts';
 
@@ -16,6 +17,12 @@ describe('Locks', () => {
     locks.assertHeld(L.LOCK_MMU);
     expect(() => locks.assertNotHeld(L.LOCK_MMU)).toThrow();
     expect(() => locks.release(L.LOCK_VM)).toThrow(/not held/);
+  });
+
+  it('are in docs/locking.md in their order', () => {
+    const document = fs.readFileSync(new URL('../../docs/locking.md', import.meta.url), 'utf8');
+    const rows = [...document.matchAll(/^\| `([^`]+)` \| `LOCK_/gm)].map((row) => row[1]);
+    expect(rows.join(', ')).toBe(L.lockNames(-1));
   });
 
   it('counts srcu sections', () => {

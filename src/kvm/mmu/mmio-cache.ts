@@ -34,7 +34,7 @@ function matchGeneration(vcpu: VcpuState): boolean {
   return vcpu.mmu.mmioGen === slots.generation(asId) && !slots.updateInProgress(asId);
 }
 
-/**  @kvm x86.h vcpu_match_mmio_gva. HOT */
+/** @kvm x86.h vcpu_match_mmio_gva. HOT */
 export function vcpuMatchMmioGva(vcpu: VcpuState, lo: number, hi: number): boolean {
   const mmu = vcpu.mmu;
   return (
@@ -45,7 +45,7 @@ export function vcpuMatchMmioGva(vcpu: VcpuState, lo: number, hi: number): boole
   );
 }
 
-/**  @kvm x86.h vcpu_match_mmio_gpa. HOT */
+/** @kvm x86.h vcpu_match_mmio_gpa. HOT */
 export function vcpuMatchMmioGpa(vcpu: VcpuState, gpa: number): boolean {
   const gfn = vcpu.mmu.mmioGfn;
   return gfn !== 0 && gfn === gpaToGfn(gpa) && matchGeneration(vcpu);
