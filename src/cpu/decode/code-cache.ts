@@ -55,6 +55,10 @@ import {
 
 /** Instructions decoded ahead of the one that is wanted. */
 const RUN = 32;
+/** A frame whose records were dropped so often is one that code keeps writing to: its instructions are decoded one by one and not kept. */
+const REWRITTEN = 32;
+/** After so many instructions that were not kept, frames get a new chance. */
+const FORGIVENESS = 0x10000;
 /** Row number of an undefined instruction. */
 export const NO_ENCODING = 0xffff;
 
@@ -65,6 +69,9 @@ export class CodeCache {
   private readonly handlers: HandlerIndex;
   private readonly decoder = new Decoder();
   private free = RECORDS;
+  /** By frame: how often a write dropped its records. */
+  private readonly rewrites: Uint8Array;
+  private notKept = 0;
   /** Records of instructions that end in a frame, by that frame, with the places in tables that hold them. */
   private readonly crossings = new Map<number, { record: number; place: number }[]>();
 
@@ -72,6 +79,7 @@ export class CodeCache {
     this.u8 = memory.u8;
     this.i32 = memory.i32;
     this.watch = memory.watch;
+    this.rewrites = new Uint8Array(memory.watch.length);
     this.handlers = handlers;
     this.clear();
   }
@@ -121,6 +129,7 @@ export class CodeCache {
 
   /** Drops the records of frame `pfn`. */
   invalidate(pfn: number): void {
+    if (this.rewrites[pfn]! < REWRITTEN) this.rewrites[pfn]!++;
     for (let mode = 0; mode < 3; mode++) {
       const slot = codeSlot(pfn, mode);
       if (this.i32[(CODE_TAGS >> 2) + slot] === this.tagOf(pfn, mode)) this.dropSlot(slot);
@@ -143,9 +152,14 @@ export class CodeCache {
 
   /**
    * Decodes at byte `offset` of frame `pfn` and a stretch beyond, and keeps the records.
-   * @returns the record, or 0 when the instruction does not end in the page
+   * @returns the record, or 0 when the instruction does not end in the page or the page is not worth keeping
    */
   decodeInPage(pfn: number, offset: number, mode: number): number {
+    if (this.rewrites[pfn] === REWRITTEN) {
+      this.notKept++;
+      if (this.notKept % FORGIVENESS === 0) this.rewrites.fill(0);
+      return 0;
+    }
     this.reserve(RUN);
     const slot = codeSlot(pfn, mode);
     const table = (CODE_TABLES + slot * CODE_TABLE_SIZE) >> 2;

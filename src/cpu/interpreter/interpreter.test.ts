@@ -116,6 +116,15 @@ test('code that writes itself', () => {
   expect(m.low(RAX)).toBe(9);
 });
 
+test('a loop that writes its own code in every pass', () => {
+  // mov ecx,1000; 1: inc byte [rip+2]; add eax,0; dec ecx; jnz 1b; hlt: the immediate counts up
+  const m = machine([0xb9, 0xe8, 3, 0, 0, 0xfe, 0x05, 2, 0, 0, 0, 0x83, 0xc0, 0, 0xff, 0xc9, 0x75, 0xf3, HLT]);
+  expect(m.run(10_000)).toBe(STATUS_EXIT);
+  let sum = 0;
+  for (let i = 1; i <= 1000; i++) sum += (i << 24) >> 24;
+  expect(m.low(RAX)).toBe(sum);
+});
+
 test('an undefined instruction, and LOCK where it does not belong', () => {
   for (const code of [
     [0x0f, 0x0b],
@@ -210,6 +219,16 @@ test('repne scasb and repe cmpsb stop where they should', () => {
   c.setRegister(RCX, 5);
   c.run(100);
   expect([c.low(RCX), c.interpreter.readRflags() & 0x41]).toEqual([1, 1]);
+});
+
+test('cmps asks for its second operand first', () => {
+  const m = machine([0xa6, HLT]);
+  m.absent.add(0x20);
+  m.absent.add(0x30);
+  m.setRegister(RSI, 0x20000);
+  m.setRegister(RDI, 0x30000);
+  expect(m.run(100)).toBe(STATUS_EXCEPTION);
+  expect(m.translations.at(-1)?.address).toBe(0x30000);
 });
 
 test('a fault in a repeated instruction keeps the iterations done', () => {
