@@ -72,9 +72,24 @@ test('single step: a debug exit after every instruction, emulated ones included'
   expect(vcpu.run().exit).toMatchObject({ reason: 'debug', pc: 0x1006n });
 });
 
-test('hardware breakpoints are refused, as the processor has none', () => {
-  const { vcpu } = makeGuest([HLT]);
-  expect(() => vcpu.setGuestDebug({ control: 1 | (1 << 17) })).toThrow('EINVAL');
+test('hardware breakpoints: a code breakpoint before its instruction, a data breakpoint behind the access', () => {
+  // inc eax; mov [0x3000],eax; inc eax; hlt
+  const { vcpu } = makeGuest([0x40, 0xa3, 0, 0x30, 0, 0, 0x40, HLT]);
+  const debugreg = [0x1006n, 0x3000n, 0n, 0n, 0n, 0n, 0n, 0x400n | 1n | 4n | (1n << 20n) | (3n << 22n)];
+  vcpu.setGuestDebug({ control: 1 | (1 << 17), debugreg });
+  expect(vcpu.run().exit).toMatchObject({ reason: 'debug', exception: 1, pc: 0x1006n, dr6: 0xffff0ff2n });
+  expect(vcpu.run().exit).toMatchObject({ reason: 'debug', pc: 0x1006n, dr6: 0xffff0ff1n });
+  vcpu.setGuestDebug({ control: 0 });
+  expect(vcpu.run().exit).toEqual({ reason: 'hlt' });
+  expect(vcpu.getRegs().rax).toBe(2n);
+});
+
+test("the guest's own breakpoint is an exception of its own", () => {
+  // mov eax,0x1014; mov dr0,eax; mov eax,0x401; mov dr7,eax; nops
+  const code = [...mov(0, 0x1014), 0x0f, 0x23, 0xc0, ...mov(0, 0x401), 0x0f, 0x23, 0xf8];
+  const { vcpu } = makeGuest([...code, 0x90, 0x90, 0x90, 0x90, 0x90, HLT]);
+  expect(vcpu.run().exit).toEqual({ reason: 'hlt' });
+  expect(vcpu.getRegs().rsi).toBe(1n);
 });
 
 test('an NMI from userspace goes through vector 2', () => {
