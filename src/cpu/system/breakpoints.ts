@@ -4,7 +4,7 @@
  */
 import { DB_VECTOR } from '../../arch/exceptions.ts';
 import { CS, RFLAGS_RF } from '../../arch/registers.ts';
-import { ACCESS_READ, ACCESS_SIZE_AT, BREAKPOINT_HITS_AT, DR_AT, STATUS_OK } from '../state.ts';
+import { ACCESS_READ, BREAKPOINT_HITS_AT, DR_AT, STATUS_OK } from '../state.ts';
 import type { Core } from './core.ts';
 import { W_RIP } from './words.ts';
 
@@ -70,10 +70,9 @@ export class Breakpoints {
     return false;
   }
 
-  /** The running instruction accesses ACCESS_SIZE_AT bytes at `va`: a breakpoint that is met traps after it. */
-  accessed(vaLo: number, vaHi: number, access: number): void {
+  /** The running instruction accesses `size` bytes at `va`: a breakpoint that is met traps after it. */
+  accessed(vaLo: number, vaHi: number, size: number, access: number): void {
     const { i32 } = this.core;
-    const size = i32[ACCESS_SIZE_AT >> 2]!;
     for (let n = 0; n < 4; n++) {
       if (!this.isOnData(n) || (access === ACCESS_READ && this.kind(n) === ON_WRITE)) continue;
       if (i32[W_DR + 2 * n + 1] !== vaHi) continue;

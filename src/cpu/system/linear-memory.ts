@@ -25,7 +25,9 @@ export function read(core: Core, lo: number, hi: number, size: number, context: 
     const nextLo = (lo + first) | 0;
     next = core.translate(nextLo, nextPageHigh(core, nextLo, hi), ACCESS_READ, context);
     if (next === -1) return false;
-  } else if (size === 8 && (at & 3) === 0) {
+  }
+  if (core.breakpoints.watching) core.breakpoints.accessed(lo, hi, size, ACCESS_READ);
+  if (first >= size && size === 8 && (at & 3) === 0) {
     core.lo = core.i32[at >> 2]!;
     core.hi = core.i32[(at >> 2) + 1]!;
     return true;
@@ -62,6 +64,7 @@ export function write(
     next = core.translate(nextLo, nextPageHigh(core, nextLo, hi), ACCESS_WRITE, context);
     if (next === -1) return false;
   }
+  if (core.breakpoints.watching) core.breakpoints.accessed(lo, hi, size, ACCESS_WRITE);
   for (let i = 0; i < size; i++) {
     core.u8[i < first ? at + i : next + i - first] = i < 4 ? valueLo >>> (i * 8) : valueHi >>> ((i - 4) * 8);
   }

@@ -14,6 +14,7 @@ import {
   ACCESS_READ,
   ACCESS_RMW,
   ACCESS_SEG_AT,
+  ACCESS_SIZE_AT,
   ACCESS_WRITE,
   FAULT_VECTOR,
   SCRATCH,
@@ -88,7 +89,9 @@ export class Port implements SystemPort {
     if (at !== -1) at = core.translate(vaLo, vaHi, access, context);
     if (access === ACCESS_FETCH) return at;
     if (at === -1) this.stackFault();
-    else if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, access);
+    else if (core.breakpoints.watching) {
+      core.breakpoints.accessed(vaLo, vaHi, core.i32[ACCESS_SIZE_AT >> 2]!, access);
+    }
     return at;
   }
 
@@ -126,7 +129,7 @@ export class Port implements SystemPort {
     const nextLo = (vaLo + first) | 0;
     const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), access, context);
     if (high === -1) return this.failed();
-    if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, access);
+    if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, size, access);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[SCRATCH + i] = u8[i < first ? low + i : high + i - first]!;
     return STATUS_OK;
@@ -141,7 +144,7 @@ export class Port implements SystemPort {
     const nextLo = (vaLo + first) | 0;
     const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), ACCESS_WRITE, context);
     if (high === -1) return this.failed();
-    if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, ACCESS_WRITE);
+    if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, size, ACCESS_WRITE);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[i < first ? low + i : high + i - first] = u8[SCRATCH + i]!;
     return STATUS_OK;
