@@ -1,5 +1,6 @@
 /** The SVM vendor module: VendorOps over AMD's virtualization hardware (@kvm svm.c svm_x86_ops). */
 
+import { hiOf, loOf } from '../../arch/halves.ts';
 import * as V from '../../arch/vmcb.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
 import { ENOMEM } from '../../host/errno.ts';
@@ -137,6 +138,17 @@ function svmVcpuLoad(vcpu: VcpuState): void {
   loadGuestContext(vcpu);
 }
 
+/**
+ * The processor counts instructions; what passed while all vCPUs were halted comes on top of the guest's own offset.
+ * @kvm svm.c svm_write_tsc_offset
+ */
+function writeTscOffset(vcpu: VcpuState): void {
+  const idle = vcpu.vm.x86.idleTime;
+  const low = (vcpu.x86.tscOffsetLo + loOf(idle)) | 0;
+  const carry = low >>> 0 < loOf(idle) >>> 0 ? 1 : 0;
+  vmcbWrite64(vcpu.svm, V.VMCB_TSC_OFFSET, low, (vcpu.x86.tscOffsetHi + hiOf(idle) + carry) | 0);
+}
+
 /** Instruction bytes in the VMCB; hardware without DecodeAssists leaves none (@apm 15.8.4). */
 function svmExitInsnLength(vcpu: VcpuState): number {
   if (!vcpu.vm.profile.decodeAssists) return 0;
@@ -178,7 +190,7 @@ export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOp
     setCr4: svmSetCr4,
     setEfer: svmSetEfer,
     setDr7: (vcpu, value) => vmcbWrite64(vcpu.svm, V.VMCB_DR7, value, 0),
-    setTscOffset: (vcpu) => vmcbWrite64(vcpu.svm, V.VMCB_TSC_OFFSET, vcpu.x86.tscOffsetLo, vcpu.x86.tscOffsetHi),
+    setTscOffset: writeTscOffset,
     syncDirtyDebugRegs: svmSyncDirtyDebugRegs,
     updateExceptionBitmap: svmUpdateExceptionBitmap,
     getMsr: svmGetMsr,

@@ -3,12 +3,14 @@ import { hex64 } from '../../arch/flags.ts';
 import { RAX, RBX, RCX, RDX, RSI } from '../../arch/registers.ts';
 import { KVM_EXIT_HYPERCALL } from '../kvm-run.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { KVM_FEATURE_PV_SCHED_YIELD } from './cpuid-features.ts';
+import { KVM_FEATURE_PV_SCHED_YIELD, KVM_FEATURE_PV_SEND_IPI } from './cpuid-features.ts';
 import { guestPvHas } from './guest-cpuid.ts';
+import { pvSendIpi } from './lapic.ts';
 import { is64BitMode, registerWrite } from './registers.ts';
 import { skipEmulatedInstruction } from './skip.ts';
 
 const KVM_HC_VAPIC_POLL_IRQ = 1;
+const KVM_HC_SEND_IPI = 10;
 const KVM_HC_SCHED_YIELD = 11;
 const KVM_HC_MAP_GPA_RANGE = 12;
 const KVM_EPERM = 1;
@@ -53,9 +55,16 @@ function mapGpaRange(vcpu: VcpuState, wide: boolean): number {
   return 0;
 }
 
+/** Bitmap in two registers, the APIC id of its first bit, and what would go into ICR. */
+function sendIpi(vcpu: VcpuState, wide: boolean): number {
+  const [low, high] = [arg(vcpu, RBX, wide), arg(vcpu, RCX, wide)];
+  const bitmap = wide ? [low.lo, low.hi, high.lo, high.hi] : [low.lo, high.lo];
+  return pvSendIpi(vcpu.vm, bitmap, arg(vcpu, RDX, wide).lo >>> 0, arg(vcpu, RSI, wide).lo);
+}
+
 /**
  * 1 to go on, 0 when userspace has to answer. @kvm x86.c kvm_emulate_hypercall
- * @partial KVM_HC_KICK_CPU and KVM_HC_SEND_IPI answer -ENOSYS
+ * @partial KVM_HC_KICK_CPU answers -ENOSYS
  */
 export function emulateHypercall(vcpu: VcpuState): number {
   const wide = is64BitHypercall(vcpu);
@@ -76,6 +85,8 @@ export function emulateHypercall(vcpu: VcpuState): number {
     ret = -KVM_EPERM;
   } else if (number === KVM_HC_VAPIC_POLL_IRQ) {
     ret = 0;
+  } else if (number === KVM_HC_SEND_IPI) {
+    if (guestPvHas(vcpu, KVM_FEATURE_PV_SEND_IPI)) ret = sendIpi(vcpu, wide);
   } else if (number === KVM_HC_SCHED_YIELD) {
     if (guestPvHas(vcpu, KVM_FEATURE_PV_SCHED_YIELD)) ret = 0;
   } else if (number === KVM_HC_MAP_GPA_RANGE) {

@@ -2,7 +2,7 @@
 import { EOPNOTSUPP } from '../../host/errno.ts';
 import { makeRequest, REQ_APF_READY, type VcpuState } from '../vcpu-state.ts';
 import * as A from './lapic.ts';
-import { currentCount, startApicTimer, updateDivideCount } from './lapic-timer.ts';
+import { currentCount, startApicTimer, updateDivideCount, updateTimerMode } from './lapic-timer.ts';
 import { hasQuirk, KVM_X86_QUIRK_LAPIC_MMIO_HOLE } from './vm-x86.ts';
 
 const names: Record<number, string> = {
@@ -66,7 +66,7 @@ function liveness(vcpu: VcpuState): number {
   return hasQuirk(vcpu.vm.x86, KVM_X86_QUIRK_LAPIC_MMIO_HOLE) ? 0 : -EOPNOTSUPP;
 }
 
-/** 0 answered, -EOPNOTSUPP not the APIC's. A read it cannot answer leaves `buf` as it is. */
+/** 0 answered, -EOPNOTSUPP not the APIC's. A read it cannot answer leaves `buf` as it is. @kvm lapic.c apic_mmio_read */
 export function lapicMmioRead(vcpu: VcpuState, gpa: number, len: number, buf: Uint8Array, off: number): number {
   const apic = vcpu.x86.lapic!;
   if (!inRange(apic, gpa)) return -EOPNOTSUPP;
@@ -142,6 +142,7 @@ export function lapicRegWrite(apic: A.Lapic, reg: number, value: number): void {
     case A.APIC_LVTT: {
       const masked = A.lapicSwEnabled(apic) ? value : value | A.APIC_LVT_MASKED;
       A.lapicSetReg(apic, reg, masked & (LVTT_MASK | apic.timerModeMask));
+      updateTimerMode(apic);
       break;
     }
     case A.APIC_TMICT:

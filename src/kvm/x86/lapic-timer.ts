@@ -21,6 +21,12 @@ export function apicNow(vm: VmState): number {
   return vm.processor.insns + vm.x86.idleTime;
 }
 
+/** The timer's mode may have changed: a running timer goes on, and repeats or not as the new mode says. @kvm lapic.c apic_update_lvtt */
+export function updateTimerMode(apic: Lapic): void {
+  const periodic = (lapicReg(apic, APIC_LVTT) & APIC_LVT_TIMER_PERIODIC) !== 0;
+  apic.timerPeriod = periodic ? lapicReg(apic, APIC_TMICT) * apic.divideCount : 0;
+}
+
 /** @kvm lapic.c update_divide_count */
 export function updateDivideCount(apic: Lapic): void {
   const tdcr = lapicReg(apic, APIC_TDCR);
@@ -28,7 +34,7 @@ export function updateDivideCount(apic: Lapic): void {
   apic.divideCount = 1 << (shift & 7);
 }
 
-/** @kvm lapic.c start_apic_timer */
+/** @kvm lapic.c start_apic_timer @partial one-shot and periodic mode only */
 export function startApicTimer(apic: Lapic): void {
   const count = lapicReg(apic, APIC_TMICT);
   if (count === 0) {
@@ -36,7 +42,7 @@ export function startApicTimer(apic: Lapic): void {
     return;
   }
   const ticks = count * apic.divideCount;
-  apic.timerPeriod = (lapicReg(apic, APIC_LVTT) & APIC_LVT_TIMER_PERIODIC) !== 0 ? ticks : 0;
+  updateTimerMode(apic);
   apic.timerExpires = apicNow(apic.vcpu.vm) + ticks;
 }
 
@@ -55,11 +61,17 @@ export function pollApicTimer(vcpu: VcpuState): void {
   if (lapicHwEnabled(vcpu) && (lvtt & APIC_LVT_MASKED) === 0) lapicAcceptIrq(apic, 0, lvtt & 0xff, true, false);
 }
 
+/** Time passes without instructions: the processor's time-stamp counter, which counts those, is behind by so much more. */
+function passIdleTime(vm: VmState, ticks: number): void {
+  vm.x86.idleTime += ticks;
+  for (const vcpu of vm.vcpus) vm.vendor.setTscOffset(vcpu);
+}
+
 /** A halted vCPU waits for its timer: time moves on to it. False when the timer is off. */
 export function skipToApicTimer(vcpu: VcpuState): boolean {
   const apic = vcpu.x86.lapic;
   if (apic === null || apic.timerExpires < 0) return false;
-  vcpu.vm.x86.idleTime += Math.max(0, apic.timerExpires - apicNow(vcpu.vm));
+  passIdleTime(vcpu.vm, Math.max(0, apic.timerExpires - apicNow(vcpu.vm)));
   pollApicTimer(vcpu);
   return true;
 }

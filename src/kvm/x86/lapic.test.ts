@@ -76,3 +76,59 @@ test('a second vCPU waits for INIT and SIPI', () => {
   expect(second.run({ maxInstructions: 10_000 })).toMatchObject({ errno: 'EINTR' });
   expect(second.getRegs().rax).toBe(0x1234n);
 });
+
+test('a one-shot timer that becomes periodic fires again', () => {
+  const code = [
+    ...store(APIC + 0xf0, 0x1ff),
+    ...store(APIC + 0x320, 0x1001e),
+    ...store(APIC + 0x380, 1_000),
+    ...store(APIC + 0x320, 0x3001e),
+    0xeb,
+    0xfe,
+  ];
+  const { vcpu, vm } = makeGuest(code, { irqchip: true });
+  vcpu.run({ maxInstructions: 10_000 });
+  const apic = vm.state.vcpus[0]!.x86.lapic!;
+  expect(apic.timerPeriod).toBe(2_000);
+  expect(apic.timerExpires).toBeGreaterThan(9_000);
+});
+
+test('KVM_HC_SEND_IPI: a bitmap of APIC ids, and an ICR without destination', () => {
+  const send = (icr: number): number[] => {
+    // ebx: bit 0, ecx: 0, edx: first id, esi: ICR; vmmcall
+    return [
+      ...mov(3, 1),
+      ...mov(1, 0),
+      ...mov(2, 0),
+      0xbe,
+      icr & 0xff,
+      (icr >> 8) & 0xff,
+      0,
+      0,
+      ...mov(0, 10),
+      0x0f,
+      0x01,
+      0xd9,
+    ];
+  };
+  const enable = store(APIC + 0xf0, 0x1ff);
+  const taken = makeGuest([...enable, ...send(0x401e), 0xeb, 0xfe], { irqchip: true });
+  taken.vcpu.run({ maxInstructions: 1_000 });
+  expect(taken.vcpu.getRegs().rax).toBe(1n);
+  const refused = makeGuest([...enable, ...send(0x481e), 0xeb, 0xfe], { irqchip: true });
+  refused.vcpu.run({ maxInstructions: 1_000 });
+  expect(refused.vcpu.getRegs().rax).toBe(BigInt(-22 >>> 0));
+});
+
+test('an edge that comes and goes while its pin is masked is lost', () => {
+  // Pin 4: vector 0x1d, masked; the line goes up and down; unmasked.
+  const select = (reg: number, value: number): number[] => [...store(0xfec00000, reg), ...store(0xfec00010, value)];
+  const first = [...store(APIC + 0xf0, 0x1ff), STI, ...select(0x18, 0x1001d), 0xf4];
+  const { vm, vcpu } = makeGuest([...first, ...select(0x18, 0x1d), 0xeb, 0xfe], { irqchip: true });
+  vcpu.run({ maxInstructions: 1_000 });
+  vm.irqLine(4, true);
+  vm.irqLine(4, false);
+  expect(vm.state.x86.ioapic!.irr).toBe(0);
+  vm.irqLine(4, true);
+  expect(vm.state.x86.ioapic!.irr).toBe(1 << 4);
+});

@@ -34,6 +34,7 @@ export const APIC_LVT_TIMER_PERIODIC = 1 << 17;
 export const APIC_LVT_TIMER_TSCDEADLINE = 2 << 17;
 export const APIC_SPIV_APIC_ENABLED = 1 << 8;
 const APIC_VERSION = 0x14;
+const KVM_EINVAL = 22;
 export const APIC_LVTS = [APIC_LVTT, APIC_LVTTHMR, APIC_LVTPC, APIC_LVT0, APIC_LVT1, APIC_LVTERR];
 const APIC_MODE_EXTINT = 7;
 
@@ -253,6 +254,27 @@ export function lapicSendIpi(apic: Lapic, icrLow: number, icrHigh: number): numb
     if (mode === APIC_DM_LOWEST && delivered > 0) break;
   }
   return delivered;
+}
+
+const APIC_DEST_LOGICAL = 0x800;
+const APIC_SHORTHAND = 0xc0000;
+
+/**
+ * One interrupt to all vCPUs whose APIC id, less `first`, is set in `bitmap`; how many took it, or -KVM_EINVAL for an ICR that names
+ * destinations itself. @kvm lapic.c kvm_pv_send_ipi
+ */
+export function pvSendIpi(vm: VmState, bitmap: readonly number[], first: number, icr: number): number {
+  if ((icr & (APIC_DEST_LOGICAL | APIC_SHORTHAND)) !== 0) return -KVM_EINVAL;
+  let count = 0;
+  for (const vcpu of vm.vcpus) {
+    const bit = vcpu.id - first;
+    if (bit < 0 || bit >= bitmap.length * 32 || (bitmap[bit >> 5]! & (1 << (bit & 31))) === 0) continue;
+    const target = vcpu.x86.lapic;
+    const taken =
+      target !== null && lapicAcceptIrq(target, (icr >> 8) & 7, icr & 0xff, (icr & 0x4000) !== 0, (icr & 0x8000) !== 0);
+    if (taken) count++;
+  }
+  return count;
 }
 
 /** From a device or an MSI: destination and mode as in an MSI address and data. @kvm irq_comm.c kvm_irq_delivery_to_apic */

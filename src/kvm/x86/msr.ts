@@ -1,20 +1,19 @@
 /** MSRs that are no vendor's own (@kvm x86.c kvm_set_msr_common, kvm_get_msr_common). */
 
-import { hiOf, loOf } from '../../arch/halves.ts';
 import { EFER_FFXSR, EFER_LMA, EFER_LME, EFER_NX, EFER_SCE, EFER_SVME } from '../../arch/registers.ts';
 import { mmuResetContext } from '../mmu/roles.ts';
-import { makeRequest, REQ_CLOCK_UPDATE, type VcpuState } from '../vcpu-state.ts';
+import type { VcpuState } from '../vcpu-state.ts';
 import { setAsyncPfEnable, setAsyncPfInt } from './async-pf-msr.ts';
 import { checkAsyncPfCompletion } from './async-pf-ready.ts';
 import * as F from './cpuid-features.ts';
 import { guestCpuidHas, guestPvHas } from './guest-cpuid.ts';
 import { lapicSetBase } from './lapic.ts';
-import { apicNow } from './lapic-timer.ts';
 import * as M from './msr-index.ts';
 import { KVM_MSR_RET_UNSUPPORTED } from './msr-index.ts';
 import { isMtrr, mtrrGet, mtrrSet } from './mtrr.ts';
 import { writeSystemTime, writeWallClock } from './pv-clock.ts';
 import { isPaging } from './registers.ts';
+import { readTsc, writeTsc, writeTscAdjust } from './tsc.ts';
 
 /** Bits of EFER that exist; FFXSR and the others by CPUID. @kvm x86.c efer_reserved_bits */
 const EFER_KNOWN = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX | EFER_SVME | EFER_FFXSR;
@@ -87,12 +86,7 @@ const zeros = new Set([
 ]);
 
 /** Kept as written, by whoever may write it. */
-const kept = new Set([
-  M.MSR_IA32_POWER_CTL,
-  M.MSR_IA32_MISC_ENABLE,
-  M.MSR_IA32_MCG_STATUS,
-  M.MSR_IA32_TSC_DEADLINE,
-]);
+const kept = new Set([M.MSR_IA32_POWER_CTL, M.MSR_IA32_MISC_ENABLE, M.MSR_IA32_MCG_STATUS, M.MSR_IA32_TSC_DEADLINE]);
 
 /** Kept as written, by userspace only. */
 const keptForHost = new Set([M.MSR_IA32_UCODE_REV, M.MSR_IA32_ARCH_CAPABILITIES, M.MSR_SMI_COUNT, M.MSR_PLATFORM_INFO]);
@@ -170,7 +164,7 @@ function setKvmMsr(vcpu: VcpuState, msr: number, lo: number, hi: number): number
   }
 }
 
-/** 0, 1 for #GP, or KVM_MSR_RET_UNSUPPORTED. */
+/** 0, 1 for #GP, or KVM_MSR_RET_UNSUPPORTED. @kvm x86.c kvm_set_msr_common @partial steal time is refused; counters are dropped */
 export function setMsrCommon(vcpu: VcpuState, msr: number, lo: number, hi: number, hostInitiated: boolean): number {
   const x86 = vcpu.x86;
   const pv = setKvmMsr(vcpu, msr, lo, hi);
@@ -254,7 +248,7 @@ function getKvmMsr(vcpu: VcpuState, msr: number, out: Int32Array): boolean {
   }
 }
 
-/** The value goes into `vcpu.x86.msrValue`. */
+/** The value goes into `vcpu.x86.msrValue`. @kvm x86.c kvm_get_msr_common @partial counters read 0 */
 export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolean): number {
   const x86 = vcpu.x86;
   const out = x86.msrValue;
