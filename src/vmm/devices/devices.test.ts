@@ -1,7 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { FwCfg } from './fw-cfg.ts';
 import { PortBus } from './port-device.ts';
 import { AcpiPowerOff, DebugExit, KeyboardReset, type PowerRequest, ResetControl } from './power.ts';
 import { COM1, SerialPort } from './serial.ts';
+import { EchoPort, FlushPage, IrqLines } from './test-device.ts';
 
 describe('serial port', () => {
   it('sends what is written, and is always ready', () => {
@@ -54,5 +56,36 @@ describe('ports that end the run', () => {
 
   it('a port without a device reads as ones', () => {
     expect(new PortBus().read(0x80, 2)).toBe(0xffff);
+  });
+});
+
+describe('fw_cfg', () => {
+  it('gives the bytes of the selected item, then zeros', () => {
+    const cfg = new FwCfg({ memoryBytes: 128 * 1024 * 1024, vcpus: 1 });
+    const item = (key: number, size: number): number[] => {
+      cfg.write(0x510, 2, key);
+      return Array.from({ length: size }, () => cfg.read(0x511));
+    };
+    expect(String.fromCharCode(...item(0, 4))).toBe('QEMU');
+    expect(item(3, 9)).toEqual([0, 0, 0, 8, 0, 0, 0, 0, 0]);
+    expect(item(5, 2)).toEqual([1, 0]);
+    expect(item(0x8000, 2)).toEqual([0, 0]);
+  });
+});
+
+describe('test device', () => {
+  it('echoes bytes, words and double words', () => {
+    const echo = new EchoPort(0xe0);
+    echo.write(0xe0, 4, 0x89abcdef);
+    expect([echo.read(0xe0, 4), echo.read(0xe1, 1), echo.read(0xe2, 2)]).toEqual([0x89abcdef, 0xcd, 0x89ab]);
+    echo.write(0xe1, 1, 0x12);
+    expect(echo.read(0xe0, 4)).toBe(0x89ab12ef);
+  });
+
+  it('drives interrupt lines, and refaults the page that an address names', () => {
+    const heard: unknown[] = [];
+    new IrqLines((line, high) => heard.push([line, high])).write(0x200b, 4, 1);
+    new FlushPage((gpa) => heard.push(gpa)).write(0xe4, 4, 0x9000_1234);
+    expect(heard).toEqual([[11, true], 0x9000_1000]);
   });
 });
