@@ -66,16 +66,16 @@ async function run(paths: readonly string[], options: Options): Promise<number> 
   if (options.list !== undefined) writeFileSync(options.list, knownFailures(report));
   if (options.json) printJson(report);
   else for (const line of totalLines(report, contractOnly, colour)) print(line);
-  return holds(report, contractOnly, options.allowUnsupported === true) ? EXIT_OK : EXIT_FAILED;
+  return holds(report, { contractOnly, allowUnsupported: options.allowUnsupported === true }) ? EXIT_OK : EXIT_FAILED;
 }
 
-function holds(report: ConformReport, contractOnly: boolean, allowUnsupported: boolean): boolean {
+function holds(report: ConformReport, asked: { contractOnly: boolean; allowUnsupported: boolean }): boolean {
   const t = report.total;
-  const passed = contractOnly ? t.contractPassed : t.passed;
+  const passed = asked.contractOnly ? t.contractPassed : t.passed;
   const permission = report.permissionFault;
   return (
     !report.interrupted &&
-    passed + (allowUnsupported ? t.unsupported : 0) === t.scenarios &&
+    passed + (asked.allowUnsupported ? t.unsupported : 0) === t.scenarios &&
     (permission === undefined || permission.equal === permission.answers)
   );
 }

@@ -1,5 +1,7 @@
 /** madvise: what a process tells the kernel about its memory. @kvm madvise.c */
+
 import { hiOf, loOf } from '../arch/halves.ts';
+import { unreachable } from '../arch/unreachable.ts';
 import { collapseRange } from './collapse.ts';
 import { EACCES, EFAULT, EHWPOISON, EINVAL, ENOMEM } from './errno.ts';
 import { FOLL_WRITE, type GupResult, getUserPages } from './gup.ts';
@@ -101,6 +103,8 @@ function adviseOne(
       if (vma.hugetlbLevel > 1) return -EINVAL;
       pageOut(mm, vma, start, end);
       return 0;
+    default:
+      return unreachable(advice);
   }
 }
 

@@ -1,6 +1,7 @@
 /**
  * Runs the guest until something ends the run. Every exit of KVM_RUN has its answer here.
  */
+import { unreachable } from '../arch/unreachable.ts';
 import { KvmError } from '../kvm/api/kvm-error.ts';
 import type { VcpuExit } from '../kvm/api/vcpu-exit.ts';
 import type { Board } from './board.ts';
@@ -149,6 +150,8 @@ export class RunLoop {
         return endState('internal-error', `debug exit that nobody asked for, at ${this.where()}`);
       case 'unknown':
         return endState('internal-error', `exit reason ${exit.exitReason} that nobody asked for, at ${this.where()}`);
+      default:
+        return unreachable(exit);
     }
   }
 

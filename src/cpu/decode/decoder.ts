@@ -1,5 +1,7 @@
 /** From instruction bytes to a row of the encoding table and the fields of a record. Pure: no memory, no state. */
+
 import { CS, DS, ES, FS, GS, RBP, RBX, RDI, RSI, RSP, SS } from '../../arch/registers.ts';
+import { unreachable } from '../../arch/unreachable.ts';
 import type { Encoding } from '../isa/encoding.ts';
 import { MAP_VEX } from '../isa/encoding.ts';
 import { encodingsOf } from '../isa/table.ts';
@@ -373,7 +375,9 @@ function prefixFits(prefix: Encoding['prefix'], flags: number): boolean {
       return repeat === 0 && (flags & RECORD_HAS_OPERAND_SIZE) !== 0;
     case 'F3':
       return repeat === RECORD_HAS_REP;
-    default:
+    case 'F2':
       return repeat === RECORD_HAS_REPNE;
+    default:
+      return unreachable(prefix);
   }
 }

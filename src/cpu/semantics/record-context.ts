@@ -1,6 +1,8 @@
 /** The context of a handler: operands are found through the decoded record that the handler gets as its parameter. */
+
 import { GP_VECTOR } from '../../arch/exceptions.ts';
 import { RAX, RCX, SS } from '../../arch/registers.ts';
+import { unreachable } from '../../arch/unreachable.ts';
 import {
   RECORD_IMM,
   RECORD_IMM2,
@@ -86,8 +88,17 @@ export class RecordContext extends MachineContext {
         return this.f.i64(load(size, i32.const(0), GPR + RAX * 8));
       case 'cl':
         return this.f.i64(load(1, i32.const(0), GPR + RCX * 8));
-      default:
+      case 'reg':
+      case 'rm':
+      case 'vvvv':
         return this.f.i64(load(size, this.registerField(index), GPR));
+      case 'rel':
+      case 'far':
+      case 'dx':
+      case 'sreg':
+        throw new Error(`operand ${place} has no value of its own`);
+      default:
+        return unreachable(place);
     }
   }
   read(index: number): Local64 {

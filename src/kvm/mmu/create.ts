@@ -19,7 +19,10 @@ export function initVm(vm: VmState): void {
   const reason = unsupportedPaging(vm);
   if (reason !== null) throw new Error(reason);
   const mmu = vm.mmu;
-  mmu.masks = vm.vendor.name === 'vmx' ? eptSpteMasks(true, true, 0) : defaultSpteMasks(vm.profile.maxPhyAddr);
+  mmu.masks =
+    vm.vendor.name === 'vmx'
+      ? eptSpteMasks({ hasAdBits: true, hasExecOnly: true, l1tfHi: 0 })
+      : defaultSpteMasks(vm.profile.maxPhyAddr);
   mmu.enableMmioCaching = vm.params.mmioCaching && (mmu.masks.mmioValueLo | mmu.masks.mmioValueHi) !== 0;
   mmu.memory = vm.memory;
   mmu.host = vm.host;

@@ -6,5 +6,5 @@ import { gfnToGpa } from './gpa.ts';
 
 /** One page, private if the fault was. @kvm mmu_internal.h kvm_mmu_prepare_memory_fault_exit */
 export function prepareMmuMemoryFaultExit(vcpu: VcpuState, fault: PageFault): void {
-  prepareMemoryFaultExit(vcpu, gfnToGpa(fault.gfn), 4096, fault.write, fault.exec, fault.isPrivate);
+  prepareMemoryFaultExit(vcpu, gfnToGpa(fault.gfn), 4096, fault.isPrivate);
 }

@@ -51,7 +51,7 @@ describe('spte', () => {
   });
 
   it('moves the gfn bits that the L1TF mitigation takes in an EPT MMIO entry', () => {
-    const ept = eptSpteMasks(true, true, 0xf8);
+    const ept = eptSpteMasks({ hasAdBits: true, hasExecOnly: true, l1tfHi: 0xf8 });
     makeMmioSpte(ept, word, 2, 0x801, 7);
     expect(join64(word.lo, word.hi)).toBe(0xf8_0080_1016n);
     makeMmioSpte(ept, word, 2, 0xa800801, 7);
@@ -80,7 +80,7 @@ describe('spte', () => {
     markSpteForAccessTrack(npt, word);
     expect(word.lo).toBe(0xe47);
     expect(isAccessedSpte(npt, word.lo, word.hi)).toBe(false);
-    const ept = eptSpteMasks(false, true, 0);
+    const ept = eptSpteMasks({ hasAdBits: false, hasExecOnly: true, l1tfHi: 0 });
     word.lo = 0x877;
     word.hi = SPTE_TDP_AD_DISABLED_HI | ept.presentHi | ept.hostWritableHi | ept.mmuWritableHi;
     const { hi } = word;

@@ -122,7 +122,8 @@ export function defaultSpteMasks(maxPhyAddr: number): SpteMasks {
 }
 
 /** Masks of EPT (@kvm spte.c kvm_mmu_set_ept_masks); `l1tfHi` as in SpteMasks.nonpresentOrRsvdHi. */
-export function eptSpteMasks(hasAdBits: boolean, hasExecOnly: boolean, l1tfHi: number): SpteMasks {
+export function eptSpteMasks(ept: { hasAdBits: boolean; hasExecOnly: boolean; l1tfHi: number }): SpteMasks {
+  const { hasAdBits, hasExecOnly, l1tfHi } = ept;
   return {
     presentLo: hasExecOnly ? 0 : EPT_READABLE_MASK,
     presentHi: EPT_SUPPRESS_VE_HI,

@@ -7,14 +7,7 @@ import type { VcpuState } from '../vcpu-state.ts';
  * access it was is not reported: the ABI has only the private flag.
  * @kvm kvm_host.h kvm_prepare_memory_fault_exit
  */
-export function prepareMemoryFaultExit(
-  vcpu: VcpuState,
-  gpa: number,
-  size: number,
-  _isWrite: boolean,
-  _isExec: boolean,
-  isPrivate: boolean,
-): void {
+export function prepareMemoryFaultExit(vcpu: VcpuState, gpa: number, size: number, isPrivate: boolean): void {
   const run = vcpu.run;
   run.exitReason = KVM_EXIT_MEMORY_FAULT;
   run.memoryFault.gpa = gpa;

@@ -1,4 +1,5 @@
 /** Names the cause of a scenario that did not pass, so that equal ones can be counted together. */
+import { unreachable } from '../../arch/unreachable.ts';
 import type { Replayed, StepDifference } from './replay.ts';
 
 /** A few words that scenarios with the same kind of first difference share. */
@@ -49,8 +50,4 @@ function general(path: string): string {
 function shortText(value: unknown): string {
   const text = typeof value === 'string' ? value : (JSON.stringify(value) ?? 'absent');
   return text.length > 60 ? `${text.slice(0, 57)}...` : text;
-}
-
-function unreachable(value: never): never {
-  throw new Error(`unexpected ${String(value)}`);
 }

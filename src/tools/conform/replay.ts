@@ -116,7 +116,7 @@ function answerStep(machine: ScenarioMachine, step: Step, options: ReplayOptions
   const before = machine.stats();
   machine.takeTrace();
   const answer = runOp(machine, step.do);
-  const trace = recordedTrace(machine, options, afterInterrupted, step.expect.interrupted === true);
+  const trace = recordedTrace(machine, options, { afterInterrupted, interrupted: step.expect.interrupted === true });
   const out = afterInterrupted && step.do.op === 'events' ? withoutChance(answer.out) : answer.out;
   return { ...answer, ...(out === undefined ? {} : { out }), trace, stats: statsChange(before, machine.stats()) };
 }
@@ -124,8 +124,7 @@ function answerStep(machine: ScenarioMachine, step: Step, options: ReplayOptions
 function recordedTrace(
   machine: ScenarioMachine,
   options: ReplayOptions,
-  afterInterrupted: boolean,
-  interrupted: boolean,
+  { afterInterrupted, interrupted }: { afterInterrupted: boolean; interrupted: boolean },
 ): RecordedEvent[] {
   if (options.contractOnly) {
     machine.takeTrace();
@@ -154,7 +153,7 @@ function setUpDifference(machine: ScenarioMachine, scenario: Scenario, options: 
     machine.takeTrace();
     const { ret, errno } = run();
     if (ret < 0) failures.push({ op: op.op, ret, errno });
-    const trace = recordedTrace(machine, options, false, false);
+    const trace = recordedTrace(machine, options, { afterInterrupted: false, interrupted: false });
     if (trace.length > 0) traces.push({ op: op.op, trace });
   };
   for (const op of scenario.vm.setup) perform(op);

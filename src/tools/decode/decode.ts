@@ -1,4 +1,5 @@
 /** A page-fault error code, #NPF EXITINFO1 or EPT exit qualification, bit by bit and then in words. */
+
 import {
   EPT_QUALIFICATION_FLAGS,
   EPT_VIOLATION_FETCH,
@@ -28,6 +29,7 @@ import {
 } from '../../arch/error-code.ts';
 import type { Flag } from '../../arch/flags.ts';
 import { hi64, join64, lo64 } from '../../arch/halves.ts';
+import { unreachable } from '../../arch/unreachable.ts';
 import { InputError } from '../input-error.ts';
 
 export type CodeKind = 'pf' | 'npf' | 'ept';
@@ -251,8 +253,4 @@ function common(
 
 function undefinedBits(code: bigint, flags: readonly Flag[]): bigint {
   return flags.reduce((rest, f) => rest & ~join64(f.lo, f.hi), code);
-}
-
-function unreachable(value: never): never {
-  throw new Error(`unexpected ${String(value)}`);
 }
