@@ -31,6 +31,11 @@ export interface HardwareProfile {
   readonly busyTssHasNoIoMap: boolean;
   /** Outside 64-bit mode a data access is checked against its segment: limit, type, null. QEMU adds the base and no more. */
   readonly segmentChecks: boolean;
+  /**
+   * Bytes of code, from the instruction that RFLAGS.RF was set for, in which it stays set. QEMU clears it behind a block that it
+   * translated: these bytes stand for the straight run of a few instructions.
+   */
+  readonly resumeFlagReach: number;
   /** EXITINFO1 of an IOIO exit tells the address size of a string instruction. */
   readonly ioAddressSize: boolean;
   /** CLFLUSH and PREFETCH translate their address and can fault in nested paging. */

@@ -23,6 +23,7 @@ export const qemuTcgEpyc: HardwareProfile = {
   rmwFaultsAsRead: true,
   busyTssHasNoIoMap: true,
   segmentChecks: false,
+  resumeFlagReach: 32,
   ioAddressSize: false,
   cacheHintsFault: false,
   gbPages: true,

@@ -20,6 +20,7 @@ export const siliconEpyc: HardwareProfile = {
   rmwFaultsAsRead: false,
   busyTssHasNoIoMap: false,
   segmentChecks: true,
+  resumeFlagReach: 1,
   ioAddressSize: true,
   cacheHintsFault: true,
   gbPages: true,

@@ -130,7 +130,8 @@ export class Core {
     const flags = this.code.readRflags();
     if ((flags & RFLAGS_RF) === 0) return flags;
     const rf = RF_RIP_AT >> 2;
-    return i32[rf] === i32[W_RIP] && i32[rf + 1] === i32[W_RIP + 1] ? flags : flags & ~RFLAGS_RF;
+    const near = (i32[W_RIP]! - i32[rf]!) >>> 0 < this.profile.resumeFlagReach;
+    return near && i32[rf + 1] === i32[W_RIP + 1] ? flags : flags & ~RFLAGS_RF;
   }
 
   // Endings.
