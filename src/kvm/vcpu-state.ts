@@ -83,9 +83,11 @@ export class VcpuState {
     this.svm = new VcpuSvm();
   }
 
-  /** KVM_RUN returns to userspace with EINTR before it enters the guest again. @kvm signal.h signal_pending */
+  /** HOT. KVM_RUN returns to userspace with EINTR before it enters the guest again. @kvm signal.h signal_pending */
   get signalPending(): boolean {
-    return this.signal || this.stats.exits >= this.signalAtExit || this.vm.processor.insns >= this.signalAtInstruction;
+    if (this.signal || this.stats.exits >= this.signalAtExit) return true;
+    const at = this.signalAtInstruction;
+    return at !== Number.POSITIVE_INFINITY && this.vm.processor.insns >= at;
   }
 }
 

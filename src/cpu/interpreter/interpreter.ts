@@ -34,6 +34,7 @@ import {
 } from '../state.ts';
 import { ModuleBuilder } from '../wasm/module.ts';
 import { defineRun } from './loop.ts';
+import { defineCopyInstruction, defineLoadGuest, defineStoreGuest } from './state-switch.ts';
 
 interface Built {
   readonly module: WebAssembly.Module;
@@ -49,6 +50,9 @@ function build(): Built {
   const handlers = defineHandlers(m, support);
   m.export('run', defineRun(m, support));
   m.export('status', support.flags.status);
+  m.export('loadGuest', defineLoadGuest(m));
+  m.export('storeGuest', defineStoreGuest(m));
+  m.export('copyInstruction', defineCopyInstruction(m));
   built = { module: new WebAssembly.Module(m.finish()), handlers };
   return built;
 }
@@ -63,6 +67,10 @@ export class Interpreter {
   private readonly bytes = new Uint8Array(2 * MAX_LENGTH);
   private readonly runLoop: () => number;
   private readonly statusFlags: () => number;
+  /** See state-switch.ts. */
+  readonly loadGuest: (vmcbPa: number) => void;
+  readonly storeGuest: (vmcbPa: number) => void;
+  readonly copyInstruction: (to: number, from: number) => void;
 
   constructor(memory: PhysicalMemory, port: SystemPort) {
     this.i32 = memory.i32;
@@ -83,6 +91,9 @@ export class Interpreter {
     const { exports } = new WebAssembly.Instance(module, { env });
     this.runLoop = exports['run'] as () => number;
     this.statusFlags = exports['status'] as () => number;
+    this.loadGuest = exports['loadGuest'] as (vmcbPa: number) => void;
+    this.storeGuest = exports['storeGuest'] as (vmcbPa: number) => void;
+    this.copyInstruction = exports['copyInstruction'] as (to: number, from: number) => void;
   }
 
   /**

@@ -87,6 +87,10 @@ export class GuestWalker {
   private pge = false;
   private nxe = false;
   private pkru = 0;
+  /** What the above were made of. */
+  private cr0 = 0;
+  private cr4 = 0;
+  private efer = 0;
   /** Reserved bits of the high half of every entry. */
   private rsvdHi = 0;
   private cr3Lo = 0;
@@ -117,10 +121,14 @@ export class GuestWalker {
     this.nestedWalker = new NestedWalker(memory, profile);
   }
 
-  /** Takes over the registers that select and modify paging. HOT */
-  configure(cr0: number, cr3Lo: number, cr3Hi: number, cr4: number, efer: number, pkru: number): void {
+  /** Takes over the registers that select and modify paging; false when only CR3, or nothing, is new. HOT */
+  configure(cr0: number, cr3Lo: number, cr3Hi: number, cr4: number, efer: number, pkru: number): boolean {
     this.cr3Lo = cr3Lo;
     this.cr3Hi = cr3Hi;
+    if (cr0 === this.cr0 && cr4 === this.cr4 && efer === this.efer && pkru === this.pkru) return false;
+    this.cr0 = cr0;
+    this.cr4 = cr4;
+    this.efer = efer;
     this.wp = (cr0 & CR0_WP) !== 0;
     this.smep = (cr4 & CR4_SMEP) !== 0;
     this.smap = (cr4 & CR4_SMAP) !== 0;
@@ -135,6 +143,7 @@ export class GuestWalker {
     if ((cr0 & CR0_PG) === 0) this.mode = PAGING_NONE;
     else if (long) this.mode = (cr4 & CR4_LA57) !== 0 ? PAGING_5LEVEL : PAGING_4LEVEL;
     else this.mode = pae ? PAGING_PAE : PAGING_32BIT;
+    return true;
   }
 
   /**

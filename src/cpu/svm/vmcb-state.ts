@@ -2,38 +2,23 @@
  * The guest's state between the control block and the processor: what VMRUN loads and #VMEXIT stores, and the rest, which VMLOAD and
  * VMSAVE move (@apm 15.5.1, 15.5.2, 15.6).
  */
-import { CS, DS, ES, FS, GS, LDTR, RAX, RFLAGS_FIXED, RFLAGS_RF, RSP, SS, TR } from '../../arch/registers.ts';
+import { FS, GS, LDTR, RFLAGS_FIXED, RFLAGS_RF, TR } from '../../arch/registers.ts';
 import {
   V_TPR_MASK,
   VMCB_CPL,
-  VMCB_CR0,
-  VMCB_CR2,
-  VMCB_CR3,
-  VMCB_CR4,
-  VMCB_CS,
   VMCB_CSTAR,
   VMCB_DBGCTL,
-  VMCB_DR6,
-  VMCB_DR7,
-  VMCB_DS,
-  VMCB_EFER,
-  VMCB_ES,
   VMCB_FS,
   VMCB_G_PAT,
-  VMCB_GDTR,
   VMCB_GS,
-  VMCB_IDTR,
   VMCB_INT_CTL,
   VMCB_INT_STATE,
   VMCB_KERNEL_GS_BASE,
   VMCB_LDTR,
   VMCB_LSTAR,
-  VMCB_RAX,
   VMCB_RFLAGS,
   VMCB_RIP,
-  VMCB_RSP,
   VMCB_SFMASK,
-  VMCB_SS,
   VMCB_STAR,
   VMCB_SYSENTER_CS,
   VMCB_SYSENTER_EIP,
@@ -43,25 +28,14 @@ import {
 } from '../../arch/vmcb.ts';
 import {
   CR0_AT,
-  CR2_AT,
-  CR3_AT,
-  CR4_AT,
   CR8_AT,
   CSTAR_AT,
   DBGCTL_AT,
-  DR_AT,
-  EFER_AT,
-  GDTR_BASE,
-  GDTR_LIMIT,
-  GPR,
-  IDTR_BASE,
-  IDTR_LIMIT,
   INT_SHADOW_AT,
   KERNEL_GS_BASE_AT,
   LSTAR_AT,
   PAT_AT,
   RF_RIP_AT,
-  RIP_AT,
   SFMASK_AT,
   STAR_AT,
   SYSENTER_CS_AT,
@@ -108,24 +82,7 @@ function storeSegment(i32: Int32Array, block: number, offset: number, n: number)
 /** What VMRUN loads. `block` is the control block's first word; `nested` says that nested paging is on. HOT */
 export function loadGuest(core: Core, block: number, nested: boolean): void {
   const i32 = core.i32;
-  loadSegment(i32, block, VMCB_ES, ES);
-  loadSegment(i32, block, VMCB_CS, CS);
-  loadSegment(i32, block, VMCB_SS, SS);
-  loadSegment(i32, block, VMCB_DS, DS);
-  load64(i32, block, VMCB_GDTR + 8, GDTR_BASE);
-  i32[GDTR_LIMIT >> 2] = i32[block + ((VMCB_GDTR + 4) >> 2)]!;
-  load64(i32, block, VMCB_IDTR + 8, IDTR_BASE);
-  i32[IDTR_LIMIT >> 2] = i32[block + ((VMCB_IDTR + 4) >> 2)]!;
-  load64(i32, block, VMCB_EFER, EFER_AT);
-  load64(i32, block, VMCB_CR0, CR0_AT);
-  load64(i32, block, VMCB_CR2, CR2_AT);
-  load64(i32, block, VMCB_CR3, CR3_AT);
-  load64(i32, block, VMCB_CR4, CR4_AT);
-  load64(i32, block, VMCB_DR6, DR_AT + 48);
-  load64(i32, block, VMCB_DR7, DR_AT + 56);
-  load64(i32, block, VMCB_RIP, RIP_AT);
-  load64(i32, block, VMCB_RSP, GPR + RSP * 8);
-  load64(i32, block, VMCB_RAX, GPR + RAX * 8);
+  core.code.loadGuest(block << 2);
   load64(i32, block, VMCB_TSC_OFFSET, TSC_OFFSET_AT);
   if (nested) load64(i32, block, VMCB_G_PAT, PAT_AT);
   const protectedMode = (i32[CR0_AT >> 2]! & 1) !== 0;
@@ -140,26 +97,9 @@ export function loadGuest(core: Core, block: number, nested: boolean): void {
 /** What #VMEXIT stores. HOT */
 export function storeGuest(core: Core, block: number, nested: boolean): void {
   const i32 = core.i32;
-  storeSegment(i32, block, VMCB_ES, ES);
-  storeSegment(i32, block, VMCB_CS, CS);
-  storeSegment(i32, block, VMCB_SS, SS);
-  storeSegment(i32, block, VMCB_DS, DS);
-  store64(i32, block, VMCB_GDTR + 8, GDTR_BASE);
-  i32[block + ((VMCB_GDTR + 4) >> 2)] = i32[GDTR_LIMIT >> 2]!;
-  store64(i32, block, VMCB_IDTR + 8, IDTR_BASE);
-  i32[block + ((VMCB_IDTR + 4) >> 2)] = i32[IDTR_LIMIT >> 2]!;
-  store64(i32, block, VMCB_EFER, EFER_AT);
-  store64(i32, block, VMCB_CR0, CR0_AT);
-  store64(i32, block, VMCB_CR2, CR2_AT);
-  store64(i32, block, VMCB_CR3, CR3_AT);
-  store64(i32, block, VMCB_CR4, CR4_AT);
-  store64(i32, block, VMCB_DR6, DR_AT + 48);
-  store64(i32, block, VMCB_DR7, DR_AT + 56);
-  store64(i32, block, VMCB_RIP, RIP_AT);
-  store64(i32, block, VMCB_RSP, GPR + RSP * 8);
-  store64(i32, block, VMCB_RAX, GPR + RAX * 8);
+  core.code.storeGuest(block << 2);
   if (nested) store64(i32, block, VMCB_G_PAT, PAT_AT);
-  core.u8[(block << 2) + VMCB_CPL] = i32[W_CPL]!;
+  core.u8[block * 4 + VMCB_CPL] = i32[W_CPL]!;
   i32[block + (VMCB_INT_CTL >> 2)] = (core.intCtl & ~V_TPR_MASK) | (i32[CR8_AT >> 2]! & V_TPR_MASK);
   const state = block + (VMCB_INT_STATE >> 2);
   i32[state] = (i32[state]! & ~1) | (i32[INT_SHADOW_AT >> 2] !== 0 ? 1 : 0);

@@ -263,7 +263,7 @@ export class Svm {
     const core = this.core;
     const i32 = core.i32;
     const u8 = core.u8;
-    const to = (block << 2) + VMCB_INSN_LEN;
+    const to = block * 4 + VMCB_INSN_LEN;
     u8[to] = 0;
     const page = code === SVM_EXIT_EXCP_BASE + 14;
     if (!page && code !== SVM_EXIT_NPF) return;
@@ -275,6 +275,11 @@ export class Svm {
     const context = currentContext(core);
     let at = core.tlb.lookup(context, lo, hi, TAG_CODE);
     if (at === -1) return;
+    if ((lo & 0xfff) <= 4096 - 15) {
+      core.code.copyInstruction(to + 1, at);
+      u8[to] = 15;
+      return;
+    }
     let count = 0;
     while (count < 15) {
       u8[to + 1 + count] = u8[at]!;

@@ -51,6 +51,11 @@ export interface CodeCache {
   invalidateCode(pfn: number): void;
   readRflags(): number;
   writeRflags(value: number): void;
+  /** The bulk of what VMRUN loads from, and #VMEXIT stores to, the control block at physical address `vmcbPa`. */
+  loadGuest(vmcbPa: number): void;
+  storeGuest(vmcbPa: number): void;
+  /** Copies the 15 bytes at physical address `from` to `to`. */
+  copyInstruction(to: number, from: number): void;
 }
 
 /** Bits that decide what a page may be used for, beside the page tables: a change empties the TLB. */
@@ -67,7 +72,14 @@ export class Core {
   /** The stack of the transfer in progress. */
   readonly stack: Stack;
   readonly breakpoints: Breakpoints;
-  code: CodeCache = { invalidateCode() {}, readRflags: () => 2, writeRflags() {} };
+  code: CodeCache = {
+    invalidateCode() {},
+    readRflags: () => 2,
+    writeRflags() {},
+    loadGuest() {},
+    storeGuest() {},
+    copyInstruction() {},
+  };
 
   /** VMRUN, VMLOAD and VMSAVE are intercepted before their address is looked at (CPUID 8000000A EDX, SvmeAddrChk). */
   readonly interceptBeforeVmcbCheck: boolean;
@@ -253,7 +265,7 @@ export class Core {
     const cr4 = i32[W_CR4]!;
     const efer = i32[W_EFER]!;
     const pkru = i32[W_PKRU]!;
-    this.walker.configure(cr0, i32[W_CR3]!, i32[W_CR3 + 1]!, cr4, efer, pkru);
+    if (!this.walker.configure(cr0, i32[W_CR3]!, i32[W_CR3 + 1]!, cr4, efer, pkru)) return;
     const role0 = cr0 & CR0_PAGING;
     const role4 = cr4 & CR4_PAGING;
     const nx = efer & 0xc00;
@@ -270,6 +282,7 @@ export class Core {
   adoptState(): void {
     this.tlb.adopt();
     const i32 = this.i32;
+    this.walker.configure(i32[W_CR0]!, i32[W_CR3]!, i32[W_CR3 + 1]!, i32[W_CR4]!, i32[W_EFER]!, i32[W_PKRU]!);
     this.role0 = i32[W_CR0]! & CR0_PAGING;
     this.role4 = i32[W_CR4]! & CR4_PAGING;
     this.roleNx = i32[W_EFER]! & 0xc00;

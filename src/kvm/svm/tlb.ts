@@ -12,7 +12,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import { vmcbRead, vmcbWrite } from './vmcb-access.ts';
 
 /** A processor's address space identifiers (@kvm svm.h struct svm_cpu_data). */
-class CpuData {
+export class CpuData {
   asidGeneration = 1;
   minAsid = 1;
   maxAsid: number;
@@ -27,13 +27,15 @@ class CpuData {
 
 const cpuData = new WeakMap<Processor, CpuData>();
 
+/** The data of the processor that the vCPU runs on; the vCPU keeps it, as a look-up costs more than all the rest here. */
 function dataOf(vcpu: VcpuState): CpuData {
-  let data = cpuData.get(vcpu.vm.processor);
-  if (data === undefined) {
-    data = new CpuData(vcpu.vm.profile.asids);
-    cpuData.set(vcpu.vm.processor, data);
+  const svm = vcpu.svm;
+  if (svm.cpuData === null) {
+    const known = cpuData.get(vcpu.vm.processor);
+    svm.cpuData = known ?? new CpuData(vcpu.vm.profile.asids);
+    if (known === undefined) cpuData.set(vcpu.vm.processor, svm.cpuData);
   }
-  return data;
+  return svm.cpuData;
 }
 
 /** @kvm svm.c pre_svm_run, new_asid: a vCPU whose generation is old gets a fresh ASID. HOT */

@@ -1,4 +1,5 @@
 /** A vCPU's state that belongs to SVM (@kvm svm.h struct vcpu_svm). */
+import type { CpuData } from './tlb.ts';
 
 export class VcpuSvm {
   /** Physical address of the VMCB; 0 before creation. */
@@ -9,6 +10,8 @@ export class VcpuSvm {
   /** Frames of the VMCB and of the MSR permission map (two), -1 before creation. */
   vmcbPfn = -1;
   msrpmPfn = -1;
+  /** The processor's ASIDs, after the first entry. */
+  cpuData: CpuData | null = null;
   asidGeneration = 0;
   asid = 0;
   /** RIP after an intercepted instruction, halves; 0 when hardware did not say. */
