@@ -84,3 +84,6 @@ export const FS = 4;
 export const GS = 5;
 export const TR = 6;
 export const LDTR = 7;
+
+/** Bits of MXCSR that exist: 16 and up are reserved. @sdm 10.2.3 */
+export const MXCSR_MASK = 0xffff;

@@ -2,6 +2,7 @@ import { describe, expect, it } from 'vitest';
 import type { HardwareProfile } from '../cpu/profile.ts';
 import { makeTestVm } from './bare-vm.testing.ts';
 import * as C from './capabilities.ts';
+import * as N from './capability-numbers.ts';
 import { defaultParams } from './params.ts';
 
 const host = { profile: {} as HardwareProfile, params: defaultParams };
@@ -11,8 +12,8 @@ describe('KVM_CHECK_EXTENSION', () => {
   it('what depends on the type of the VM', () => {
     const ask = (cap: number) =>
       [null, makeTestVm(0).vm, makeTestVm(1).vm].map((vm) => C.checkExtension(host, vm, cap));
-    expect(ask(C.KVM_CAP_MEMORY_ATTRIBUTES)).toEqual([8, 0, 8]);
-    expect(ask(C.KVM_CAP_GUEST_MEMFD)).toEqual([1, 0, 1]);
+    expect(ask(N.KVM_CAP_MEMORY_ATTRIBUTES)).toEqual([8, 0, 8]);
+    expect(ask(N.KVM_CAP_GUEST_MEMFD)).toEqual([1, 0, 1]);
     expect(ask(KVM_CAP_MULTI_ADDRESS_SPACE)).toEqual([2, 2, 1]);
   });
 
@@ -21,17 +22,17 @@ describe('KVM_CHECK_EXTENSION', () => {
       [{}, { tdpMmu: false }, { npt: false }].map((p) =>
         C.checkExtension({ ...host, params: { ...defaultParams, ...p } }, null, cap),
       );
-    expect(ask(C.KVM_CAP_VM_TYPES)).toEqual([3, 1, 1]);
-    expect(ask(C.KVM_CAP_PRE_FAULT_MEMORY)).toEqual([1, 1, 0]);
+    expect(ask(N.KVM_CAP_VM_TYPES)).toEqual([3, 1, 1]);
+    expect(ask(N.KVM_CAP_PRE_FAULT_MEMORY)).toEqual([1, 1, 0]);
   });
 
   it('numbers and unknown capabilities', () => {
     const values = [
       10,
       15,
-      C.KVM_CAP_DIRTY_LOG_RING,
-      C.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
-      C.KVM_CAP_EXIT_HYPERCALL,
+      N.KVM_CAP_DIRTY_LOG_RING,
+      N.KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+      N.KVM_CAP_EXIT_HYPERCALL,
       228,
       9999,
     ];

@@ -10,21 +10,6 @@ import type { KvmParams } from './params.ts';
 import type { VmState } from './vm-state.ts';
 import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM } from './vm-type.ts';
 
-export const KVM_CAP_COALESCED_MMIO = 15;
-export const KVM_CAP_EXCEPTION_PAYLOAD = 164;
-export const KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 = 168;
-export const KVM_CAP_HALT_POLL = 182;
-export const KVM_CAP_DIRTY_LOG_RING = 192;
-export const KVM_CAP_EXIT_HYPERCALL = 201;
-export const KVM_CAP_EXIT_ON_EMULATION_FAILURE = 204;
-export const KVM_CAP_DISABLE_QUIRKS2 = 213;
-export const KVM_CAP_DIRTY_LOG_RING_ACQ_REL = 223;
-export const KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP = 225;
-export const KVM_CAP_MEMORY_ATTRIBUTES = 233;
-export const KVM_CAP_GUEST_MEMFD = 234;
-export const KVM_CAP_VM_TYPES = 235;
-export const KVM_CAP_PRE_FAULT_MEMORY = 236;
-
 export const KVM_MAX_VCPUS = 1024;
 export const KVM_MAX_VCPU_IDS = 4 * KVM_MAX_VCPUS;
 /** Page of a vCPU's mmap area where the coalesced ring is. */

@@ -1,6 +1,6 @@
 /** KVM_ENABLE_CAP on a VM: the capabilities that are no architecture's own (@kvm kvm_main.c kvm_vm_ioctl_enable_cap_generic). */
 import { E2BIG, EINVAL } from '../host/errno.ts';
-import * as C from './capabilities.ts';
+import * as C from './capability-numbers.ts';
 import { KVM_DIRTY_LOG_INITIALLY_SET, KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE } from './dirty/dirty-bitmap.ts';
 import { DIRTY_GFN_BYTES, dirtyRingRsvdEntries, KVM_DIRTY_RING_MAX_ENTRIES } from './dirty/dirty-ring.ts';
 import type { VmState } from './vm-state.ts';

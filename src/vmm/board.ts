@@ -9,6 +9,9 @@ import type { Kvm } from '../kvm/api/kvm.ts';
 import type { Vcpu } from '../kvm/api/vcpu.ts';
 import type { Vm } from '../kvm/api/vm.ts';
 import { KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../kvm/attributes.ts';
+import { KVM_CAP_EXIT_HYPERCALL } from '../kvm/capability-numbers.ts';
+import { KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
+import { KVM_MEM_GUEST_MEMFD } from '../kvm/memslots/memslot.ts';
 import { MmioBus } from './devices/mmio-device.ts';
 import { PortBus } from './devices/port-device.ts';
 import { AcpiPowerOff, DebugExit, KeyboardReset, type PowerRequest, ResetControl } from './devices/power.ts';
@@ -54,9 +57,6 @@ export interface BoardSlot {
 }
 
 const VM_TYPES = { default: 0, 'sw-protected': 1 } as const;
-const KVM_MEM_GUEST_MEMFD = 4;
-const KVM_CAP_EXIT_HYPERCALL = 201;
-const KVM_HC_MAP_GPA_RANGE = 12;
 
 export class Board {
   readonly kvm: Kvm;

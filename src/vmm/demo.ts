@@ -2,8 +2,10 @@
  * The tour: the demo guest on a software-protected VM, with the devices and the policy it asks for, and an account of every fault it
  * takes. guests/machine.h is the other side of the addresses and ports here.
  */
+
 import { readFileSync } from 'node:fs';
 import { Kvm, type TraceEvent } from '../kvm/api/index.ts';
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../kvm/memslots/memslot.ts';
 import { Board, type BoardSlot } from './board.ts';
 import type { MmioDevice } from './devices/mmio-device.ts';
 import { RegisterFile } from './devices/mmio-device.ts';
@@ -30,9 +32,6 @@ const PRIVATE_BASE = 0x1200_0000;
 const PLAIN_BASE = 0x1300_0000;
 const SPARE_BASE = 0x1400_0000;
 const DEVICE_BASE = 0xd000_0000;
-
-const KVM_MEM_LOG_DIRTY_PAGES = 1;
-const KVM_MEM_READONLY = 2;
 
 /** The classes that the guest announces, by number; 0 is everything in between. */
 const CLASSES: readonly { readonly id: string; readonly title: string }[] = [

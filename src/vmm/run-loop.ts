@@ -1,9 +1,12 @@
 /**
  * Runs the guest until something ends the run. Every exit of KVM_RUN has its answer here.
  */
+
 import { unreachable } from '../arch/unreachable.ts';
 import { KvmError } from '../kvm/api/kvm-error.ts';
 import type { VcpuExit } from '../kvm/api/vcpu-exit.ts';
+import { KVM_ENOSYS, KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
+import { KVM_INTERNAL_ERROR_EMULATION } from '../kvm/kvm-run.ts';
 import type { Board } from './board.ts';
 import { debugExit, type EndState, endState } from './end-state.ts';
 import { type MemoryFaultMode, MemoryFaultPolicy } from './memory-fault-policy.ts';
@@ -23,7 +26,6 @@ export interface RunLoopOptions {
 /** Instructions between two looks at the clock. */
 const SLICE = 2_000_000;
 
-const KVM_HC_MAP_GPA_RANGE = 12;
 const MAP_GPA_ENCRYPTED = 1n << 4n;
 const KVM_SYSTEM_EVENT_SHUTDOWN = 1;
 const KVM_SYSTEM_EVENT_RESET = 2;
@@ -31,11 +33,9 @@ const KVM_SYSTEM_EVENT_RESET = 2;
 /** A vCPU that comes back halted before its time is up has nothing in the machine that would wake it. */
 const KVM_MP_STATE_HALTED = 3;
 
-const KVM_INTERNAL_ERROR_EMULATION = 1;
 /** In the first data word of an emulation failure: instruction bytes follow. */
 const INSTRUCTION_BYTES_FOLLOW = 1n;
 /** What the guest gets for a hypercall that nobody handles. */
-const KVM_ENOSYS = 1000;
 
 /** One run of a board. */
 export class RunLoop {

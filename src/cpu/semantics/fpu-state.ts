@@ -1,6 +1,6 @@
 /** Saving, restoring and initialising the x87, MMX and SSE state. */
 import { GP_VECTOR, NM_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
-import { CR0_EM, CR0_TS, RAX } from '../../arch/registers.ts';
+import { CR0_EM, CR0_TS, MXCSR_MASK, RAX } from '../../arch/registers.ts';
 import {
   ACCESS_READ,
   ACCESS_WRITE,
@@ -21,7 +21,6 @@ import { requireVector } from './vector.ts';
 import { requireX87 } from './x87.ts';
 
 /** The bits of MXCSR that exist. */
-export const MXCSR_MASK = 0xffff;
 /** Control word after FNINIT. */
 const FPU_CW_INIT = 0x37f;
 

@@ -1,4 +1,5 @@
 /** Moves to and from control and debug registers, CLTS, LMSW and SMSW (@sdm 2.5; @apm 3.1, 15.9, 15.11). */
+import { DR6_BD, DR7_GD } from '../../arch/debug-registers.ts';
 import { DB_VECTOR } from '../../arch/exceptions.ts';
 import { PT64_FRAME_HI, rsvdPhysHi } from '../../arch/paging.ts';
 import {
@@ -181,8 +182,6 @@ function debugRegister(core: Core, n: number): number {
   return (core.i32[W_CR4]! & CR4_DE) !== 0 ? -1 : n + 2;
 }
 
-const DR7_GD = 1 << 13;
-const DR6_BD = 1 << 13;
 const W_DR = DR_AT >> 2;
 
 /** What both directions check; STATUS_OK when the access may happen. */

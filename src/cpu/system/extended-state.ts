@@ -4,7 +4,7 @@
  *   0 FCW 2 FSW 4 FTW(abridged) 6 FOP 8 FIP 16 FDP  24 MXCSR 28 MXCSR_MASK  32 ST0..ST7, 16 each  160 XMM0..XMM15, 16 each
  *   512 XSTATE_BV 520 XCOMP_BV  576 upper halves of YMM0..YMM15
  */
-import { CR0_TS, CR4_OSXSAVE, RAX } from '../../arch/registers.ts';
+import { CR0_TS, CR4_OSXSAVE, MXCSR_MASK, RAX } from '../../arch/registers.ts';
 import {
   FPU_CW_AT,
   FPU_REGS,
@@ -26,7 +26,6 @@ import { W_CR0, W_CR4 } from './words.ts';
 /** Offset of PKRU in the standard form, as CPUID leaf 0xD index 9 says. */
 export const PKRU_OFFSET = 0xa80;
 const AVX_OFFSET = 576;
-const MXCSR_MASK = 0xffff;
 
 /** The checks of all of them: the area's address stays in `core.addressLo` and `core.addressHi`. STATUS_OK or a fault. */
 function begin(core: Core, record: number, store: boolean): number {

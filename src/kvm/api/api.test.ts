@@ -3,7 +3,7 @@ import {
   KVM_CAP_DIRTY_LOG_RING,
   KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
   KVM_CAP_MEMORY_ATTRIBUTES,
-} from '../capabilities.ts';
+} from '../capability-numbers.ts';
 import { EventFd, Kvm, KvmError, type Vcpu, type VcpuExit, type Vm } from './index.ts';
 
 const MEMORY = { hostMemory: 96 * 1024 * 1024 };

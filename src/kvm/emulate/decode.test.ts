@@ -3,9 +3,10 @@ import { join } from 'node:path';
 import { Code, Decoder, DecoderOptions } from 'iced-x86';
 import { describe, expect, it } from 'vitest';
 import { CS, RIP } from '../../arch/registers.ts';
+import { EMULTYPE_TRAP_UD } from '../x86/emul-type.ts';
 import { EMULATION_OK } from './ctxt.ts';
 import { x86DecodeInsn } from './decode.ts';
-import { EMULTYPE_TRAP_UD, initDecodeCache } from './emulate.ts';
+import { initDecodeCache } from './emulate.ts';
 import { FlatMachine } from './flat-machine.testing.ts';
 import { UNDEFINED } from './opcode.ts';
 

@@ -1,5 +1,7 @@
 /** Instruction bytes to an instruction ready to execute. @kvm emulate.c x86_decode_insn */
+
 import { CS, DS, ES, FS, GS, SS } from '../../arch/registers.ts';
+import { EMULTYPE_TRAP_UD } from '../x86/emul-type.ts';
 import {
   EMULATION_FAILED,
   EMULATION_OK,
@@ -43,7 +45,6 @@ import { X86EMUL_CONTINUE, X86EMUL_PROPAGATE_FAULT, X86EMUL_UNHANDLEABLE } from 
 import { addHi, addressHi, addressLo } from './registers.ts';
 
 /** The instruction was met as a #UD: only those that are emulated then. */
-export const EMULTYPE_TRAP_UD = 1 << 1;
 
 /** Segment that a prefix byte selects, or -1. */
 function segmentPrefix(b: number): number {

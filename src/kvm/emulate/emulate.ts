@@ -7,7 +7,7 @@ import { X86EMUL_CONTINUE } from './ops.ts';
 import { invalidateRegisters, writebackRegisters } from './registers.ts';
 
 export * from './ctxt.ts';
-export { EMULTYPE_TRAP_UD, x86DecodeInsn } from './decode.ts';
+export { x86DecodeInsn } from './decode.ts';
 export { x86EmulateInsn } from './execute.ts';
 export * from './intercepts.ts';
 export * from './ops.ts';

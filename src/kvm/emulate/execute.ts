@@ -1,4 +1,5 @@
 /** Carries out a decoded instruction: checks, reads its operands, executes, writes back. @kvm emulate.c x86_emulate_insn */
+import { PFERR_WRITE } from '../../arch/error-code.ts';
 import { PF_VECTOR } from '../../arch/exceptions.ts';
 import { CR0_EM, CR0_TS, CR4_OSFXSR, RCX, RDI, RFLAGS_DF, RFLAGS_RF, RFLAGS_ZF, RSI } from '../../arch/registers.ts';
 import {
@@ -50,7 +51,6 @@ import {
 import { readCr } from './segmentation.ts';
 
 /** The write bit of a page-fault error code. */
-const PFERR_WRITE = 1 << 1;
 /** A repeated instruction gives the guest a chance to run every so many iterations. */
 const REP_CHUNK = 1024;
 const CPUID_VENDOR_INTEL = { ebx: 0x756e_6547, ecx: 0x6c65_746e, edx: 0x4965_6e69 };

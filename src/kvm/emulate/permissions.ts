@@ -1,4 +1,5 @@
 /** Checks that single instructions make of their own, before they touch memory. */
+import { DR6_ACTIVE_LOW, DR6_BD, DR7_GD } from '../../arch/debug-registers.ts';
 import { CR4_DE, CR4_PCE, CR4_TSD, EFER_SVME, RAX, RCX } from '../../arch/registers.ts';
 import type { EmulateCtxt } from './ctxt.ts';
 import { X86EMUL_CONTINUE } from './ops.ts';
@@ -7,10 +8,7 @@ import { regHi, regLo } from './registers.ts';
 import { readCr, readEfer } from './segmentation.ts';
 
 /** General detect: any access to a debug register is a #DB. @sdm 18.2.4 */
-const DR7_GD = 1 << 13;
-const DR6_BD = 1 << 13;
 const DR6_TRAP_BITS = 0xf;
-const DR6_ACTIVE_LOW = 0xffff_0ff0 | 0;
 
 /** @kvm emulate.c check_cr_access */
 export function checkCrAccess(ctxt: EmulateCtxt): number {

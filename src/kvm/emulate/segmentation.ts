@@ -1,4 +1,5 @@
 /** From segment and effective address to linear address: bases, limits, canonical form, alignment. @kvm emulate.c __linearize */
+import { MSR_EFER } from '../../arch/msr.ts';
 import { CR0_PE, CR4_LA57, CS, EFER_LMA, FS, RFLAGS_VM, SS } from '../../arch/registers.ts';
 import {
   type EmulateCtxt,
@@ -16,8 +17,6 @@ import { addHi } from './registers.ts';
 /** What an access is for. */
 export const X86EMUL_F_WRITE = 1 << 0;
 export const X86EMUL_F_FETCH = 1 << 1;
-
-export const MSR_EFER = 0xc000_0080;
 
 /** Low half of EFER. */
 export function readEfer(ctxt: EmulateCtxt): number {

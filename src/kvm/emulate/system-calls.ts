@@ -1,5 +1,14 @@
 /** SYSCALL, SYSENTER, SYSEXIT and RSM. */
 import {
+  MSR_CSTAR,
+  MSR_IA32_SYSENTER_CS,
+  MSR_IA32_SYSENTER_EIP,
+  MSR_IA32_SYSENTER_ESP,
+  MSR_LSTAR,
+  MSR_STAR,
+  MSR_SYSCALL_MASK,
+} from '../../arch/msr.ts';
+import {
   CS,
   EFER_LMA,
   EFER_SCE,
@@ -27,13 +36,6 @@ import { regHi, regLo, regWrite } from './registers.ts';
 import { isCanonical, readEfer, recalcAndSetMode } from './segmentation.ts';
 
 const R11 = R8 + 3;
-const MSR_IA32_SYSENTER_CS = 0x174;
-const MSR_IA32_SYSENTER_ESP = 0x175;
-const MSR_IA32_SYSENTER_EIP = 0x176;
-const MSR_STAR = 0xc000_0081;
-const MSR_LSTAR = 0xc000_0082;
-const MSR_CSTAR = 0xc000_0083;
-const MSR_SYSCALL_MASK = 0xc000_0084;
 
 const flatCs = emptySegment();
 const flatSs = emptySegment();

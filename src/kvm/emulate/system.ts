@@ -1,4 +1,5 @@
 /** System instructions: control, debug and model-specific registers, descriptor-table registers, CPUID, HLT. */
+import { MSR_IA32_TSC, MSR_MISC_FEATURES_ENABLES, MSR_TSC_AUX } from '../../arch/msr.ts';
 import { CR0_TS, CR4_OSXSAVE, CR4_UMIP, CS, GS, LDTR, RAX, RBX, RCX, RDX, SS, TR } from '../../arch/registers.ts';
 import { type EmulateCtxt, SHADOW_INT_MOV_SS, X86EMUL_MODE_PROT64 } from './ctxt.ts';
 import { loadSegmentDescriptor } from './descriptors.ts';
@@ -9,10 +10,7 @@ import { emulateGp, emulateUd } from './raise.ts';
 import { addHi, regLo, regWrite } from './registers.ts';
 import { isCanonical, linearize, readCr, recalcAndSetMode, segmentSelector } from './segmentation.ts';
 
-const MSR_IA32_TSC = 0x10;
-const MSR_MISC_FEATURES_ENABLES = 0x140;
 const MISC_FEATURES_CPUID_FAULT = 1;
-const MSR_TSC_AUX = 0xc000_0103;
 
 /** UMIP: SGDT, SIDT, SLDT, STR and SMSW are privileged. */
 function umipDenies(ctxt: EmulateCtxt): boolean {

@@ -2,7 +2,9 @@
  * KVM's own walk of a guest's page tables: 32-bit, PAE, 4 and 5 levels (@kvm paging_tmpl.h walk_addr_generic). It reads the tables
  * through the slots and the host's mappings, sets A and D as the processor would, and answers a gpa or a page fault.
  */
+
 import { PFERR_FETCH, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
+import { PF_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';
 import {
   PT_ACCESSED_MASK,
@@ -41,7 +43,6 @@ import { translateGpa } from './translate-gpa.ts';
 /** @kvm kvm_types.h INVALID_GPA */
 export const INVALID_GPA = -1;
 
-const PF_VECTOR = 14;
 const PKEY_MASK = PT64_PKEY_HI >>> PT64_PKEY_HI_SHIFT;
 
 /** Index of the address in its table of `level`, with 9 bits a level. */

@@ -1,6 +1,7 @@
 /** The VMCB after RESET and INIT: what KVM intercepts (@kvm svm.c init_vmcb). */
 
 import { AC_VECTOR, DB_VECTOR, GP_VECTOR, MC_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { MSR_IA32_SYSENTER_EIP, MSR_IA32_SYSENTER_ESP } from '../../arch/msr.ts';
 import * as V from '../../arch/vmcb.ts';
 import type { HostMachine } from '../../host/machine.ts';
 import type { VcpuState } from '../vcpu-state.ts';
@@ -24,9 +25,6 @@ const CR_READ = (cr: number): number => 1 << cr;
 const CR_WRITE = (cr: number): number => 1 << (16 + cr);
 /** Every read and write of DR0 to DR7. */
 export const INTERCEPT_DR_ALL = 0x00ff_00ff;
-
-const MSR_IA32_SYSENTER_ESP = 0x175;
-const MSR_IA32_SYSENTER_EIP = 0x176;
 
 /** I/O permission maps, one a machine: every port exits. */
 const iopms = new WeakMap<HostMachine, number>();

@@ -1,8 +1,7 @@
 /** The FXSAVE image of the guest's FPU, which lives in the processor while the vCPU is loaded (@sdm 10.5.1). */
+import { MXCSR_MASK } from '../../arch/registers.ts';
 import { FPU_CW_AT, FPU_REGS, FPU_SW_AT, FPU_TAG_AT, MXCSR_AT, XMM, XMM_SIZE } from '../../cpu/state.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-
-const MXCSR_MASK = 0xffff;
 
 /** Writes the first `size` bytes of the image. */
 export function fxsaveImage(vcpu: VcpuState, buf: Uint8Array, size: number): void {

@@ -1,6 +1,16 @@
 /** VMMCALL and VMCALL of a guest (@kvm x86.c kvm_emulate_hypercall). */
+
 import { hex64 } from '../../arch/flags.ts';
 import { RAX, RBX, RCX, RDX, RSI } from '../../arch/registers.ts';
+import {
+  KVM_EINVAL,
+  KVM_ENOSYS,
+  KVM_EPERM,
+  KVM_HC_MAP_GPA_RANGE,
+  KVM_HC_SCHED_YIELD,
+  KVM_HC_SEND_IPI,
+  KVM_HC_VAPIC_POLL_IRQ,
+} from '../kvm-para.ts';
 import { KVM_EXIT_HYPERCALL } from '../kvm-run.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { KVM_FEATURE_PV_SCHED_YIELD, KVM_FEATURE_PV_SEND_IPI } from './cpuid-features.ts';
@@ -9,13 +19,6 @@ import { pvSendIpi } from './lapic.ts';
 import { is64BitMode, registerWrite } from './registers.ts';
 import { skipEmulatedInstruction } from './skip.ts';
 
-const KVM_HC_VAPIC_POLL_IRQ = 1;
-const KVM_HC_SEND_IPI = 10;
-const KVM_HC_SCHED_YIELD = 11;
-const KVM_HC_MAP_GPA_RANGE = 12;
-const KVM_EPERM = 1;
-const KVM_EINVAL = 22;
-const KVM_ENOSYS = 1000;
 const KVM_EXIT_HYPERCALL_LONG_MODE = 1;
 
 /** @kvm x86.h is_64_bit_hypercall */

@@ -1,4 +1,5 @@
 /** The in-kernel local APIC: registers, priorities, delivery (@kvm lapic.c). xAPIC mode; x2APIC mode is refused. */
+import { KVM_EINVAL } from '../kvm-para.ts';
 import { makeRequest, REQ_APF_READY, REQ_EVENT, REQ_NMI, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { hasQuirk, KVM_X86_QUIRK_LINT0_REENABLED } from './vm-x86.ts';
@@ -34,7 +35,6 @@ export const APIC_LVT_TIMER_PERIODIC = 1 << 17;
 export const APIC_LVT_TIMER_TSCDEADLINE = 2 << 17;
 export const APIC_SPIV_APIC_ENABLED = 1 << 8;
 const APIC_VERSION = 0x14;
-const KVM_EINVAL = 22;
 export const APIC_LVTS = [APIC_LVTT, APIC_LVTTHMR, APIC_LVTPC, APIC_LVT0, APIC_LVT1, APIC_LVTERR];
 const APIC_MODE_EXTINT = 7;
 

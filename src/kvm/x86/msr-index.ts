@@ -1,44 +1,7 @@
-/** Numbers of the MSRs that KVM knows by name. */
-export const MSR_IA32_TSC = 0x10;
-export const MSR_IA32_PLATFORM_ID = 0x17;
-export const MSR_IA32_APICBASE = 0x1b;
-export const MSR_IA32_EBL_CR_POWERON = 0x2a;
-export const MSR_SMI_COUNT = 0x34;
-export const MSR_IA32_TSC_ADJUST = 0x3b;
-export const MSR_IA32_SPEC_CTRL = 0x48;
-export const MSR_IA32_PRED_CMD = 0x49;
-export const MSR_IA32_UCODE_WRITE = 0x79;
-export const MSR_IA32_UCODE_REV = 0x8b;
-export const MSR_IA32_SMBASE = 0x9e;
-export const MSR_FSB_FREQ = 0xcd;
-export const MSR_PLATFORM_INFO = 0xce;
-export const MSR_MTRRcap = 0xfe;
-export const MSR_IA32_ARCH_CAPABILITIES = 0x10a;
-export const MSR_IA32_BBL_CR_CTL3 = 0x11e;
-export const MSR_MISC_FEATURES_ENABLES = 0x140;
-export const MSR_IA32_SYSENTER_CS = 0x174;
-export const MSR_IA32_SYSENTER_ESP = 0x175;
-export const MSR_IA32_SYSENTER_EIP = 0x176;
-export const MSR_IA32_MCG_CAP = 0x179;
-export const MSR_IA32_MCG_STATUS = 0x17a;
-export const MSR_IA32_MCG_CTL = 0x17b;
-export const MSR_IA32_PERF_STATUS = 0x198;
-export const MSR_IA32_PERF_CTL = 0x199;
-export const MSR_IA32_MISC_ENABLE = 0x1a0;
-export const MSR_IA32_DEBUGCTL = 0x1d9;
-export const MSR_IA32_LASTBRANCHFROMIP = 0x1db;
-export const MSR_IA32_LASTBRANCHTOIP = 0x1dc;
-export const MSR_IA32_LASTINTFROMIP = 0x1dd;
-export const MSR_IA32_LASTINTTOIP = 0x1de;
-export const MSR_IA32_POWER_CTL = 0x1fc;
-export const MSR_MTRR_PHYS_BASE0 = 0x200;
-export const MSR_MTRR_PHYS_END = 0x20f;
-export const MSR_IA32_CR_PAT = 0x277;
-export const MSR_MTRRdefType = 0x2ff;
-export const MSR_IA32_MC0_CTL = 0x400;
-export const MSR_IA32_TSC_DEADLINE = 0x6e0;
-export const APIC_BASE_MSR = 0x800;
-export const MSR_IA32_XSS = 0xda0;
+/** Numbers of the MSRs that KVM knows by name: the processor's, and those that KVM makes up for its guests. */
+export * from '../../arch/msr.ts';
+
+/** @kvm uapi/asm/kvm_para.h MSR_KVM_* */
 export const MSR_KVM_WALL_CLOCK = 0x11;
 export const MSR_KVM_SYSTEM_TIME = 0x12;
 export const MSR_KVM_WALL_CLOCK_NEW = 0x4b564d00;
@@ -49,36 +12,6 @@ export const MSR_KVM_PV_EOI_EN = 0x4b564d04;
 export const MSR_KVM_POLL_CONTROL = 0x4b564d05;
 export const MSR_KVM_ASYNC_PF_INT = 0x4b564d06;
 export const MSR_KVM_ASYNC_PF_ACK = 0x4b564d07;
-export const MSR_EFER = 0xc0000080;
-export const MSR_STAR = 0xc0000081;
-export const MSR_LSTAR = 0xc0000082;
-export const MSR_CSTAR = 0xc0000083;
-export const MSR_SYSCALL_MASK = 0xc0000084;
-export const MSR_FS_BASE = 0xc0000100;
-export const MSR_GS_BASE = 0xc0000101;
-export const MSR_KERNEL_GS_BASE = 0xc0000102;
-export const MSR_TSC_AUX = 0xc0000103;
-export const MSR_AMD64_SYSCFG = 0xc0010010;
-export const MSR_K7_HWCR = 0xc0010015;
-export const MSR_K8_INT_PENDING_MSG = 0xc0010055;
-export const MSR_FAM10H_MMIO_CONF_BASE = 0xc0010058;
-export const MSR_K7_EVNTSEL0 = 0xc0010000;
-export const MSR_K7_PERFCTR3 = 0xc0010007;
-export const MSR_K8_TSEG_ADDR = 0xc0010112;
-export const MSR_K8_TSEG_MASK = 0xc0010113;
-export const MSR_VM_CR = 0xc0010114;
-export const MSR_VM_IGNNE = 0xc0010115;
-export const MSR_VM_HSAVE_PA = 0xc0010117;
-export const MSR_AMD64_VIRT_SPEC_CTRL = 0xc001011f;
-export const MSR_AMD64_OSVW_ID_LENGTH = 0xc0010140;
-export const MSR_AMD64_OSVW_STATUS = 0xc0010141;
-export const MSR_AMD64_NB_CFG = 0xc001001f;
-export const MSR_AMD64_PATCH_LOADER = 0xc0010020;
-export const MSR_AMD64_DC_CFG = 0xc0011022;
-export const MSR_AMD64_TW_CFG = 0xc0011023;
-export const MSR_AMD64_DE_CFG = 0xc0011029;
-export const MSR_AMD64_BU_CFG2 = 0xc001102a;
-export const MSR_F15H_EX_CFG = 0xc001102c;
 
-/** KVM does not know the MSR. */
+/** What getting or setting an MSR answers when KVM does not know it. */
 export const KVM_MSR_RET_UNSUPPORTED = 2;

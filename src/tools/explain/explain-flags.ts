@@ -3,6 +3,7 @@
 import { hi64, hiOf, lo64, loOf } from '../../arch/halves.ts';
 import { errnoName } from '../../host/errno.ts';
 import { Kvm, KvmError } from '../../kvm/api/index.ts';
+import { KVM_MEM_GUEST_MEMFD, KVM_MEM_READONLY } from '../../kvm/memslots/memslot.ts';
 import { mmuPageFault } from '../../kvm/mmu/page-fault.ts';
 import { mmuReload } from '../../kvm/mmu/roots.ts';
 import { checkRevision } from '../choices.ts';
@@ -21,8 +22,6 @@ export interface FlagFault {
 }
 
 const SLOT_BYTES = 0x200000;
-const KVM_MEM_READONLY = 2;
-const KVM_MEM_GUEST_MEMFD = 4;
 
 /** The records of the fault, and how KVM would leave. @throws InputError */
 export function flagFaults(flags: FlagFault): { faults: FaultRecord[]; left: LeftBy | null } {

@@ -1,0 +1,26 @@
+/** Capabilities that code names: KVM_CHECK_EXTENSION and KVM_ENABLE_CAP (@kvm uapi/linux/kvm.h KVM_CAP_*). */
+export const KVM_CAP_COALESCED_MMIO = 15;
+export const KVM_CAP_DISABLE_QUIRKS = 116;
+export const KVM_CAP_SPLIT_IRQCHIP = 121;
+export const KVM_CAP_MAX_VCPU_ID = 128;
+export const KVM_CAP_X2APIC_API = 129;
+export const KVM_CAP_X86_DISABLE_EXITS = 143;
+export const KVM_CAP_MSR_PLATFORM_INFO = 159;
+export const KVM_CAP_EXCEPTION_PAYLOAD = 164;
+export const KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 = 168;
+export const KVM_CAP_HALT_POLL = 182;
+export const KVM_CAP_ENFORCE_PV_FEATURE_CPUID = 190;
+export const KVM_CAP_DIRTY_LOG_RING = 192;
+export const KVM_CAP_X86_BUS_LOCK_EXIT = 193;
+export const KVM_CAP_EXIT_HYPERCALL = 201;
+export const KVM_CAP_EXIT_ON_EMULATION_FAILURE = 204;
+export const KVM_CAP_DISABLE_QUIRKS2 = 213;
+export const KVM_CAP_X86_TRIPLE_FAULT_EVENT = 218;
+export const KVM_CAP_VM_DISABLE_NX_HUGE_PAGES = 220;
+export const KVM_CAP_DIRTY_LOG_RING_ACQ_REL = 223;
+export const KVM_CAP_DIRTY_LOG_RING_WITH_BITMAP = 225;
+export const KVM_CAP_MEMORY_ATTRIBUTES = 233;
+export const KVM_CAP_GUEST_MEMFD = 234;
+export const KVM_CAP_VM_TYPES = 235;
+export const KVM_CAP_PRE_FAULT_MEMORY = 236;
+export const KVM_CAP_X86_APIC_BUS_CYCLES_NS = 237;
