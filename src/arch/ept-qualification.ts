@@ -4,7 +4,7 @@
  *  63 .. 17  16    15   14   13  12    11  10    9    8     7     6     5    4    3    2     1     0
  *  reserved ASYNC GPV  SSSP SSA  NMIU LXD LRW LUSER FINAL GLAV  EXUSR EX   WR   RD  FETCH WRITE READ
  */
-import { type Flag, flag, formatFlags } from './flags.ts';
+import { type Flag, flag } from './flags.ts';
 
 export const EPT_VIOLATION_READ = 1 << 0;
 export const EPT_VIOLATION_WRITE = 1 << 1;
@@ -38,8 +38,3 @@ export const EPT_QUALIFICATION_FLAGS: readonly Flag[] = [
   flag('GUEST_PAGING_VERIFY', 15, 'guest-paging verification failed'),
   flag('ASYNCHRONOUS', 16, 'the access was asynchronous to the instruction (trace output)'),
 ];
-
-/** `READ|GVA_IS_VALID` and so on; what no flag names is printed as hex. */
-export function formatEptQualification(lo: number, hi: number): string {
-  return formatFlags(EPT_QUALIFICATION_FLAGS, lo, hi);
-}

@@ -5,7 +5,7 @@
  *  63 ........ 49   48   47 ..... 37  36   35    34  33   32   31  30 ..... 16 15  14 ... 6  5  4    3    2 1 0
  *     reserved PRIV IMPL  reserved    VMPL SIZEM ENC PAGE FINAL RMP  reserved  SGX reserved  PK FETCH RSVD U W P
  */
-import { type Flag, flag, formatFlags } from './flags.ts';
+import { type Flag, flag } from './flags.ts';
 
 /** Low half: the legacy word. */
 export const PFERR_PRESENT = 1 << 0;
@@ -48,8 +48,3 @@ export const PFERR_FLAGS: readonly Flag[] = [
   flag('IMPLICIT_ACCESS', 48, 'an implicit supervisor access, emulated by KVM (synthetic, never from hardware)'),
   flag('PRIVATE_ACCESS', 49, 'an access to private memory (synthetic, never from hardware)'),
 ];
-
-/** `P|W|U` and so on; what no flag names is printed as hex. */
-export function formatErrorCode(lo: number, hi: number): string {
-  return formatFlags(PFERR_FLAGS, lo, hi);
-}

@@ -15,7 +15,6 @@ export const RIP_AT = STATE_BASE + 0x080;
 export const RFLAGS_AT = STATE_BASE + 0x088;
 /** Lazy flags: what the last flag-setting instruction was (its meaning belongs to src/cpu/semantics), and its operands. */
 export const FLAGS_OP = STATE_BASE + 0x090; // u32
-export const FLAGS_SIZE = STATE_BASE + 0x094; // u32, bytes
 export const FLAGS_RES = STATE_BASE + 0x098; // u64
 export const FLAGS_DST = STATE_BASE + 0x0a0; // u64
 export const FLAGS_SRC = STATE_BASE + 0x0a8; // u64

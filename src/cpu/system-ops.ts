@@ -120,6 +120,3 @@ export const SYS_INVLPGA = 126; // rAX (address size), ECX
 export const SYS_VMMCALL = 127;
 export const SYS_VMCALL = 128; // 0F 01 C1, the other vendor's hypercall
 export const SYS_VMX = 129; // any other VMX instruction: #UD where there is no VMX
-
-/** Size of a table indexed by SYS_ number. */
-export const SYS_COUNT = 130;

@@ -64,20 +64,6 @@ export function readGuestPage(
   return readSlotPage(vm, gfnToMemslot(vm, gfn, asId), gfn, off, buf, bufOff, len);
 }
 
-/** Writes `len` bytes at offset `off` of a page, not beyond its end. @param vcpu the vCPU that runs @kvm kvm_main.c kvm_write_guest_page */
-export function writeGuestPage(
-  vm: VmState,
-  vcpu: VcpuState | null,
-  asId: number,
-  gfn: number,
-  off: number,
-  buf: Uint8Array,
-  bufOff: number,
-  len: number,
-): number {
-  return writeSlotPage(vm, vcpu, gfnToMemslot(vm, gfn, asId), gfn, off, buf, bufOff, len);
-}
-
 /** Reads guest memory as the vCPU sees it, page after page. @kvm kvm_main.c kvm_vcpu_read_guest. HOT */
 export function readGuest(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: number, len: number): number {
   let done = 0;

@@ -10,7 +10,7 @@ import {
   getUserPages,
 } from '../host/gup.ts';
 import { PROT_READ, PROT_WRITE } from '../host/vma.ts';
-import { gfnToHva, hvaError, KVM_HVA_ERR_RO_BAD, slotHva } from './memslots/hva.ts';
+import { hvaError, KVM_HVA_ERR_RO_BAD, slotHva } from './memslots/hva.ts';
 import { KVM_MEM_READONLY, type Memslot } from './memslots/memslot.ts';
 import { gfnToMemslot } from './memslots/memslots.ts';
 import {
@@ -141,20 +141,4 @@ const scratch = new PfnLookup();
 /** The frame behind `gfn` for a write by KVM itself, or a KVM_PFN_* value. @kvm kvm_main.c gfn_to_pfn, gfn_to_pfn_memslot */
 export function gfnToPfn(vm: VmState, gfn: number, asId = 0): number {
   return gfnToPfnMemslot(vm, gfnToMemslot(vm, gfn, asId), gfn, true, PFN_MODE_NORMAL, scratch);
-}
-
-/**
- * Frames of up to `count` pages from `gfn` that are present and writable already: how many, 0 when the slot ends before `count`, -1
- * when there is no writable host address. @kvm kvm_main.c gfn_to_page_many_atomic
- */
-export function gfnToPfnManyAtomic(vm: VmState, slot: Memslot, gfn: number, pfns: Int32Array, count: number): number {
-  const hva = gfnToHva(slot, gfn, true);
-  if (hva < 0) return -1;
-  if (slot.npages - (gfn - slot.baseGfn) < count) return 0;
-  for (let i = 0; i < count; i++) {
-    const pfn = vm.mm.getUserPageFastOnly(hva + i * 4096, true);
-    if (pfn < 0) return i;
-    pfns[i] = pfn;
-  }
-  return count;
 }

@@ -23,8 +23,9 @@ export interface RunLoopOptions {
   readonly onExit?: (exit: VcpuExit) => void;
 }
 
-/** Instructions between two looks at the clock. */
+/** Instructions, or exits if they come first, between two looks at the clock. */
 const SLICE = 2_000_000;
+const SLICE_EXITS = 50_000;
 
 const MAP_GPA_ENCRYPTED = 1n << 4n;
 const KVM_SYSTEM_EVENT_SHUTDOWN = 1;
@@ -77,7 +78,7 @@ export class RunLoop {
     const limit = this.options.maxInstructions;
     if (limit !== undefined) left = Math.min(left, limit - this.instructions);
     const before = this.instructions;
-    for (;;) {
+    for (let exits = 0; ; exits++) {
       const budget = left;
       const start = processor.insns;
       const result = vcpu.run({ maxInstructions: budget });
@@ -90,7 +91,7 @@ export class RunLoop {
       if (limit !== undefined && this.instructions >= limit) {
         return endState('max-instructions', `${this.instructions} instructions, at ${this.where()}`);
       }
-      if (used >= SLICE || result.errno === 'EINTR') return null;
+      if (used >= SLICE || exits >= SLICE_EXITS || result.errno === 'EINTR') return null;
       left = SLICE - used;
       if (limit !== undefined) left = Math.min(left, limit - this.instructions);
     }
@@ -146,6 +147,9 @@ export class RunLoop {
         );
       case 'internal-error':
         return endState('internal-error', `${describeInternalError(exit)} at ${this.where()}`);
+      case 'rdmsr':
+      case 'wrmsr':
+        return endState('internal-error', `MSR exit that nobody asked for, at ${this.where()}`);
       case 'debug':
         return endState('internal-error', `debug exit that nobody asked for, at ${this.where()}`);
       case 'unknown':
@@ -226,9 +230,4 @@ function describeInternalError(exit: Extract<VcpuExit, { reason: 'internal-error
   const bytes = [...new Uint8Array(BigUint64Array.of(first, second).buffer)];
   const code = bytes.slice(1, 1 + Math.min(bytes[0]!, 15));
   return `instruction that KVM cannot emulate (${code.map((b) => b.toString(16).padStart(2, '0')).join(' ')})`;
-}
-
-/** Runs `board` to its end. */
-export function runBoard(board: Board, options: RunLoopOptions): Promise<EndState> {
-  return new RunLoop(board, options).run();
 }

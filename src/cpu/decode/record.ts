@@ -61,8 +61,6 @@ export const recordLength = (u8: Uint8Array, record: number): number => u8[recor
 export const recordOperandSize = (u8: Uint8Array, record: number): number => u8[record + RECORD_OPSIZE]!;
 /** Address size in bytes. */
 export const recordAddressSize = (u8: Uint8Array, record: number): number => u8[record + RECORD_ADDRSIZE]!;
-/** 0, 1, 2 for 16-, 32- and 64-bit code. */
-export const recordMode = (u8: Uint8Array, record: number): number => u8[record + RECORD_MODE]!;
 /** ModRM.reg with its REX bit: the number of a general, control, debug or segment register. */
 export const recordReg = (u8: Uint8Array, record: number): number => u8[record + RECORD_REG]! >> 3;
 /** Number of the register that the rm operand (or the opcode) names; meaningless when `recordIsMemory`. */
@@ -71,8 +69,6 @@ export const recordIsMemory = (u8: Uint8Array, record: number): boolean =>
   (u8[record + RECORD_FLAGS]! & RECORD_HAS_MEMORY) !== 0;
 /** Segment of the memory operand: ES 0 CS 1 SS 2 DS 3 FS 4 GS 5. */
 export const recordSegment = (u8: Uint8Array, record: number): number => u8[record + RECORD_SEGMENT]!;
-/** RECORD_HAS_* bits. */
-export const recordFlags = (u8: Uint8Array, record: number): number => u8[record + RECORD_FLAGS]!;
 /** F3 or F2. */
 export const recordHasRep = (u8: Uint8Array, record: number): boolean =>
   (u8[record + RECORD_FLAGS]! & (RECORD_HAS_REP | RECORD_HAS_REPNE)) !== 0;
@@ -82,9 +78,6 @@ export const recordImmediate = (i32: Int32Array, record: number): number => i32[
 export const recordImmediateHi = (i32: Int32Array, record: number): number => i32[(record + RECORD_IMM + 4) >> 2]!;
 /** Second immediate: the selector of a far pointer. */
 export const recordImmediate2 = (i32: Int32Array, record: number): number => i32[(record + RECORD_IMM2) >> 2]!;
-/** Row of the encoding table, for names and traces. */
-export const recordEncoding = (u8: Uint8Array, record: number): number =>
-  u8[record + RECORD_ENCODING]! | (u8[record + RECORD_ENCODING + 1]! << 8);
 
 /**
  * Computes the offset of the memory operand inside its segment (`recordSegment`), truncated to the address size, into the two halves

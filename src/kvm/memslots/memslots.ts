@@ -145,9 +145,4 @@ export function isVisibleGfn(vm: VmState, gfn: number): boolean {
   return isVisibleMemslot(gfnToMemslot(vm, gfn));
 }
 
-/** @kvm kvm_main.c kvm_vcpu_is_visible_gfn */
-export function vcpuIsVisibleGfn(vcpu: VcpuState, gfn: number): boolean {
-  return isVisibleMemslot(vcpuGfnToMemslot(vcpu, gfn));
-}
-
 export * from './memslot.ts';

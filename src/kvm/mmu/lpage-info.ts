@@ -56,18 +56,6 @@ export function createSlotArch(slot: Memslot): SlotArch {
   return arch;
 }
 
-/** One more (+1) or one fewer (-1) reason against huge pages around `gfn` (@kvm mmu.c update_gfn_disallow_lpage_count). */
-export function updateDisallowLpage(slot: Memslot, gfn: number, count: number): void {
-  const arch = slot.arch!;
-  for (let level = PG_LEVEL_2M; level <= KVM_MAX_HUGEPAGE_LEVEL; level++) {
-    const info = counts(arch, level);
-    const i = indexOf(arch, gfn, level);
-    // The flag is the sign bit: it must not carry into the count.
-    const old = info[i]!;
-    info[i] = (old & KVM_LPAGE_MIXED_FLAG) | ((old + count) & ~KVM_LPAGE_MIXED_FLAG);
-  }
-}
-
 /** @kvm mmu.c hugepage_test_mixed */
 export function hugepageTestMixed(slot: Memslot, gfn: number, level: number): boolean {
   const arch = slot.arch!;

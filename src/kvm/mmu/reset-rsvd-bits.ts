@@ -1,5 +1,3 @@
-/** Which bits of a guest's entries are reserved in its paging mode (@kvm mmu.c __reset_rsvds_bits_mask, __reset_rsvds_bits_mask_ept). */
-import { PG_LEVEL_1G, PG_LEVEL_2M } from '../../arch/paging.ts';
 import type { RsvdBits } from './rsvd-bits.ts';
 
 /** High half of bits 51:32 and of 62:32: what of the physical bits an entry's mode can reserve. */
@@ -56,30 +54,4 @@ export function resetRsvdBits(rsvd: RsvdBits, mode: RsvdBitsMode): void {
   rsvd.set(1, 3, noGb | bits(13, 29), high);
   rsvd.set(1, 2, bits(13, 20), high);
   rsvd.copy(1, 1, 0, 1);
-}
-
-/** For EPT tables; `hugePageLevel` is the largest leaf. @kvm mmu.c __reset_rsvds_bits_mask_ept */
-export function resetRsvdBitsEpt(rsvd: RsvdBits, paBitsHi: number, execOnly: boolean, hugePageLevel: number): void {
-  rsvd.clear();
-  const high = paBitsHi & BITS_51_32_HI;
-  const no1g = hugePageLevel < PG_LEVEL_1G ? bits(7, 7) : 0;
-  const no2m = hugePageLevel < PG_LEVEL_2M ? bits(7, 7) : 0;
-  for (const ps of [0, 1] as const) {
-    rsvd.set(ps, 5, bits(3, 7), high);
-    rsvd.set(ps, 4, bits(3, 7), high);
-    rsvd.set(ps, 1, 0, high);
-  }
-  rsvd.set(0, 3, bits(3, 6) | no1g, high);
-  rsvd.set(0, 2, bits(3, 6) | no2m, high);
-  rsvd.set(1, 3, bits(12, 29) | no1g, high);
-  rsvd.set(1, 2, bits(12, 20) | no2m, high);
-  // Entry bits 5:0 as a set: memory types 2, 3 and 7, W without R, and X alone where it is not supported.
-  for (let value = 0; value < 64; value++) {
-    const type = value >> 3;
-    const rwx = value & 7;
-    const bad = type === 2 || type === 3 || type === 7 || rwx === 2 || rwx === 6 || (rwx === 4 && !execOnly);
-    if (!bad) continue;
-    if (value < 32) rsvd.badMtXwrLo |= 1 << value;
-    else rsvd.badMtXwrHi |= 1 << (value - 32);
-  }
 }

@@ -298,11 +298,3 @@ export function makeSpteExecutable(m: SpteMasks, spte: SpteWord): void {
   spte.lo |= m.x;
   if (tracked) markSpteForAccessTrack(m, spte);
 }
-
-/** Whether bits may change without mmu_lock (@kvm spte.c spte_has_volatile_bits). */
-export function spteHasVolatileBits(m: SpteMasks, lo: number, hi: number): boolean {
-  if (!isWritable(lo) && isMmuWritable(m, lo, hi)) return true;
-  if (isAccessTrack(m, lo, hi)) return true;
-  if (!spteAdEnabled(hi)) return false;
-  return (lo & m.accessed) === 0 || (isWritable(lo) && (lo & m.dirty) === 0);
-}

@@ -11,11 +11,6 @@ export function guestPvHas(vcpu: VcpuState, feature: number): boolean {
   return !vcpu.x86.pvEnforceCpuid || guestCpuidHas(vcpu, feature);
 }
 
-/** @kvm cpuid.h guest_cpuid_is_amd_compatible */
-export function guestCpuidIsAmdCompatible(vcpu: VcpuState): boolean {
-  return vcpu.x86.isAmdCompatible;
-}
-
 /** @kvm cpuid.h guest_cpuid_is_intel_compatible */
 export function guestCpuidIsIntelCompatible(vcpu: VcpuState): boolean {
   return !vcpu.x86.isAmdCompatible;

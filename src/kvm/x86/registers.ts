@@ -45,11 +45,6 @@ export function registerWrite(vcpu: VcpuState, nr: number, lo: number, hi: numbe
   vcpu.regs[2 * nr + 1] = hi;
 }
 
-/** Low half of a general register. */
-export function registerLo(vcpu: VcpuState, nr: number): number {
-  return vcpu.regs[2 * nr]!;
-}
-
 /** EDX:EAX from halves, as RDMSR and CPUID leave them. */
 export function writeEdxEax(vcpu: VcpuState, lo: number, hi: number): void {
   registerWrite(vcpu, RAX, lo, 0);

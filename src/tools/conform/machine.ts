@@ -7,16 +7,8 @@ import { moduleParams } from '../module-params.ts';
 import type { FolderMachine } from './folders.ts';
 import { Helper } from './helper.ts';
 import { fromErrno, HostObjects, type OpResult } from './host-objects.ts';
-import { bigInt, int, type Op, type RecordedEvent, type Scenario } from './scenario.ts';
+import { bigInt, int, type Op, type Scenario } from './scenario.ts';
 import { type StatsSnapshot, snapshot } from './stats.ts';
-
-/** A set-up operation that failed or that emitted events. */
-export interface SetupNote {
-  readonly op: Op;
-  readonly ret: number;
-  readonly errno: string | null;
-  readonly events: readonly TraceEvent[];
-}
 
 const MIB = 1024 * 1024;
 
@@ -188,12 +180,6 @@ function recordVcpuRegs(vcpu: Vcpu): { [field: string]: unknown } {
   record['ss'] = hex(sregs.ss.selector);
   record['cpl'] = String(sregs.ss.dpl);
   return record;
-}
-
-/** Events of a set-up operation that a recording would keep, with the operation. */
-export interface SetupTrace {
-  readonly op: Op;
-  readonly trace: readonly RecordedEvent[];
 }
 
 /** Memory for the scenario's objects and KVM's own tables. */

@@ -35,11 +35,6 @@ export function wrprotSlot(vm: VmState, slot: Memslot, minLevel: number): boolea
   return clearBitOfSlot(vm, slot, minLevel, PT_WRITABLE_MASK);
 }
 
-/** @kvm tdp_mmu.c kvm_tdp_mmu_clear_dirty_slot */
-export function clearDirtySlot(vm: VmState, slot: Memslot): boolean {
-  return clearBitOfSlot(vm, slot, 1, dirtyBit(vm));
-}
-
 /** The bit whose loss makes the next write visible: D, or W where the hardware has no D. */
 function dirtyBit(vm: VmState): number {
   return vm.mmu.masks.dirty !== 0 ? vm.mmu.masks.dirty : PT_WRITABLE_MASK;

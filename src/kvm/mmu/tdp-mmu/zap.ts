@@ -27,14 +27,6 @@ function zapLeafsRoot(vm: VmState, root: ShadowPage, start: number, end: number,
   return need;
 }
 
-/** In all valid roots of all address spaces. mmu_lock held for write. @kvm tdp_mmu.c kvm_tdp_mmu_zap_leafs */
-export function zapLeafs(vm: VmState, start: number, end: number, flush: boolean): boolean {
-  vm.locks.assertHeld(LOCK_MMU_WRITE);
-  let need = flush;
-  for (const root of tdpMmuRoots(vm, -1, true)) need = zapLeafsRoot(vm, root, start, end, need);
-  return need;
-}
-
 /** In all roots of the slot's address space, invalid ones too. mmu_lock held for write. @kvm tdp_mmu.c kvm_tdp_mmu_unmap_gfn_range */
 export function tdpMmuUnmapGfnRange(vm: VmState, range: GfnRange, flush: boolean): boolean {
   vm.locks.assertHeld(LOCK_MMU_WRITE);
