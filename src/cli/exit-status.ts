@@ -4,3 +4,5 @@ export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;
 /** Bad usage or bad input. */
 export const EXIT_USAGE = 2;
+/** Nobody reads the output any more. */
+export const EXIT_PIPE = 141;

@@ -115,6 +115,16 @@ describe('the command line', () => {
     ['an unknown revision', () => ['run', file('i', 'x'), '--revision', 'linux-1.0'], /--revision linux-1\.0/],
     ['an unknown profile', () => ['run', file('i', 'x'), '--hardware', 'z80'], /--hardware z80: no such profile/],
     ['a truncated ELF', () => ['run', file('t.elf', '\x7fELF\x02\x01\x01')], /t\.elf: /],
+    [
+      'a text file as an image',
+      () => ['run', file('notes.txt', 'hello\n')],
+      /notes\.txt: is text, expected an ELF file/,
+    ],
+    [
+      'a trace file that cannot be',
+      () => ['run', file('i', Uint8Array.of(0xeb, 0xfe)), '--trace', join(folder, 'no', 'where')],
+      /where: cannot be written \(ENOENT\)/,
+    ],
     ['explain with nothing', () => ['explain'], /expected a scenario, or --error-code/],
   ];
   it.each(bad)('refuses %s', async (_name, args, message) => {

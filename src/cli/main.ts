@@ -6,7 +6,7 @@ import { addBench } from './bench.ts';
 import { addConform } from './conform.ts';
 import { addDecode } from './decode.ts';
 import { addDemo } from './demo.ts';
-import { EXIT_USAGE } from './exit-status.ts';
+import { EXIT_PIPE, EXIT_USAGE } from './exit-status.ts';
 import { addExplain } from './explain.ts';
 import { addLater } from './later.ts';
 import { addRun } from './run.ts';
@@ -14,11 +14,18 @@ import { addRun } from './run.ts';
 /** Runs the command that `args` (without the program's name) ask for and sets the process's exit status. */
 export async function runCommandLine(args: readonly string[]): Promise<void> {
   const program = commandLine();
+  if (process.stdout.listenerCount('error') === 0) process.stdout.on('error', outputFailed);
   try {
     await program.parseAsync(args, { from: 'user' });
   } catch (error) {
     process.exitCode = statusOf(error);
   }
+}
+
+/** Whoever reads the output may stop reading, as `head` does: that ends the program as SIGPIPE would. */
+function outputFailed(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(EXIT_PIPE);
 }
 
 function commandLine(): Command {

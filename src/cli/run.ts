@@ -1,5 +1,5 @@
 /** `softkvm run IMAGE`. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import { InputError, UnsupportedError } from '../tools/input-error.ts';
@@ -9,6 +9,7 @@ import type { Board } from '../vmm/board.ts';
 import { END_STATES } from '../vmm/end-state.ts';
 import { collect, count, size, untilInterrupted } from './options.ts';
 import { printJson } from './output.ts';
+import { TraceFile } from './trace-file.ts';
 
 interface Options {
   readonly memory: number;
@@ -84,18 +85,17 @@ function refuse(o: Options): void {
 }
 
 async function run(file: string, o: Options): Promise<RunReport> {
-  const trace: string[] = [];
-  const report = await untilInterrupted((requested) => runWithTerminal(file, o, trace, requested));
-  if (o.trace !== undefined) writeOutput(o.trace, `${trace.join('\n')}\n`);
+  const report = await untilInterrupted((requested) => runWithTerminal(file, o, requested));
   if (o.json) printJson(report);
   else process.stderr.write(reportText(report, o.stats === true));
   return report;
 }
 
-function runWithTerminal(file: string, o: Options, trace: string[], interrupted: () => boolean): Promise<RunReport> {
+function runWithTerminal(file: string, o: Options, interrupted: () => boolean): Promise<RunReport> {
   const image = readInput(file);
   const modules = o.initrd === undefined ? [] : [{ name: basename(o.initrd), bytes: readInput(o.initrd) }];
   const params = splitParams(o.param);
+  const trace = o.trace === undefined ? null : new TraceFile(o.trace);
   const feed = terminalInput();
   return runGuest({
     file,
@@ -114,11 +114,14 @@ function runWithTerminal(file: string, o: Options, trace: string[], interrupted:
     onSerial: (byte) => {
       if (!o.json) process.stdout.write(Uint8Array.of(byte));
     },
-    ...(o.trace === undefined ? {} : { onTrace: (event) => void trace.push(JSON.stringify(event)) }),
+    ...(trace === null ? {} : { onTrace: (event) => trace.add(event) }),
     onBoard: (board) => {
       feed.to = board;
     },
-  }).finally(feed.stop);
+  }).finally(() => {
+    feed.stop();
+    trace?.close();
+  });
 }
 
 /** What the user types goes to the guest's serial port, once there is a board. */
@@ -162,13 +165,5 @@ function readInput(file: string): Uint8Array {
           ? 'is a folder, expected a file'
           : `cannot be read (${code})`;
     throw new InputError(`${file}: ${why}`);
-  }
-}
-
-function writeOutput(file: string, text: string): void {
-  try {
-    writeFileSync(file, text);
-  } catch (error) {
-    throw new InputError(`${file}: cannot be written (${(error as NodeJS.ErrnoException).code})`);
   }
 }

@@ -136,6 +136,7 @@ describe('images that cannot be loaded say so in one line', () => {
     ['ELF32 without a header', elf(32, code), /^guest: 32-bit ELF file without a multiboot header/],
     ['unknown requirements', new Uint8Array([...multibootHeader(0x10), ...code]), /requires unknown features 0x10$/],
     ['no segment', elf(64, code, (v) => v.setUint32(64, 4, true)), /^guest: ELF file without a loadable segment$/],
+    ['a text file', new TextEncoder().encode('#!/bin/sh\necho größer\n'), /^guest: is text, expected an ELF file/],
     ['a large unknown file', new Uint8Array(1 << 20), /^guest: flat binary of 1048576 bytes, expected at most/],
   ];
   for (const [name, image, message] of cases) {

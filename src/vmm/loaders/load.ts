@@ -29,7 +29,20 @@ function recognise(bytes: Uint8Array, options: LoadOptions): BootImage {
   if (header !== null) return loadMultiboot(bytes, header, elf, options);
   if (elf !== null) return loadElf64(elf, options);
   if (isLinux(bytes)) throw new ImageError(options.file, 'Linux kernels (bzImage) are not supported yet');
+  if (bytes.length > 0 && looksLikeText(bytes))
+    throw new ImageError(options.file, 'is text, expected an ELF file or machine code');
   return loadFlat(bytes, options);
+}
+
+/** Text throughout: valid UTF-8 and no control characters but white space. Machine code that is would be a feat. */
+function looksLikeText(bytes: Uint8Array): boolean {
+  if (bytes.some((b) => b === 0x7f || (b < 0x20 && b !== 0x09 && b !== 0x0a && b !== 0x0c && b !== 0x0d))) return false;
+  try {
+    new TextDecoder('utf-8', { fatal: true }).decode(bytes);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** The boot protocol's signature. @kvm Documentation/arch/x86/boot.rst */
