@@ -68,7 +68,7 @@ export const MODULE_PARAMS: readonly ModuleParam[] = [
     name: 'kvm.force_emulation_prefix',
     key: 'forceEmulationPrefix',
     type: 'int',
-    missing: (n) => (n ? 'forced emulation (kvm.force_emulation_prefix)' : null),
+    missing: any,
     meaning: 'emulate instructions that the forced-emulation prefix marks',
   },
 ];
