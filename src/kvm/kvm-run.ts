@@ -249,6 +249,42 @@ export class RunHypercall extends Fields {
   }
 }
 
+/** KVM_EXIT_X86_RDMSR and KVM_EXIT_X86_WRMSR. */
+export class RunMsr extends Fields {
+  /** Starts an exit: no error, KVM_MSR_EXIT_REASON_*, the MSR. */
+  begin(reason: number, index: number): void {
+    this.setU64(UNION, 0);
+    this.setU32(UNION + 8, reason);
+    this.setU32(UNION + 12, index);
+  }
+  /** Userspace sets it for #GP. */
+  get error(): boolean {
+    return this.view.getUint8(UNION) !== 0;
+  }
+  set error(failed: boolean) {
+    this.view.setUint8(UNION, failed ? 1 : 0);
+  }
+  get why(): number {
+    return this.u32(UNION + 8);
+  }
+  get index(): number {
+    return this.u32(UNION + 12);
+  }
+  setData(lo: number, hi: number): void {
+    this.view.setInt32(UNION + 16, lo, true);
+    this.view.setInt32(UNION + 20, hi, true);
+  }
+  get dataLo(): number {
+    return this.view.getInt32(UNION + 16, true);
+  }
+  get dataHi(): number {
+    return this.view.getInt32(UNION + 20, true);
+  }
+  get data(): bigint {
+    return this.view.getBigUint64(UNION + 16, true);
+  }
+}
+
 /** KVM_EXIT_FAIL_ENTRY */
 export class RunFailEntry extends Fields {
   setHardwareEntryFailureReason(lo: number, hi: number): void {
@@ -307,6 +343,7 @@ export class KvmRun {
   readonly internal = new RunData(this.view);
   readonly emulationFailure = new RunEmulationFailure(this.view);
   readonly hypercall = new RunHypercall(this.view);
+  readonly msr = new RunMsr(this.view);
   readonly failEntry = new RunFailEntry(this.view);
   readonly debug = new RunDebug(this.view);
   readonly systemEvent = new RunData(this.view);

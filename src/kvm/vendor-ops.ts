@@ -60,6 +60,8 @@ export interface VendorOps {
   /** @kvm kvm-x86-ops.h get_msr, set_msr: 0, 1 for #GP, or KVM_MSR_RET_UNSUPPORTED; the value read goes into `vcpu.x86.msrValue`. */
   getMsr(vcpu: VcpuState, msr: number, hostInitiated: boolean): number;
   setMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, hostInitiated: boolean): number;
+  /** What the guest reaches without exits has to follow the new filter. */
+  msrFilterChanged(vcpu: VcpuState): void;
   /** Enters the guest once. HOT */
   vcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void;
   /** Handles the exit: 1 resume, 0 to userspace, negative -errno. HOT */

@@ -101,7 +101,6 @@ function refuseUnsupported(profile: HardwareProfile, params: KvmParams): void {
     [!params.npt, 'kvm_amd.npt=0'],
     [!params.tdpMmu, 'kvm.tdp_mmu=0'],
     [params.enableVmwareBackdoor, 'kvm.enable_vmware_backdoor=1'],
-    [params.forceEmulationPrefix !== 0, `kvm.force_emulation_prefix=${params.forceEmulationPrefix}`],
   ];
   for (const [unsupported, name] of refused) if (unsupported) throw new Error(`${name} is not supported yet`);
 }

@@ -37,6 +37,12 @@ export type VcpuExit =
   | { readonly reason: 'fail-entry'; readonly hardwareReason: bigint; readonly cpu: number }
   /** Answer with `kvmRun.hypercall.setRet`. */
   | { readonly reason: 'hypercall'; readonly nr: number; readonly args: readonly bigint[]; readonly flags: number }
+  /**
+   * An MSR that the guest could not read or write (`why`: KVM_MSR_EXIT_REASON_*). Answer with `kvmRun.msr`: `error` for #GP, and for a
+   * read `setData`.
+   */
+  | { readonly reason: 'rdmsr'; readonly index: number; readonly why: number }
+  | { readonly reason: 'wrmsr'; readonly index: number; readonly why: number; readonly data: bigint }
   | {
       readonly reason: 'debug';
       readonly exception: number;
@@ -85,6 +91,10 @@ export function readExit(run: R.KvmRun): VcpuExit {
       const args = Array.from({ length: 6 }, (_, i) => run.hypercall.arg(i));
       return { reason: 'hypercall', nr: run.hypercall.nr, args, flags: run.hypercall.flags };
     }
+    case R.KVM_EXIT_X86_RDMSR:
+      return { reason: 'rdmsr', index: run.msr.index, why: run.msr.why };
+    case R.KVM_EXIT_X86_WRMSR:
+      return { reason: 'wrmsr', index: run.msr.index, why: run.msr.why, data: run.msr.data };
     case R.KVM_EXIT_DEBUG: {
       const { exception, pc, dr6, dr7 } = run.debug;
       return { reason: 'debug', exception, pc, dr6, dr7 };

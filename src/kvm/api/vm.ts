@@ -16,6 +16,7 @@ import { createVcpu, destroyVm } from '../vm-lifecycle.ts';
 import { setIdentityMapAddr, setNrMmuPages, setTssAddr } from '../vm-settings.ts';
 import type { VmState } from '../vm-state.ts';
 import { createIrqchip, irqLine } from '../x86/irqchip.ts';
+import { type MsrFilterRange, setMsrFilter } from '../x86/msr-filter.ts';
 import type { PicState } from '../x86/pic.ts';
 
 import type { EventFd } from './event-fd.ts';
@@ -260,6 +261,15 @@ export class Vm {
   irqLine(gsi: number, high: boolean): void {
     const vm = this.alive('KVM_IRQ_LINE');
     if (!irqLine(vm, gsi, high)) throw new KvmError(-ENXIO, 'KVM_IRQ_LINE', `gsi ${gsi}`);
+  }
+
+  /**
+   * KVM_X86_SET_MSR_FILTER: what the guest may do with MSRs; `defaultDeny` holds for those that no range names.
+   * @throws KvmError EINVAL: a range without access or with too many MSRs, nothing allowed at all
+   */
+  setMsrFilter(filter: { readonly defaultDeny?: boolean; readonly ranges: readonly MsrFilterRange[] }): void {
+    const vm = this.alive('KVM_X86_SET_MSR_FILTER');
+    check(setMsrFilter(vm, filter.defaultDeny === true ? 1 : 0, filter.ranges), 'KVM_X86_SET_MSR_FILTER');
   }
 
   /** KVM_SET_TSS_ADDR: no effect on AMD. @throws KvmError EINVAL: above 4 GiB less three pages */

@@ -2,6 +2,7 @@
  * The MSR permission map: two bits an MSR, read then write, 1 means exit (@apm 15.11). Three ranges of 0x2000 MSRs, 2 KiB each.
  */
 import type { VcpuState } from '../vcpu-state.ts';
+import { KVM_MSR_FILTER_READ, KVM_MSR_FILTER_WRITE, msrAllowed } from '../x86/msr-filter.ts';
 
 export const MSRPM_PAGES = 2;
 
@@ -30,8 +31,24 @@ function byteOffset(msr: number): number {
   return -1;
 }
 
-/** Lets reads and writes of `msr` through, or makes them exit. @kvm svm.c set_msr_interception */
+/** Lets reads and writes of `msr` through as far as the filter allows, or makes them exit. @kvm svm.c set_msr_interception */
 export function setMsrInterception(vcpu: VcpuState, msr: number, read: boolean, write: boolean): void {
+  vcpu.svm.directMsrs.set(msr, { read, write });
+  const { vm } = vcpu;
+  setBits(
+    vcpu,
+    msr,
+    read && msrAllowed(vm, msr, KVM_MSR_FILTER_READ),
+    write && msrAllowed(vm, msr, KVM_MSR_FILTER_WRITE),
+  );
+}
+
+/** @kvm svm.c svm_msr_filter_changed */
+export function svmMsrFilterChanged(vcpu: VcpuState): void {
+  for (const [msr, { read, write }] of vcpu.svm.directMsrs) setMsrInterception(vcpu, msr, read, write);
+}
+
+function setBits(vcpu: VcpuState, msr: number, read: boolean, write: boolean): void {
   const off = byteOffset(msr);
   if (off < 0) return;
   const at = vcpu.svm.msrpmPfn * 4096 + off;

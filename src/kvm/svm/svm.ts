@@ -19,7 +19,7 @@ import { svmHandleExit } from './exit-handlers.ts';
 import { svmExitReasonName } from './exit-reasons.ts';
 import { initVmcb, initVmcbAfterSetCpuid, iopmPfn, setDrIntercepts } from './init-vmcb.ts';
 import { svmGetMsr, svmSetMsr } from './msr.ts';
-import { initMsrpm, MSRPM_PAGES } from './msrpm.ts';
+import { initMsrpm, MSRPM_PAGES, svmMsrFilterChanged } from './msrpm.ts';
 import { svmVcpuRun } from './run.ts';
 import * as segments from './segments.ts';
 import { svmFlushTlbCurrent, svmFlushTlbGva } from './tlb.ts';
@@ -195,6 +195,7 @@ export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOp
     updateExceptionBitmap: svmUpdateExceptionBitmap,
     getMsr: svmGetMsr,
     setMsr: svmSetMsr,
+    msrFilterChanged: svmMsrFilterChanged,
     vcpuRun: svmVcpuRun,
     handleExit: svmHandleExit,
     getExitInfo: svmGetExitInfo,

@@ -10,6 +10,8 @@ export class VcpuSvm {
   /** Frames of the VMCB and of the MSR permission map (two), -1 before creation. */
   vmcbPfn = -1;
   msrpmPfn = -1;
+  /** MSRs that the guest would reach without exits if no filter kept it from them. */
+  readonly directMsrs = new Map<number, { readonly read: boolean; readonly write: boolean }>();
   /** The processor's ASIDs, after the first entry. */
   cpuData: CpuData | null = null;
   asidGeneration = 0;

@@ -7,6 +7,7 @@ import {
   type DescriptorTable,
   type SegmentDesc,
   X86EMUL_CONTINUE,
+  X86EMUL_IO_NEEDED,
   X86EMUL_PROPAGATE_FAULT,
   X86EMUL_UNHANDLEABLE,
   type X86EmulateOps,
@@ -21,7 +22,7 @@ import { cmpxchgEmulated, readEmulated, writeEmulated } from './emulator-memory.
 import { fxrstorImage, fxsaveImage } from './fxsave.ts';
 import { fetchGuestVirt, readStd, writeStd } from './guest-access.ts';
 import { guestCpuidHas, guestCpuidIsIntelCompatible } from './guest-cpuid.ts';
-import { getMsr, getMsrTraced, setMsrTraced } from './msr-instructions.ts';
+import { getMsr, guestReadMsr, guestWriteMsr, MSR_EXIT, setMsr } from './msr-instructions.ts';
 import { emulatorPioInEmulated, emulatorPioOut } from './pio.ts';
 import { leaveSmm } from './smm-leave.ts';
 import { hasQuirk, KVM_X86_QUIRK_FIX_HYPERCALL_INSN } from './vm-x86.ts';
@@ -39,6 +40,13 @@ function clearSegment(seg: SegmentDesc): void {
   seg.baseLo = seg.baseHi = seg.limit = seg.type = 0;
   seg.s = seg.dpl = seg.p = seg.avl = seg.l = seg.db = seg.g = 0;
   seg.selector = selector;
+}
+
+/** What an access to an MSR means to the emulator. */
+function msrResult(r: number): number {
+  if (r < 0) return X86EMUL_UNHANDLEABLE;
+  if (r === MSR_EXIT) return X86EMUL_IO_NEEDED;
+  return r === 0 ? X86EMUL_CONTINUE : X86EMUL_PROPAGATE_FAULT;
 }
 
 /** The one table of operations, shared by all vCPUs: each context names its vCPU. */
@@ -148,18 +156,15 @@ export const emulatorOps: X86EmulateOps = {
     return r === 0 ? X86EMUL_CONTINUE : X86EMUL_PROPAGATE_FAULT;
   },
   setMsr: (ctxt, msr, lo, hi) =>
-    setMsrTraced(vcpuOf(ctxt), msr, lo, hi) === 0 ? X86EMUL_CONTINUE : X86EMUL_PROPAGATE_FAULT,
+    setMsr(vcpuOf(ctxt), msr, lo, hi, false) === 0 ? X86EMUL_CONTINUE : X86EMUL_PROPAGATE_FAULT,
   getMsrWithFilter(ctxt, msr) {
     const vcpu = vcpuOf(ctxt);
-    const r = getMsrTraced(vcpu, msr);
+    const r = guestReadMsr(vcpu, msr, true);
     ctxt.io64.set(vcpu.x86.msrValue);
-    if (r < 0) return X86EMUL_UNHANDLEABLE;
-    return r === 0 ? X86EMUL_CONTINUE : X86EMUL_PROPAGATE_FAULT;
+    return msrResult(r);
   },
   setMsrWithFilter(ctxt, msr, lo, hi) {
-    const r = setMsrTraced(vcpuOf(ctxt), msr, lo, hi);
-    if (r < 0) return X86EMUL_UNHANDLEABLE;
-    return r === 0 ? X86EMUL_CONTINUE : X86EMUL_PROPAGATE_FAULT;
+    return msrResult(guestWriteMsr(vcpuOf(ctxt), msr, lo, hi, true));
   },
   // No performance counters are virtualized: every index is out of range.
   checkRdpmcEarly: () => 1,

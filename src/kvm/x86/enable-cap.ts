@@ -18,9 +18,11 @@ import {
   KVM_CAP_X86_BUS_LOCK_EXIT,
   KVM_CAP_X86_DISABLE_EXITS,
   KVM_CAP_X86_TRIPLE_FAULT_EVENT,
+  KVM_CAP_X86_USER_SPACE_MSR,
 } from '../capability-numbers.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
+import { KVM_MSR_EXIT_REASON_VALID_MASK } from './msr-user-space.ts';
 
 /** MWAIT, HLT, PAUSE, CSTATE. */
 const DISABLE_EXITS_VALID = 0xfn;
@@ -78,6 +80,10 @@ export function x86VmEnableCap(vm: VmState, cap: number, flags: number, args: re
     case KVM_CAP_EXIT_ON_EMULATION_FAILURE:
       if ((arg & ~1n) !== 0n) return -EINVAL;
       x86.exitOnEmulationError = arg !== 0n;
+      return 0;
+    case KVM_CAP_X86_USER_SPACE_MSR:
+      if ((arg & ~BigInt(KVM_MSR_EXIT_REASON_VALID_MASK)) !== 0n) return -EINVAL;
+      x86.userSpaceMsrMask = Number(arg);
       return 0;
     case KVM_CAP_MAX_VCPU_ID:
       return setMaxVcpuId(vm, arg);

@@ -2,6 +2,8 @@
 import { EINVAL } from '../../host/errno.ts';
 import type { VmState } from '../vm-state.ts';
 
+/** An access failed because the filter denies it. */
+export const KVM_MSR_RET_FILTERED = 3;
 export const KVM_MSR_FILTER_READ = 1 << 0;
 export const KVM_MSR_FILTER_WRITE = 1 << 1;
 const KVM_MSR_FILTER_DEFAULT_DENY = 1 << 0;

@@ -1,12 +1,12 @@
 /** MSR accesses that fail and that userspace wants to answer itself (@kvm x86.c kvm_msr_user_space). */
-import { RAX, RDX } from '../../arch/registers.ts';
 import { KVM_EXIT_X86_RDMSR, KVM_EXIT_X86_WRMSR } from '../kvm-run.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { EMULTYPE_COMPLETE_USER_EXIT, EMULTYPE_NO_DECODE, EMULTYPE_SKIP } from './emul-type.ts';
 import { emulateInstruction } from './emulate-instruction.ts';
 import { injectGp } from './exceptions.ts';
-import { KVM_MSR_RET_FILTERED, KVM_MSR_RET_UNSUPPORTED } from './msr-index.ts';
-import { registerWrite } from './registers.ts';
+import { KVM_MSR_RET_FILTERED } from './msr-filter.ts';
+import { KVM_MSR_RET_UNSUPPORTED } from './msr-index.ts';
+import { writeEdxEax } from './registers.ts';
 import { completeInsnGp } from './skip.ts';
 import type { CompleteUserspaceIo } from './vcpu-x86.ts';
 
@@ -44,9 +44,7 @@ function toUserspace(
 /** @kvm x86.c complete_userspace_rdmsr */
 function takeAnswer(vcpu: VcpuState): void {
   const { msr } = vcpu.run;
-  if (msr.error) return;
-  registerWrite(vcpu, RAX, msr.dataLo, 0);
-  registerWrite(vcpu, RDX, msr.dataHi, 0);
+  if (!msr.error) writeEdxEax(vcpu, msr.dataLo, msr.dataHi);
 }
 
 /** An intercepted instruction is over. @kvm x86.c complete_fast_msr_access */

@@ -1,5 +1,6 @@
 /** A VM's state that is x86's own (@kvm kvm_host.h struct kvm_arch): capabilities that were enabled, interrupt chips, clock. */
 import type { IoApic } from './ioapic.ts';
+import type { MsrFilter } from './msr-filter.ts';
 import type { Pic } from './pic.ts';
 
 /** Bits of `disabledQuirks` (@kvm kvm_host.h uapi kvm.h KVM_X86_QUIRK_*). */
@@ -38,6 +39,8 @@ export class VmX86 {
   maxVcpuIds = 0;
   /** KVM_CAP_X86_USER_SPACE_MSR: KVM_MSR_EXIT_REASON_* that go to userspace. */
   userSpaceMsrMask = 0;
+  /** KVM_X86_SET_MSR_FILTER */
+  msrFilter: MsrFilter | null = null;
   busLockDetectionEnabled = false;
   guestCanReadMsrPlatformInfo = true;
   /** Master clock: host nanoseconds that are zero of the guest's kvmclock. */
