@@ -6,7 +6,7 @@ import { CodeCache } from '../decode/code-cache.ts';
 import { MAX_LENGTH } from '../decode/decoder.ts';
 import { STATUS_FLAGS } from '../semantics/flags.ts';
 import { defineHandlers, type HandlerIndex } from '../semantics/handlers.ts';
-import { defineSupport } from '../semantics/support.ts';
+import { defineSharedFunctions } from '../semantics/shared-functions.ts';
 import {
   ACCESS_FETCH,
   ACCESS_SEG_AT,
@@ -46,7 +46,7 @@ let built: Built | undefined;
 function build(): Built {
   if (built !== undefined) return built;
   const m = new ModuleBuilder();
-  const support = defineSupport(m);
+  const support = defineSharedFunctions(m);
   const handlers = defineHandlers(m, support);
   m.export('run', defineRun(m, support));
   m.export('status', support.flags.status);

@@ -15,16 +15,16 @@ import {
   SLOT_MODE_STEP,
 } from '../decode/code-layout.ts';
 import { RECORD_HANDLER, RECORD_IMM, RECORD_LENGTH, RECORD_NEXT, RECORD_TAKEN } from '../decode/record.ts';
-import { setState32, setState64, state32, state64 } from '../semantics/state-access.ts';
 import {
   STATUS_JUMPED,
   STATUS_REFETCH,
   STATUS_REPEAT,
   STATUS_STALE,
   STATUS_TAKEN,
-  type Support,
-  tlbEntry,
-} from '../semantics/support.ts';
+} from '../semantics/handler-status.ts';
+import type { SharedFunctions } from '../semantics/shared-functions.ts';
+import { setState32, setState64, state32, state64 } from '../semantics/state-access.ts';
+import { tlbEntry } from '../semantics/tlb-lookup.ts';
 import {
   BREAKPOINT_HITS_AT,
   BUDGET_AT,
@@ -81,7 +81,7 @@ function defineLookup(m: ModuleBuilder): FunctionRef {
 }
 
 /** () -> status: runs until something stops it. */
-export function defineRun(m: ModuleBuilder, s: Support): FunctionRef {
+export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
   const lookup = defineLookup(m);
   const handlerType = m.type([T_I32], [T_I32]);
 

@@ -18,10 +18,12 @@ import {
 import { i32, i64, T_I32 } from '../wasm/code.ts';
 import { call, callIndirect, type FunctionRef } from '../wasm/function.ts';
 import type { ModuleBuilder } from '../wasm/module.ts';
+import { STATUS_REFETCH, STATUS_STALE } from './handler-status.ts';
 import { RecordContext } from './record-context.ts';
+import type { SharedFunctions } from './shared-functions.ts';
 import { state32, state64 } from './state-access.ts';
 import { stringHandler } from './strings.ts';
-import { STATUS_REFETCH, STATUS_STALE, type Support, tlbEntry } from './support.ts';
+import { tlbEntry } from './tlb-lookup.ts';
 
 /**
  * Forms of a handler. Flat: known to run in 64-bit mode, and a memory operand has no segment base; based: the same with one (FS, GS).
@@ -75,7 +77,7 @@ const hasMemoryForm = (row: Encoding): boolean =>
 const hasRegisterForm = (row: Encoding): boolean => row.form !== 'memory' && !impliesMemory(row);
 
 /** Adds all handlers to the module and its table. */
-export function defineHandlers(m: ModuleBuilder, support: Support): HandlerIndex {
+export function defineHandlers(m: ModuleBuilder, support: SharedFunctions): HandlerIndex {
   const index = new HandlerIndex();
   const known = new Map<string, number>();
   const emitters = new Map<unknown, number>();

@@ -28,9 +28,11 @@ import {
 } from '../state.ts';
 import { type I32, type I64, i32, i64, loadSigned, loadUnsigned, storeSized, zeroExtend } from '../wasm/code.ts';
 import { call, type FunctionBuilder, getGlobal, type Local32, type Local64 } from '../wasm/function.ts';
+import { STATUS_JUMPED, STATUS_TAKEN } from './handler-status.ts';
 import { MachineContext } from './machine-context.ts';
-import { setState64, state64, storeRegister } from './state-access.ts';
-import { lookUpTlb, rawOffset, STATUS_JUMPED, STATUS_TAKEN, type Support, stackPointer } from './support.ts';
+import type { SharedFunctions } from './shared-functions.ts';
+import { rawOffset, setState64, stackPointer, state64, storeRegister } from './state-access.ts';
+import { lookUpTlb } from './tlb-lookup.ts';
 
 /** What a handler is made for. */
 export interface HandlerShape {
@@ -48,11 +50,11 @@ export class RecordContext extends MachineContext {
   readonly flat: boolean;
   readonly record: I32;
   private readonly shape: HandlerShape;
-  private readonly support: Support;
+  private readonly support: SharedFunctions;
   private linear: Local64 | undefined;
   private written: { pointer: Local32; linear: Local64; size: number } | undefined;
 
-  constructor(f: FunctionBuilder, support: Support, shape: HandlerShape) {
+  constructor(f: FunctionBuilder, support: SharedFunctions, shape: HandlerShape) {
     super(f, shape.size, support.flags, support.raise);
     this.shape = shape;
     this.support = support;

@@ -1,6 +1,8 @@
 /** Expressions that read and write fields of the processor's state (src/cpu/state.ts) at fixed addresses. */
 
-import { GPR } from '../state.ts';
+import { RSP } from '../../arch/registers.ts';
+import { RECORD_BASE, RECORD_DISP, RECORD_INDEX, RECORD_SCALE } from '../decode/record.ts';
+import { CODE_MODE_AT, GPR } from '../state.ts';
 import { type Code, type I32, type I64, i32, i64, loadSigned, loadUnsigned, zeroExtend } from '../wasm/code.ts';
 
 const ZERO = i32.const(0);
@@ -24,3 +26,22 @@ export function storeRegister(address: I32, offset: number, size: number, value:
   if (size === 2) return i64.store16(address, offset, value);
   return i64.store(address, offset, zeroExtend(size, value));
 }
+
+/** 64-bit code is running. */
+export const isLongMode = (): I32 => i32.eq(state32(CODE_MODE_AT), i32.const(2));
+
+/** The register whose byte offset is the record's field `field`. */
+export const recordRegister = (record: I32, field: number): I64 => i64.load(i32.load8U(record, field), GPR);
+
+/** Base + index * scale + displacement of a record, not truncated. */
+export const rawOffset = (record: I32): I64 =>
+  i64.add(
+    i64.add(
+      recordRegister(record, RECORD_BASE),
+      i64.shl(recordRegister(record, RECORD_INDEX), i64.load8U(record, RECORD_SCALE)),
+    ),
+    i64.load(record, RECORD_DISP),
+  );
+
+/** RSP, whole. */
+export const stackPointer = (): I64 => gpr(RSP, 8);

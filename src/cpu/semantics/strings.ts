@@ -18,8 +18,9 @@ import {
 } from '../wasm/code.ts';
 import { call, type FunctionBuilder, getGlobal, type Local32, type Local64 } from '../wasm/function.ts';
 import { FL_SUB, storeFlags } from './flags.ts';
+import { STATUS_REPEAT } from './handler-status.ts';
+import type { SharedFunctions } from './shared-functions.ts';
 import { gpr, gprSigned, setGpr, state32 } from './state-access.ts';
-import { STATUS_REPEAT, type Support } from './support.ts';
 
 export type StringKind = 'movs' | 'stos' | 'lods' | 'scas' | 'cmps';
 
@@ -46,7 +47,7 @@ function advance(f: FunctionBuilder, mask: Local64, register: number, delta: I64
 }
 
 /** The handler of a string instruction with elements of `size` bytes. */
-export function stringHandler(f: FunctionBuilder, s: Support, kind: StringKind, size: number): void {
+export function stringHandler(f: FunctionBuilder, s: SharedFunctions, kind: StringKind, size: number): void {
   const record = f.param32(0).get;
   const mask = f.i64(call(s.addressMask, record));
   const prefixes = f.i32(i32.and(i32.load8U(record, RECORD_FLAGS), i32.const(RECORD_HAS_REP | RECORD_HAS_REPNE)));

@@ -1,3 +1,4 @@
+/** Which bits of a guest's entries are reserved in its paging mode (@kvm mmu.c __reset_rsvds_bits_mask). */
 import type { RsvdBits } from './rsvd-bits.ts';
 
 /** High half of bits 51:32 and of 62:32: what of the physical bits an entry's mode can reserve. */

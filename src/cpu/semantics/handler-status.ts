@@ -1,0 +1,12 @@
+/** What a handler answers besides the STATUS_* of src/cpu/state.ts: for the interpreter's loop alone. */
+
+/** A direct branch was taken: RIP is set, the record's TAKEN link may be followed. */
+export const STATUS_TAKEN = 5;
+/** The record is no longer valid; nothing was executed. */
+export const STATUS_STALE = 6;
+/** A repeated string instruction did some of its iterations and stays where it is. */
+export const STATUS_REPEAT = 7;
+/** An indirect jump: RIP is set, nothing else changed. */
+export const STATUS_JUMPED = 8;
+/** A record cannot vouch for the page that its instruction ends in: fetch again. */
+export const STATUS_REFETCH = 9;
