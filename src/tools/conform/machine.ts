@@ -5,7 +5,7 @@ import { checkHardware, checkRevision } from '../choices.ts';
 import { UnsupportedError } from '../input-error.ts';
 import { moduleParams } from '../module-params.ts';
 import type { FolderMachine } from './folders.ts';
-import { Helper } from './helper.ts';
+import { HelperThread } from './helper-thread.ts';
 import { fromErrno, HostObjects, type OpResult } from './host-objects.ts';
 import { bigInt, int, type Op, type Scenario } from './scenario.ts';
 import { type StatsSnapshot, snapshot } from './stats.ts';
@@ -15,7 +15,7 @@ const MIB = 1024 * 1024;
 export class ScenarioMachine {
   readonly kvm: Kvm;
   readonly host: HostObjects;
-  readonly helper: Helper;
+  readonly helper: HelperThread;
   vm: Vm;
   /** VMs that operations made beside the scenario's own. */
   readonly otherVms: Vm[] = [];
@@ -32,7 +32,7 @@ export class ScenarioMachine {
       ...(revision === undefined ? {} : { revision: checkRevision(revision) }),
     });
     this.host = new HostObjects(this.kvm.mm);
-    this.helper = new Helper(this.kvm.mm.userfaults);
+    this.helper = new HelperThread(this.kvm.mm.userfaults);
     this.vm = this.kvm.createVm(int(scenario.vm.type));
     this.vm.onTrace((event) => {
       this.trace.push(event);

@@ -5,7 +5,7 @@
 import type { UserfaultQueue } from '../../host/userfault-queue.ts';
 import { OK, type OpResult } from './host-objects.ts';
 
-export class Helper {
+export class HelperThread {
   private action: (() => OpResult) | null = null;
   /** After so many milliseconds. */
   private delay = 0;
