@@ -35,8 +35,17 @@ function encodeUleb(value: number): Code {
   return bytes;
 }
 
+/** Most constants are small: made once. */
+const SMALL_SLEB = 0x1000;
+const smallSleb = new Array<Code | undefined>(2 * SMALL_SLEB).fill(undefined);
 /** Signed LEB128 of an integer that a double holds exactly. */
 export function sleb(value: number): Code {
+  if (value < -SMALL_SLEB || value >= SMALL_SLEB) return encodeSleb(value);
+  const known = smallSleb[value + SMALL_SLEB] ?? encodeSleb(value);
+  smallSleb[value + SMALL_SLEB] = known;
+  return known;
+}
+function encodeSleb(value: number): Code {
   const bytes: number[] = [];
   let rest = value;
   for (;;) {
@@ -210,12 +219,26 @@ export function zeroExtend(size: number, value: I64): I64 {
   return size === 4 ? i64.extendU(i32.wrap(value)) : value;
 }
 
-/** Flattens nested code. */
-export function flatten(code: Code, out: number[] = []): number[] {
+let scratch = new Uint8Array(0x10000);
+
+function write(code: Code, at: number): number {
+  let end = at;
   for (let i = 0; i < code.length; i++) {
     const part = code[i]!;
-    if (typeof part === 'number') out.push(part);
-    else flatten(part, out);
+    if (typeof part !== 'number') end = write(part, end);
+    else {
+      if (end === scratch.length) {
+        const larger = new Uint8Array(2 * end);
+        larger.set(scratch);
+        scratch = larger;
+      }
+      scratch[end++] = part;
+    }
   }
-  return out;
+  return end;
+}
+
+/** The bytes of `code` in order. */
+export function flatten(code: Code): Uint8Array {
+  return scratch.slice(0, write(code, 0));
 }

@@ -15,13 +15,20 @@ export interface Label {
   readonly depth: number;
 }
 
+const getLocal: Code[] = [];
+/** local.get, made once for each number. */
+function localGet(index: number): Code {
+  for (let i = getLocal.length; i <= index; i++) getLocal.push([0x20, uleb(i)]);
+  return getLocal[index]!;
+}
+
 export class Local32 {
   readonly index: number;
   constructor(index: number) {
     this.index = index;
   }
   get get(): I32 {
-    return [0x20, uleb(this.index)];
+    return localGet(this.index);
   }
   set(value: I32): Code {
     return [value, 0x21, uleb(this.index)];
@@ -37,7 +44,7 @@ export class Local64 {
     this.index = index;
   }
   get get(): I64 {
-    return [0x20, uleb(this.index)];
+    return localGet(this.index);
   }
   set(value: I64): Code {
     return [value, 0x21, uleb(this.index)];
@@ -139,10 +146,9 @@ export class FunctionBuilder {
   unreachable(): void {
     this.do([0x00]);
   }
-  /** Size-prefixed code entry of the module's code section. */
-  finish(): number[] {
+  /** An entry of the module's code section, without its size. */
+  finish(): Uint8Array {
     const locals = [uleb(this.localTypes.length), this.localTypes.map((t) => [1, t])];
-    const code = flatten([locals, this.body, 0x0b]);
-    return flatten([uleb(code.length), code]);
+    return flatten([locals, this.body, 0x0b]);
   }
 }

@@ -5,7 +5,7 @@ import { FunctionBuilder, type FunctionRef, type GlobalRef } from './function.ts
 const text = (s: string): Code => [uleb(s.length), [...s].map((c) => c.charCodeAt(0))];
 const section = (id: number, items: readonly Code[]): Code => {
   const bytes = flatten([uleb(items.length), items]);
-  return [id, uleb(bytes.length), bytes];
+  return [id, uleb(bytes.length), [...bytes]];
 };
 
 export class ModuleBuilder {
@@ -13,7 +13,7 @@ export class ModuleBuilder {
   private readonly typeCodes: Code[] = [];
   private readonly imports: Code[] = [];
   private readonly functionTypes: Code[] = [];
-  private readonly bodies: (number[] | undefined)[] = [];
+  private readonly bodies: (Uint8Array | undefined)[] = [];
   private readonly exports: Code[] = [];
   private readonly globals: Code[] = [];
   private readonly table: number[] = [];
@@ -93,15 +93,21 @@ export class ModuleBuilder {
       if (b === undefined) throw new Error(`function ${i} was declared and never defined`);
       return b;
     });
+    const sizes = bodies.map((b) => flatten(uleb(b.length)));
     const count = flatten(uleb(bodies.length));
-    const codeSize = bodies.reduce((n, b) => n + b.length, count.length);
-    const head = flatten([parts, 10, uleb(codeSize), count]);
-    const bytes = new Uint8Array(head.length + codeSize - count.length);
-    bytes.set(head);
-    let at = head.length;
-    for (const b of bodies) {
-      bytes.set(b, at);
-      at += b.length;
+    const codeSize = bodies.reduce((n, b, i) => n + b.length + sizes[i]!.length, count.length);
+    const head = flatten([parts, 10, uleb(codeSize)]);
+    const bytes = new Uint8Array(head.length + codeSize);
+    let at = 0;
+    const append = (part: Uint8Array): void => {
+      bytes.set(part, at);
+      at += part.length;
+    };
+    append(head);
+    append(count);
+    for (let i = 0; i < bodies.length; i++) {
+      append(sizes[i]!);
+      append(bodies[i]!);
     }
     return bytes;
   }
