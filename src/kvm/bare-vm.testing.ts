@@ -1,16 +1,59 @@
 /** A VM without a processor, for tests of what needs none. */
-
 import type { Processor } from '../cpu/processor.ts';
 import type { HardwareProfile } from '../cpu/profile.ts';
 import { HostMachine } from '../host/machine.ts';
 import { type MemoryRegion, setUserMemoryRegion } from './memslots/set-memory-region.ts';
 import { initVm } from './mmu/create.ts';
-import type { Revision } from './mmu/revisions/revision.ts';
-import { defaultParams } from './params.ts';
+import { linux612 } from './mmu/revisions/linux-6.12.ts';
+import { defaultParams, type KvmParams } from './params.ts';
 import type { TraceEvent } from './trace/events.ts';
 import { VcpuState } from './vcpu-state.ts';
 import type { VendorOps } from './vendor-ops.ts';
 import { VmState } from './vm-state.ts';
+
+export interface BareVmOptions {
+  /** VM type */
+  readonly type?: number;
+  readonly params?: Partial<KvmParams>;
+  readonly memoryBytes?: number;
+  readonly maxPhyAddr?: number;
+}
+
+/** The vendor's part, as far as the MMU asks for it: two-dimensional paging, and flushes that nobody sees. */
+const vendor = {
+  name: 'svm',
+  tdpEnabled: true,
+  maxTdpLevel: 4,
+  maxHugePageLevel: 3,
+  loadMmuPgd() {},
+  flushTlbCurrent() {},
+  flushTlbAll() {},
+};
+
+/** A VM of a new process on a new machine, its notifier registered. */
+export function bareVm(options: BareVmOptions = {}): VmState {
+  const host = new HostMachine({ memoryBytes: options.memoryBytes ?? 128 * 1024 * 1024 });
+  const vm = new VmState({
+    host,
+    mm: host.createProcess(),
+    processor: { insns: 0 } as unknown as Processor,
+    profile: { maxPhyAddr: options.maxPhyAddr ?? 40, gbPages: true } as HardwareProfile,
+    params: { ...defaultParams, ...options.params },
+    revision: linux612,
+    vendor: vendor as unknown as VendorOps,
+    type: options.type ?? 0,
+  });
+  initVm(vm);
+  vm.mm.registerNotifier(vm.notifier);
+  return vm;
+}
+
+/** One more vCPU. */
+export function addVcpu(vm: VmState): VcpuState {
+  const vcpu = new VcpuState(vm, vm.vcpus.length);
+  vm.vcpus.push(vcpu);
+  return vcpu;
+}
 
 export interface TestVm {
   readonly vm: VmState;
@@ -24,34 +67,13 @@ export interface TestVm {
 
 /** @param type VM type */
 export function makeTestVm(type = 0): TestVm {
-  const host = new HostMachine({ memoryBytes: 128 * 1024 * 1024 });
-  const mm = host.createProcess();
-  const vendor = {
-    name: 'svm',
-    tdpEnabled: true,
-    maxTdpLevel: 4,
-    maxHugePageLevel: 3,
-    flushTlbCurrent() {},
-    flushTlbAll() {},
-  };
-  const vm = new VmState({
-    host,
-    mm,
-    processor: { insns: 0 } as unknown as Processor,
-    profile: { maxPhyAddr: 40 } as HardwareProfile,
-    params: defaultParams,
-    revision: { name: 'test' } as Revision,
-    vendor: vendor as unknown as VendorOps,
-    type,
-  });
-  initVm(vm);
-  mm.registerNotifier(vm.notifier);
+  const vm = bareVm({ type });
   const events: TraceEvent[] = [];
   vm.trace.setSink((event) => events.push(event));
   return {
     vm,
     events,
-    map: (size) => mm.mmap({ size, kind: 'anon' }),
+    map: (size) => vm.mm.mmap({ size, kind: 'anon' }),
     slot: (region, version = 2) =>
       setUserMemoryRegion(
         vm,
@@ -66,10 +88,6 @@ export function makeTestVm(type = 0): TestVm {
         },
         version,
       ),
-    addVcpu: () => {
-      const vcpu = new VcpuState(vm, vm.vcpus.length);
-      vm.vcpus.push(vcpu);
-      return vcpu;
-    },
+    addVcpu: () => addVcpu(vm),
   };
 }

@@ -1,16 +1,11 @@
 /** A VM whose MMU runs without a processor: faults are made by hand, and the trace is taken down as lines. For tests. */
-import type { Processor } from '../../cpu/processor.ts';
-import type { HardwareProfile } from '../../cpu/profile.ts';
-import { HostMachine } from '../../host/machine.ts';
+import { addVcpu, type BareVmOptions, bareVm } from '../bare-vm.testing.ts';
 import { setUserMemoryRegion } from '../memslots/set-memory-region.ts';
-import { defaultParams, type KvmParams } from '../params.ts';
 import type { TraceEvent } from '../trace/events.ts';
-import { VcpuState } from '../vcpu-state.ts';
-import type { VendorOps } from '../vendor-ops.ts';
-import { VmState } from '../vm-state.ts';
-import { initVm, mmuCreate } from './create.ts';
+import type { VcpuState } from '../vcpu-state.ts';
+import type { VmState } from '../vm-state.ts';
+import { mmuCreate } from './create.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';
-import { linux612 } from './revisions/linux-6.12.ts';
 import { ACC_ALL, ROLE_ACCESS_SHIFT, ROLE_CR0_WP, ROLE_DIRECT, ROLE_EFER_NX } from './role.ts';
 import { mmuFreeObsoleteRoots, mmuReload } from './roots.ts';
 
@@ -28,31 +23,9 @@ export class TestMmu {
   /** Events since `takeTrace`. */
   private events: TraceEvent[] = [];
 
-  constructor(options: { type?: number; params?: Partial<KvmParams>; memoryBytes?: number; maxPhyAddr?: number } = {}) {
-    const host = new HostMachine({ memoryBytes: options.memoryBytes ?? 256 * 1024 * 1024 });
-    const vendor = {
-      name: 'svm',
-      tdpEnabled: true,
-      maxTdpLevel: 4,
-      maxHugePageLevel: 3,
-      loadMmuPgd() {},
-      flushTlbCurrent() {},
-      flushTlbAll() {},
-    };
-    this.vm = new VmState({
-      host,
-      mm: host.createProcess(),
-      processor: { insns: 0 } as unknown as Processor,
-      profile: { maxPhyAddr: options.maxPhyAddr ?? 40, gbPages: true } as HardwareProfile,
-      params: { ...defaultParams, ...options.params },
-      revision: linux612,
-      vendor: vendor as unknown as VendorOps,
-      type: options.type ?? 0,
-    });
-    initVm(this.vm);
-    this.vm.mm.registerNotifier(this.vm.notifier);
-    this.vcpu = new VcpuState(this.vm, 0);
-    this.vm.vcpus.push(this.vcpu);
+  constructor(options: BareVmOptions = {}) {
+    this.vm = bareVm({ memoryBytes: 256 * 1024 * 1024, ...options });
+    this.vcpu = addVcpu(this.vm);
     mmuCreate(this.vcpu);
     this.vcpu.mmu.rootMmu.rootRole = (ACC_ALL << ROLE_ACCESS_SHIFT) | ROLE_CR0_WP | ROLE_EFER_NX | ROLE_DIRECT | 4;
   }

@@ -10,7 +10,38 @@ export function userAccess(vcpu: VcpuState): number {
   return vcpu.vm.vendor.getCpl(vcpu) === 3 ? PFERR_USER : 0;
 }
 
-/** @kvm x86.c kvm_read_guest_virt_helper: X86EMUL_*. Each page is translated when it is reached. */
+/** Moves bytes between guest memory at a gpa and a buffer. */
+type Transfer = typeof readGuest;
+
+/** Each page is translated when it is reached: X86EMUL_*. */
+function accessGuestVirt(
+  transfer: Transfer,
+  vcpu: VcpuState,
+  lo: number,
+  hi: number,
+  buf: Uint8Array,
+  off: number,
+  bytes: number,
+  accessLo: number,
+  accessHi: number,
+  fault: X86Exception,
+): number {
+  let addrLo = lo;
+  let addrHi = hi;
+  for (let done = 0; done < bytes; ) {
+    const gpa = gvaToGpa(vcpu, addrLo, addrHi, accessLo, accessHi, fault);
+    if (gpa < 0) return X86EMUL_PROPAGATE_FAULT;
+    const count = Math.min(bytes - done, 4096 - (addrLo & 0xfff));
+    if (transfer(vcpu, gpa, buf, off + done, count) < 0) return X86EMUL_IO_NEEDED;
+    done += count;
+    const next = (addrLo + count) | 0;
+    if (next >>> 0 < addrLo >>> 0) addrHi = (addrHi + 1) | 0;
+    addrLo = next;
+  }
+  return X86EMUL_CONTINUE;
+}
+
+/** @kvm x86.c kvm_read_guest_virt_helper */
 export function readGuestVirt(
   vcpu: VcpuState,
   lo: number,
@@ -22,46 +53,7 @@ export function readGuestVirt(
   accessHi: number,
   fault: X86Exception,
 ): number {
-  let addrLo = lo;
-  let addrHi = hi;
-  for (let done = 0; done < bytes; ) {
-    const gpa = gvaToGpa(vcpu, addrLo, addrHi, accessLo, accessHi, fault);
-    if (gpa < 0) return X86EMUL_PROPAGATE_FAULT;
-    const count = Math.min(bytes - done, 4096 - (addrLo & 0xfff));
-    if (readGuest(vcpu, gpa, buf, off + done, count) < 0) return X86EMUL_IO_NEEDED;
-    done += count;
-    const next = (addrLo + count) | 0;
-    if (next >>> 0 < addrLo >>> 0) addrHi = (addrHi + 1) | 0;
-    addrLo = next;
-  }
-  return X86EMUL_CONTINUE;
-}
-
-/** @kvm x86.c kvm_write_guest_virt_helper */
-export function writeGuestVirt(
-  vcpu: VcpuState,
-  lo: number,
-  hi: number,
-  buf: Uint8Array,
-  off: number,
-  bytes: number,
-  accessLo: number,
-  accessHi: number,
-  fault: X86Exception,
-): number {
-  let addrLo = lo;
-  let addrHi = hi;
-  for (let done = 0; done < bytes; ) {
-    const gpa = gvaToGpa(vcpu, addrLo, addrHi, accessLo, accessHi, fault);
-    if (gpa < 0) return X86EMUL_PROPAGATE_FAULT;
-    const count = Math.min(bytes - done, 4096 - (addrLo & 0xfff));
-    if (writeGuest(vcpu, gpa, buf, off + done, count) < 0) return X86EMUL_IO_NEEDED;
-    done += count;
-    const next = (addrLo + count) | 0;
-    if (next >>> 0 < addrLo >>> 0) addrHi = (addrHi + 1) | 0;
-    addrLo = next;
-  }
-  return X86EMUL_CONTINUE;
+  return accessGuestVirt(readGuest, vcpu, lo, hi, buf, off, bytes, accessLo, accessHi, fault);
 }
 
 /** Instruction bytes: at most to the end of the page. @kvm x86.c kvm_fetch_guest_virt */
@@ -95,7 +87,7 @@ export function readStd(
   return readGuestVirt(vcpu, lo, hi, buf, off, bytes, accessLo, system ? PFERR_IMPLICIT_ACCESS_HI : 0, fault);
 }
 
-/** @kvm x86.c emulator_write_std */
+/** @kvm x86.c emulator_write_std, kvm_write_guest_virt_helper */
 export function writeStd(
   vcpu: VcpuState,
   lo: number,
@@ -107,5 +99,6 @@ export function writeStd(
   system: boolean,
 ): number {
   const accessLo = PFERR_WRITE | (system ? 0 : userAccess(vcpu));
-  return writeGuestVirt(vcpu, lo, hi, buf, off, bytes, accessLo, system ? PFERR_IMPLICIT_ACCESS_HI : 0, fault);
+  const accessHi = system ? PFERR_IMPLICIT_ACCESS_HI : 0;
+  return accessGuestVirt(writeGuest, vcpu, lo, hi, buf, off, bytes, accessLo, accessHi, fault);
 }
