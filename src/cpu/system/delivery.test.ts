@@ -1,10 +1,12 @@
 import { describe, expect, it } from 'vitest';
 import { RBX, RCX, RDX, RSI } from '../../arch/registers.ts';
 import {
+  INTERCEPT_TASK_SWITCH,
   SVM_EXIT_EXCP_BASE,
   SVM_EXIT_HLT,
   SVM_EXIT_NPF,
   SVM_EXIT_SHUTDOWN,
+  SVM_EXIT_TASK_SWITCH,
   SVM_EXIT_VINTR,
   VMCB_CPL,
   VMCB_CR2,
@@ -230,5 +232,20 @@ describe('other modes', () => {
     m.code('48c7c3ffffffff f4', 0xb000);
     expect(m.run()).toBe(SVM_EXIT_HLT);
     expect(m.register(RBX)).toBe(0xffffffffffffffffn);
+  });
+});
+
+describe('task gates', () => {
+  it('exit with the exception that came to the gate, not with the INT n that it interrupted', () => {
+    const m = new BareMachine(silicon, 'protected32');
+    m.set32(VMCB_INTERCEPT_WORD3, m.get32(VMCB_INTERCEPT_WORD3) | INTERCEPT_TASK_SWITCH);
+    m.poke64(0x2000 + 0x21 * 8, 0x0000_0e00_0008_0000n); // not present
+    m.poke64(0x2000 + 11 * 8, 0x0000_8500_0030_0000n); // a task gate
+    m.code('cd21 f4');
+    expect(m.run()).toBe(SVM_EXIT_TASK_SWITCH);
+    expect(m.get64(VMCB_RIP)).toBe(0xa000n);
+    expect(m.get64(VMCB_EXIT_INFO_1)).toBe(0x30n);
+    // #NP with the error code of gate 0x21.
+    expect(m.get64(VMCB_EXIT_INT_INFO)).toBe(0x10a_8000_0b0bn);
   });
 });

@@ -48,6 +48,8 @@ export class GuestEvent {
   software = false;
   hasError = false;
   error = 0;
+  /** An exception in EVENTINJ form, what the exit of a task gate reports; 0 for all else. */
+  info = 0;
   /** Return address. */
   ripLo = 0;
   ripHi = 0;
@@ -289,5 +291,10 @@ function deliverLong(core: Core, event: GuestEvent): number {
 function taskSwitch(core: Core, event: GuestEvent, selector: number): number {
   if ((core.intercept3 & INTERCEPT_TASK_SWITCH) === 0) return core.gp(externalError(core, event, selector));
   const hasError = event.hasError ? 1 << 12 : 0;
+  // The gate is that of the last exception, whatever was under way when it came: what KVM goes by when it steps over INT n or not.
+  if (event.info !== 0) {
+    core.event = event.info;
+    core.eventError = event.hasError ? event.error : 0;
+  }
   return core.exit(SVM_EXIT_TASK_SWITCH, selector, 0, event.error, hasError);
 }

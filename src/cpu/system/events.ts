@@ -92,13 +92,15 @@ export class Events {
           if (((core.interceptExceptions >>> DF_VECTOR) & 1) !== 0) return core.exit(SVM_EXIT_EXCP_BASE + DF_VECTOR);
         }
       }
+      const valid = hasError && core.protectedMode();
+      const info = vector | SVM_EVTINJ_TYPE_EXEPT | SVM_EVTINJ_VALID | (valid ? SVM_EVTINJ_VALID_ERR : 0);
       if (core.event >= 0) {
-        const valid = hasError && core.protectedMode();
-        core.event = vector | SVM_EVTINJ_TYPE_EXEPT | SVM_EVTINJ_VALID | (valid ? SVM_EVTINJ_VALID_ERR : 0);
+        core.event = info;
         core.eventError = valid ? error : 0;
       }
       this.previous = vector;
       const event = this.event;
+      event.info = info;
       event.vector = vector;
       event.software = false;
       event.hasError = hasError;
@@ -125,6 +127,7 @@ export class Events {
     core.eventError = 0;
     const event = this.event;
     const next = (core.i32[W_RIP]! >>> 0) + length;
+    event.info = 0;
     event.vector = vector;
     event.software = true;
     event.hasError = false;
@@ -152,6 +155,7 @@ export class Events {
     const core = this.core;
     const event = this.event;
     const type = injection & SVM_EVTINJ_TYPE_MASK;
+    event.info = 0;
     // An NMI is vector 2 whatever the field says (@apm 15.20).
     event.vector = type === SVM_EVTINJ_TYPE_NMI ? NMI_VECTOR : injection & SVM_EVTINJ_VEC_MASK;
     event.software = type === SVM_EVTINJ_TYPE_SOFT;

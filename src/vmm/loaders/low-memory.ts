@@ -2,10 +2,11 @@
 import { ImageError } from '../image-error.ts';
 import type { Segment } from './boot-image.ts';
 
-const FIRST = 0x1000;
+/** Where QEMU begins as well: guests that were made for it use what is below as they like. */
+const FIRST = 0x9000;
 const LAST = 0x9_f000;
 
-/** Hands out page-aligned pieces of the first 636 KiB that no segment covers. */
+/** Hands out page-aligned pieces of the first 636 KiB, from 36 KiB on, that no segment covers. */
 export class LowMemory {
   private next = FIRST;
   private readonly file: string;
