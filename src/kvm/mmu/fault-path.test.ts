@@ -159,6 +159,15 @@ describe('the fault path', () => {
     expect(t.vcpu.stats.pf_taken).toBe(0);
   });
 
+  it('does not map ahead below a root that went stale: only a signal ends the call', () => {
+    const t = new TestMmu();
+    t.slot(0, 0, 2 * MB);
+    t.slot(1, 4 * MB, 2 * MB);
+    expect(preFaultMemory(t.vcpu, 0x1000, 0x1000)).toBe(0x1000);
+    t.slot(1, 0, 0);
+    expect(preFaultMemory(t.vcpu, 0x1000, 0x1000)).toBe(-4);
+  });
+
   it('gives every page table back when the VM goes', () => {
     const t = new TestMmu();
     t.slot(0, 0, 2 * MB);

@@ -11,14 +11,21 @@ import { mmuReload } from './roots.ts';
 import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
 
 /**
+ * Nothing else runs while this loop does, so a retry that came back so often comes back for ever: a root that went stale before the call
+ * is not replaced here, and only a signal ends the call.
+ */
+const RETRIES = 64;
+
+/**
  * 0, or -EINTR, -ENOENT (MMIO), -EIO, or the fault's own errno. The fault object then has the level that was mapped.
  * @kvm mmu.c kvm_tdp_map_page
  */
 function tdpMapPage(vcpu: VcpuState, gpa: number, errorHi: number): number {
   if (!vcpu.vm.vendor.tdpEnabled) return -EOPNOTSUPP;
   let r: number;
+  let retries = 0;
   do {
-    if (vcpu.signalPending) return -EINTR;
+    if (vcpu.signalPending || retries++ === RETRIES) return -EINTR;
     r = mmuDoPageFault(vcpu, loOf(gpa), hiOf(gpa), 0, errorHi, true);
   } while (r === RET_PF_RETRY);
   if (r < 0) return r;
