@@ -56,7 +56,10 @@ export function x86VmEnableCap(vm: VmState, cap: number, flags: number, args: re
     case KVM_CAP_SPLIT_IRQCHIP:
       return -EINVAL; // an I/O APIC in userspace is not modelled
     case KVM_CAP_X2APIC_API:
-      return (arg & ~3n) !== 0n ? -EINVAL : 0;
+      if ((arg & ~3n) !== 0n) return -EINVAL;
+      x86.x2apicFormat ||= (arg & 1n) !== 0n;
+      x86.x2apicBroadcastQuirkDisabled ||= (arg & 2n) !== 0n;
+      return 0;
     case KVM_CAP_X86_DISABLE_EXITS:
       if ((arg & ~DISABLE_EXITS_VALID) !== 0n) return -EINVAL;
       x86.disabledExits |= Number(arg);

@@ -2,11 +2,13 @@
  * The local APIC's timer in virtual time: one tick of the bus clock is one retired instruction, plus the time skipped while every
  * vCPU was halted (@kvm lapic.c start_apic_timer).
  */
+import { numberOf } from '../../arch/halves.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import {
   APIC_LVT_MASKED,
   APIC_LVT_TIMER_PERIODIC,
+  APIC_LVT_TIMER_TSCDEADLINE,
   APIC_LVTT,
   APIC_TDCR,
   APIC_TMICT,
@@ -14,6 +16,7 @@ import {
   lapicAcceptIrq,
   lapicHwEnabled,
   lapicReg,
+  lapicSetReg,
 } from './lapic.ts';
 
 /** Virtual time in ticks. */
@@ -23,8 +26,15 @@ export function apicNow(vm: VmState): number {
 
 /** The timer's mode may have changed: a running timer goes on, and repeats or not as the new mode says. @kvm lapic.c apic_update_lvtt */
 export function updateTimerMode(apic: Lapic): void {
-  const periodic = (lapicReg(apic, APIC_LVTT) & APIC_LVT_TIMER_PERIODIC) !== 0;
-  apic.timerPeriod = periodic ? lapicReg(apic, APIC_TMICT) * apic.divideCount : 0;
+  const mode = lapicReg(apic, APIC_LVTT) & apic.timerModeMask;
+  if ((mode === APIC_LVT_TIMER_TSCDEADLINE) !== (apic.timerMode === APIC_LVT_TIMER_TSCDEADLINE)) {
+    apic.timerExpires = -1;
+    lapicSetReg(apic, APIC_TMICT, 0);
+    apic.tscDeadlineLo = 0;
+    apic.tscDeadlineHi = 0;
+  }
+  apic.timerMode = mode;
+  apic.timerPeriod = mode === APIC_LVT_TIMER_PERIODIC ? lapicReg(apic, APIC_TMICT) * apic.divideCount : 0;
 }
 
 /** @kvm lapic.c update_divide_count */
@@ -34,8 +44,39 @@ export function updateDivideCount(apic: Lapic): void {
   apic.divideCount = 1 << (shift & 7);
 }
 
-/** @kvm lapic.c start_apic_timer @partial one-shot and periodic mode only */
+/** The guest's counter reaches the deadline at that time; -1 without one. @kvm lapic.c start_sw_tscdeadline */
+function deadlineTime(apic: Lapic): number {
+  const { tscDeadlineLo, tscDeadlineHi } = apic;
+  if ((tscDeadlineLo | tscDeadlineHi) === 0) return -1;
+  const { tscOffsetLo, tscOffsetHi } = apic.vcpu.x86;
+  const borrow = tscDeadlineLo >>> 0 < tscOffsetLo >>> 0 ? 1 : 0;
+  const hi = (tscDeadlineHi - tscOffsetHi - borrow) | 0;
+  return hi < 0 ? 0 : numberOf(tscDeadlineLo - tscOffsetLo, hi);
+}
+
+/** MSR_IA32_TSC_DEADLINE is written: without effect in the other modes. @kvm lapic.c kvm_set_lapic_tscdeadline_msr */
+export function writeTscDeadline(vcpu: VcpuState, lo: number, hi: number): void {
+  const apic = vcpu.x86.lapic;
+  if (apic === null || !lapicHwEnabled(vcpu) || apic.timerMode !== APIC_LVT_TIMER_TSCDEADLINE) return;
+  apic.tscDeadlineLo = lo;
+  apic.tscDeadlineHi = hi;
+  startApicTimer(apic);
+}
+
+/** The deadline into `vcpu.x86.msrValue`. @kvm lapic.c kvm_get_lapic_tscdeadline_msr */
+export function readTscDeadline(vcpu: VcpuState): void {
+  const apic = vcpu.x86.lapic;
+  const on = apic !== null && lapicHwEnabled(vcpu) && apic.timerMode === APIC_LVT_TIMER_TSCDEADLINE;
+  vcpu.x86.msrValue[0] = on ? apic.tscDeadlineLo : 0;
+  vcpu.x86.msrValue[1] = on ? apic.tscDeadlineHi : 0;
+}
+
+/** @kvm lapic.c start_apic_timer */
 export function startApicTimer(apic: Lapic): void {
+  if (apic.timerMode === APIC_LVT_TIMER_TSCDEADLINE) {
+    apic.timerExpires = deadlineTime(apic);
+    return;
+  }
   const count = lapicReg(apic, APIC_TMICT);
   if (count === 0) {
     apic.timerExpires = -1;
@@ -48,7 +89,7 @@ export function startApicTimer(apic: Lapic): void {
 
 /** The current count register. @kvm lapic.c apic_get_tmcct */
 export function currentCount(apic: Lapic): number {
-  if (apic.timerExpires < 0) return 0;
+  if (apic.timerExpires < 0 || lapicReg(apic, APIC_TMICT) === 0) return 0;
   return Math.max(0, Math.ceil((apic.timerExpires - apicNow(apic.vcpu.vm)) / apic.divideCount));
 }
 
@@ -57,6 +98,10 @@ export function pollApicTimer(vcpu: VcpuState): void {
   const apic = vcpu.x86.lapic;
   if (apic === null || apic.timerExpires < 0 || apicNow(vcpu.vm) < apic.timerExpires) return;
   apic.timerExpires = apic.timerPeriod > 0 ? apic.timerExpires + apic.timerPeriod : -1;
+  if (apic.timerPeriod === 0) {
+    apic.tscDeadlineLo = 0;
+    apic.tscDeadlineHi = 0;
+  }
   const lvtt = lapicReg(apic, APIC_LVTT);
   if (lapicHwEnabled(vcpu) && (lvtt & APIC_LVT_MASKED) === 0) lapicAcceptIrq(apic, 0, lvtt & 0xff, true, false);
 }

@@ -132,3 +132,55 @@ test('an edge that comes and goes while its pin is masked is lost', () => {
   vm.irqLine(4, true);
   expect(vm.state.x86.ioapic!.irr).toBe(1 << 4);
 });
+
+const X2APIC = 0xc00;
+const BASE_MSR = 0x1b;
+
+test('x2APIC mode: registers are MSRs, the page is a hole, the id is fixed', () => {
+  // rdmsr ID; mov eax,[0xfee00020]
+  const { vcpu } = makeGuest([...mov(1, 0x802), 0x0f, 0x32, 0x89, 0xc7, 0xa1, 0x20, 0, 0xe0, 0xfe, HLT], {
+    irqchip: true,
+  });
+  expect(vcpu.setMsrs([{ index: BASE_MSR, data: 0xfee00000n | BigInt(X2APIC) | 0x100n }])).toBe(1);
+  expect(vcpu.setMsrs([{ index: 0x80d, data: 0n }])).toBe(0);
+  const ldr = { index: 0x80d, data: 0n };
+  expect(vcpu.getMsrs([ldr])).toBe(1);
+  expect(ldr.data).toBe(1n);
+  vcpu.setMpState(0);
+  vcpu.run({ maxExits: 20 });
+  expect(vcpu.getRegs()).toMatchObject({ rax: 0xffffffffn, rdi: 0n });
+});
+
+test('x2APIC mode: an interrupt to oneself through MSR 0x83f', () => {
+  const code = [...mov(1, 0x80f), ...mov(0, 0x1ff), ...mov(2, 0), 0x0f, 0x30];
+  const { vcpu } = makeGuest([...code, ...mov(1, 0x83f), ...mov(0, 20), 0x0f, 0x30, 0xfb, 0x90, HLT], {
+    irqchip: true,
+  });
+  vcpu.setMsrs([{ index: BASE_MSR, data: 0xfee00000n | BigInt(X2APIC) | 0x100n }]);
+  vcpu.run({ maxExits: 50 });
+  expect(vcpu.getRegs().rsi).toBe(20n);
+});
+
+test('IA32_APIC_BASE: the guest cannot go from x2APIC straight back', () => {
+  const { vcpu } = makeGuest([...mov(1, BASE_MSR), ...mov(0, 0xfee00900 | 0), ...mov(2, 0), 0x0f, 0x30, HLT], {
+    irqchip: true,
+  });
+  vcpu.setMsrs([{ index: BASE_MSR, data: 0xfee00000n | BigInt(X2APIC) | 0x100n }]);
+  vcpu.run({ maxExits: 50 });
+  expect(vcpu.getRegs().rsi).toBe(13n);
+  expect(vcpu.setMsrs([{ index: BASE_MSR, data: 0xfee00500n }])).toBe(0);
+});
+
+test('the TSC-deadline timer', () => {
+  const code = [...store(APIC + 0xf0, 0x1ff), ...store(APIC + 0x320, 0x4001e)];
+  const deadline = [...mov(1, 0x6e0), ...mov(0, 50_000_000), ...mov(2, 0), 0x0f, 0x30, 0x0f, 0x32, 0x89, 0xc7];
+  const { kvm, vcpu } = makeGuest([...code, ...deadline, STI, HLT, 0xeb, 0xfe], { irqchip: true });
+  const entries = kvm.getSupportedCpuid();
+  for (const entry of entries) if (entry.function === 1) entry.ecx |= 1 << 24;
+  vcpu.setCpuid2(entries);
+  vcpu.run({ maxInstructions: 10_000 });
+  expect(vcpu.getRegs()).toMatchObject({ rdi: 50_000_000n, rsi: 0x1en });
+  const left = { index: 0x6e0, data: 1n };
+  expect(vcpu.getMsrs([left])).toBe(1);
+  expect(left.data).toBe(0n);
+});

@@ -1,7 +1,9 @@
-/** The in-kernel local APIC: registers, priorities, delivery (@kvm lapic.c). xAPIC mode; x2APIC mode is refused. */
+/** The in-kernel local APIC: registers, priorities, delivery (@kvm lapic.c). */
 import { KVM_EINVAL } from '../kvm-para.ts';
 import { makeRequest, REQ_APF_READY, REQ_EVENT, REQ_NMI, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
+import { X86_FEATURE_TSC_DEADLINE_TIMER, X86_FEATURE_X2APIC } from './cpuid-features.ts';
+import { guestCpuidHas } from './guest-cpuid.ts';
 import { hasQuirk, KVM_X86_QUIRK_LINT0_REENABLED } from './vm-x86.ts';
 
 /** Register offsets (@sdm 10.4.1). */
@@ -29,6 +31,7 @@ export const APIC_LVTERR = 0x370;
 export const APIC_TMICT = 0x380;
 export const APIC_TMCCT = 0x390;
 export const APIC_TDCR = 0x3e0;
+export const APIC_SELF_IPI = 0x3f0;
 
 export const APIC_LVT_MASKED = 1 << 16;
 export const APIC_LVT_TIMER_PERIODIC = 1 << 17;
@@ -64,6 +67,11 @@ export class Lapic {
   /** Ticks between two firings of a periodic timer, 0 for one shot. */
   timerPeriod = 0;
   divideCount = 2;
+  /** What the TSC-deadline timer waits for, halves; zero when it is off. */
+  tscDeadlineLo = 0;
+  tscDeadlineHi = 0;
+  /** The mode that LVTT chose, in place there. */
+  timerMode = 0;
   /** Bits of LVTT that choose the mode: TSC deadline only with its CPUID bit. */
   timerModeMask = APIC_LVT_TIMER_PERIODIC;
 
@@ -84,6 +92,11 @@ export function lapicSetReg(apic: Lapic, off: number, value: number): void {
 /** Enabled by IA32_APIC_BASE. @kvm lapic.h kvm_apic_hw_enabled */
 export function lapicHwEnabled(vcpu: VcpuState): boolean {
   return (vcpu.apicBase & APICBASE_ENABLE) !== 0;
+}
+
+/** Registers are MSRs, ids have 32 bits. @kvm lapic.h apic_x2apic_mode */
+export function x2apicMode(apic: Lapic): boolean {
+  return (apic.vcpu.apicBase & APICBASE_X2APIC) !== 0;
 }
 
 /** Enabled by SPIV. @kvm lapic.h kvm_apic_sw_enabled */
@@ -220,8 +233,36 @@ export function lapicAcceptIrq(
   }
 }
 
-/** @kvm lapic.c kvm_apic_match_dest: flat and physical modes */
-function matches(apic: Lapic, source: Lapic, shorthand: number, dest: number, logical: boolean): boolean {
+const APIC_BROADCAST = 0xff;
+const X2APIC_BROADCAST = 0xffffffff;
+
+/** The destination as `apic` reads it: a device's broadcast reaches x2APIC mode too. @kvm lapic.c kvm_apic_mda */
+function mdaOf(apic: Lapic, dest: number, fromDevice: boolean): number {
+  const quirk = !apic.vcpu.vm.x86.x2apicBroadcastQuirkDisabled;
+  return quirk && fromDevice && dest === APIC_BROADCAST && x2apicMode(apic) ? X2APIC_BROADCAST : dest;
+}
+
+/** @kvm lapic.c kvm_apic_match_physical_addr */
+function matchesPhysical(apic: Lapic, dest: number): boolean {
+  const wide = x2apicMode(apic);
+  if (dest === (wide ? X2APIC_BROADCAST : APIC_BROADCAST)) return true;
+  return wide || dest > 0xff ? dest === apic.vcpu.id : dest === lapicReg(apic, APIC_ID) >>> 24;
+}
+
+/** @kvm lapic.c kvm_apic_match_logical_addr */
+function matchesLogical(apic: Lapic, dest: number): boolean {
+  const wide = x2apicMode(apic);
+  if (dest === (wide ? X2APIC_BROADCAST : APIC_BROADCAST)) return true;
+  const ldr = lapicReg(apic, APIC_LDR);
+  if (wide) return ldr >>> 16 === dest >>> 16 && (ldr & dest & 0xffff) !== 0;
+  const id = ldr >>> 24;
+  if (lapicReg(apic, APIC_DFR) === 0xffffffff) return (id & dest) !== 0;
+  return id >> 4 === dest >> 4 && (id & dest & 0xf) !== 0;
+}
+
+/** `source` is null for a device. @kvm lapic.c kvm_apic_match_dest */
+function matches(apic: Lapic, source: Lapic | null, shorthand: number, dest: number, logical: boolean): boolean {
+  const mda = mdaOf(apic, dest, source === null);
   switch (shorthand) {
     case 1:
       return apic === source;
@@ -230,13 +271,8 @@ function matches(apic: Lapic, source: Lapic, shorthand: number, dest: number, lo
     case 3:
       return apic !== source;
     default:
-      break;
+      return logical ? matchesLogical(apic, mda) : matchesPhysical(apic, mda);
   }
-  if (!logical) return dest === 0xff || dest === lapicReg(apic, APIC_ID) >>> 24;
-  if (dest === 0xff) return true;
-  const ldr = lapicReg(apic, APIC_LDR) >>> 24;
-  if (lapicReg(apic, APIC_DFR) === 0xffffffff) return (ldr & dest) !== 0;
-  return ldr >> 4 === dest >> 4 && (ldr & dest & 0xf) !== 0;
 }
 
 /** Sends an interrupt to whoever it is addressed to; the number of APICs that took it. @kvm lapic.c kvm_apic_send_ipi */
@@ -246,10 +282,11 @@ export function lapicSendIpi(apic: Lapic, icrLow: number, icrHigh: number): numb
   const level = (icrLow & 0x4000) !== 0;
   const levelTriggered = (icrLow & 0x8000) !== 0;
   const shorthand = (icrLow >> 18) & 3;
+  const dest = x2apicMode(apic) ? icrHigh >>> 0 : icrHigh >>> 24;
   let delivered = 0;
   for (const vcpu of apic.vcpu.vm.vcpus) {
     const target = vcpu.x86.lapic;
-    if (target === null || !matches(target, apic, shorthand, icrHigh >>> 24, logical)) continue;
+    if (target === null || !matches(target, apic, shorthand, dest, logical)) continue;
     if (lapicAcceptIrq(target, mode, icrLow & 0xff, level, levelTriggered)) delivered++;
     if (mode === APIC_DM_LOWEST && delivered > 0) break;
   }
@@ -289,11 +326,16 @@ export function deliverToApics(
   let delivered = 0;
   for (const vcpu of vm.vcpus) {
     const target = vcpu.x86.lapic;
-    if (target === null || !matches(target, target, 0, dest, logical)) continue;
+    if (target === null || !matches(target, null, 0, dest, logical)) continue;
     if (lapicAcceptIrq(target, mode, vector, true, levelTriggered)) delivered++;
     if (mode === APIC_DM_LOWEST && delivered > 0) break;
   }
   return delivered;
+}
+
+/** The logical id follows from the id. @kvm lapic.c kvm_apic_calc_x2apic_ldr */
+export function x2apicLdr(id: number): number {
+  return ((id >>> 4) << 16) | (1 << (id & 0xf));
 }
 
 /** @kvm lapic.c __kvm_apic_set_base */
@@ -306,18 +348,39 @@ function setBaseUnchecked(vcpu: VcpuState, value: number): void {
     lapicSetReg(apic, APIC_ID, vcpu.id << 24);
     makeRequest(vcpu, REQ_APF_READY);
   }
+  if ((changed & APICBASE_X2APIC) !== 0) {
+    if ((value & APICBASE_X2APIC) !== 0) {
+      lapicSetReg(apic, APIC_ID, vcpu.id);
+      lapicSetReg(apic, APIC_LDR, x2apicLdr(vcpu.id));
+    } else if ((value & APICBASE_ENABLE) !== 0) {
+      lapicSetReg(apic, APIC_ID, vcpu.id << 24);
+    }
+  }
   apic.baseAddress = value - (value % 4096);
 }
 
-/** 0, or 1 for #GP. x2APIC mode is refused, whatever CPUID says. @kvm lapic.c kvm_apic_set_base @partial x2APIC mode is refused */
-export function lapicSetBase(vcpu: VcpuState, lo: number, hi: number, _hostInitiated: boolean): number {
-  if ((lo & (0x2ff | APICBASE_X2APIC)) !== 0 || (hi & vcpu.x86.reservedGpaBitsHi) !== 0) return 1;
+const MODE = APICBASE_ENABLE | APICBASE_X2APIC;
+
+/** 0, or 1 for #GP. @kvm lapic.c kvm_apic_set_base */
+export function lapicSetBase(vcpu: VcpuState, lo: number, hi: number, hostInitiated: boolean): number {
+  const reserved = 0x2ff | (guestCpuidHas(vcpu, X86_FEATURE_X2APIC) ? 0 : APICBASE_X2APIC);
+  if ((lo & reserved) !== 0 || (hi & vcpu.x86.reservedGpaBitsHi) !== 0) return 1;
+  const mode = lo & MODE;
+  if (mode === APICBASE_X2APIC) return 1;
+  if (!hostInitiated) {
+    // Only by way of the disabled state back to xAPIC, only from xAPIC on to x2APIC.
+    const old = vcpu.apicBase & MODE;
+    if (old === MODE && mode === APICBASE_ENABLE) return 1;
+    if (old === 0 && mode === MODE) return 1;
+  }
   setBaseUnchecked(vcpu, (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0));
   return 0;
 }
 
 /** @kvm lapic.c kvm_apic_set_version */
-export function lapicAfterSetCpuid(_vcpu: VcpuState, apic: Lapic): void {
+export function lapicAfterSetCpuid(vcpu: VcpuState, apic: Lapic): void {
+  const deadline = guestCpuidHas(vcpu, X86_FEATURE_TSC_DEADLINE_TIMER) ? APIC_LVT_TIMER_TSCDEADLINE : 0;
+  apic.timerModeMask = APIC_LVT_TIMER_PERIODIC | deadline;
   lapicSetReg(apic, APIC_LVR, APIC_VERSION | ((APIC_LVTS.length - 1) << 16));
 }
 
@@ -327,6 +390,9 @@ export function lapicReset(vcpu: VcpuState, initEvent: boolean): void {
   const apic = vcpu.x86.lapic;
   if (apic === null) return;
   apic.timerExpires = -1;
+  apic.timerMode = 0;
+  apic.tscDeadlineLo = 0;
+  apic.tscDeadlineHi = 0;
   if (!initEvent) lapicSetReg(apic, APIC_ID, vcpu.id << 24);
   lapicAfterSetCpuid(vcpu, apic);
   for (const off of APIC_LVTS) lapicSetReg(apic, off, APIC_LVT_MASKED);
@@ -335,7 +401,8 @@ export function lapicReset(vcpu: VcpuState, initEvent: boolean): void {
   }
   lapicSetReg(apic, APIC_DFR, 0xffffffff);
   lapicSetReg(apic, APIC_SPIV, 0xff);
-  for (const off of [APIC_TASKPRI, APIC_LDR, APIC_ESR, APIC_ICR, APIC_ICR2, APIC_TDCR, APIC_TMICT]) {
+  if (!x2apicMode(apic)) lapicSetReg(apic, APIC_LDR, 0);
+  for (const off of [APIC_TASKPRI, APIC_ESR, APIC_ICR, APIC_ICR2, APIC_TDCR, APIC_TMICT]) {
     lapicSetReg(apic, off, 0);
   }
   for (const base of [APIC_IRR, APIC_ISR, APIC_TMR]) for (let i = 0; i < 8; i++) lapicSetReg(apic, base + 16 * i, 0);

@@ -8,6 +8,8 @@ import { checkAsyncPfCompletion } from './async-pf-ready.ts';
 import * as F from './cpuid-features.ts';
 import { guestCpuidHas, guestPvHas } from './guest-cpuid.ts';
 import { lapicSetBase } from './lapic.ts';
+import { readTscDeadline, writeTscDeadline } from './lapic-timer.ts';
+import { isX2apicMsr, x2apicMsrRead, x2apicMsrWrite } from './lapic-x2apic.ts';
 import * as M from './msr-index.ts';
 import { KVM_MSR_RET_UNSUPPORTED } from './msr-index.ts';
 import { isMtrr, mtrrGet, mtrrSet } from './mtrr.ts';
@@ -86,7 +88,7 @@ const zeros = new Set([
 ]);
 
 /** Kept as written, by whoever may write it. */
-const kept = new Set([M.MSR_IA32_POWER_CTL, M.MSR_IA32_MISC_ENABLE, M.MSR_IA32_MCG_STATUS, M.MSR_IA32_TSC_DEADLINE]);
+const kept = new Set([M.MSR_IA32_POWER_CTL, M.MSR_IA32_MISC_ENABLE, M.MSR_IA32_MCG_STATUS]);
 
 /** Kept as written, by userspace only. */
 const keptForHost = new Set([M.MSR_IA32_UCODE_REV, M.MSR_IA32_ARCH_CAPABILITIES, M.MSR_SMI_COUNT, M.MSR_PLATFORM_INFO]);
@@ -175,6 +177,7 @@ export function setMsrCommon(vcpu: VcpuState, msr: number, lo: number, hi: numbe
     if (hostInitiated) return store(vcpu, msr, lo, hi);
     return msr === M.MSR_IA32_UCODE_REV ? 0 : 1;
   }
+  if (isX2apicMsr(msr)) return x2apicMsrWrite(vcpu, msr, lo, hi);
   if (isMtrr(msr)) return mtrrSet(vcpu, msr, lo, hi);
   if (isMceBank(msr)) return setMceBank(vcpu, msr, lo, hi, hostInitiated);
   if (isPerfCounter(msr)) return 0;
@@ -198,6 +201,9 @@ export function setMsrCommon(vcpu: VcpuState, msr: number, lo: number, hi: numbe
       return 0;
     case M.MSR_IA32_APICBASE:
       return lapicSetBase(vcpu, lo, hi, hostInitiated);
+    case M.MSR_IA32_TSC_DEADLINE:
+      writeTscDeadline(vcpu, lo, hi);
+      return 0;
     case M.MSR_IA32_TSC:
       writeTsc(vcpu, lo, hi, hostInitiated);
       return 0;
@@ -255,6 +261,7 @@ export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolea
   out.fill(0);
   if (getKvmMsr(vcpu, msr, out) || zeros.has(msr) || isPerfCounter(msr)) return 0;
   if (isMtrr(msr)) return mtrrGet(vcpu, msr);
+  if (isX2apicMsr(msr)) return x2apicMsrRead(vcpu, msr);
   if ((msr === M.MSR_IA32_SMBASE || msr === M.MSR_IA32_MCG_CTL) && !hostInitiated) return 1;
   switch (msr) {
     case M.MSR_EFER:
@@ -267,6 +274,9 @@ export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolea
     case M.MSR_IA32_APICBASE:
       out[0] = vcpu.apicBase | 0;
       out[1] = Math.floor(vcpu.apicBase / 0x1_0000_0000);
+      return 0;
+    case M.MSR_IA32_TSC_DEADLINE:
+      readTscDeadline(vcpu);
       return 0;
     case M.MSR_IA32_TSC:
       readTsc(vcpu);

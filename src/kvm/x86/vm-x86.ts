@@ -35,6 +35,9 @@ export class VmX86 {
   pic: Pic | null = null;
   tssAddr = 0;
   identityMapAddr = 0;
+  /** KVM_CAP_X2APIC_API: ids in KVM_GET_LAPIC have 32 bits; a device's 0xff is no broadcast in x2APIC mode. */
+  x2apicFormat = false;
+  x2apicBroadcastQuirkDisabled = false;
   /** KVM_CAP_MAX_VCPU_ID, 0 when it was not set. */
   maxVcpuIds = 0;
   /** KVM_CAP_X86_USER_SPACE_MSR: KVM_MSR_EXIT_REASON_* that go to userspace. */
