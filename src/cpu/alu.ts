@@ -2,7 +2,6 @@
  * The arithmetic of the instruction semantics as a calculator: the value-level emitters of src/cpu/semantics compiled into a small
  * module of its own, for a caller that keeps operands and memory itself (KVM's instruction emulator).
  */
-
 import { RAX, RDX } from '../arch/registers.ts';
 import { adc, add, and, cmp, dec, inc, neg, not, or, sbb, sub, test, xadd, xor } from './semantics/arithmetic.ts';
 import { bsf, bsr, bt, btc, btr, bts } from './semantics/bits.ts';

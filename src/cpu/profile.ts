@@ -1,7 +1,9 @@
 /** Hardware profiles: what the machine underneath can do, as data chosen when a machine is made. */
 
+/** Whose virtualization extension the processor has: SVM or VMX. */
 export type CpuVendor = 'amd' | 'intel';
 
+/** One machine. The profiles there are: src/cpu/profiles/index.ts. */
 export interface HardwareProfile {
   readonly name: string;
   readonly vendor: CpuVendor;

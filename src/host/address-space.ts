@@ -50,6 +50,7 @@ import { zapRange } from './zap.ts';
  */
 export type MemoryKind = 'anon' | 'thp' | 'hugetlb2m' | 'hugetlb1g' | 'memfd' | 'privfile' | 'shared' | 'frames';
 
+/** What mmap(2) is asked for. */
 export interface MmapOptions {
   /** Bytes; rounded up to the page size of the kind. */
   readonly size: number;
@@ -76,6 +77,7 @@ export interface VmaInfo {
   readonly pfnmap: boolean;
 }
 
+/** One process. Made by HostMachine; the VMM of a system is `kvm.mm`. */
 export class AddressSpace extends Mm {
   private readonly host: MmHost;
   private readonly aside: GupResult = { pfn: -1, writable: false };

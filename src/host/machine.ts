@@ -7,11 +7,13 @@ import { PhysicalMemory } from './physical-memory.ts';
 import { SwapDevice } from './swap.ts';
 import { ZeroPages } from './zero-pages.ts';
 
+/** How large the machine is. */
 export interface HostMachineOptions {
   /** Physical memory in bytes, a multiple of 64 KiB above 48 MiB and below 4 GiB; 512 MiB if absent. Untouched memory costs nothing. */
   readonly memoryBytes?: number;
 }
 
+/** The physical machine below KVM. */
 export class HostMachine implements MmHost {
   readonly memory: PhysicalMemory;
   readonly pages: PageAllocator;

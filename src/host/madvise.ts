@@ -1,5 +1,4 @@
 /** madvise: what a process tells the kernel about its memory. @kvm madvise.c */
-
 import { hiOf, loOf } from '../arch/halves.ts';
 import { unreachable } from '../arch/unreachable.ts';
 import { collapseRange } from './collapse.ts';

@@ -7,7 +7,6 @@
  *
  * The same word is a leaf at every level; 0 is no entry.
  */
-
 import { hiOf, loOf } from '../arch/halves.ts';
 
 /** The word maps a frame. Without it, only SWAP or POISON can be set. */

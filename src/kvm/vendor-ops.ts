@@ -13,6 +13,7 @@ export interface ExitInfo {
   errorCode: number;
 }
 
+/** One implementation a VM; KVM calls nothing of a vendor but through it. */
 export interface VendorOps {
   readonly name: 'svm' | 'vmx';
   /** Guest paging is done by hardware with a second table (NPT, EPT). */

@@ -1,5 +1,4 @@
 /** A VM's state inside KVM (@kvm kvm_host.h struct kvm): what the kernel keeps per VM, each part in the class of its own concept. */
-
 import type { Processor } from '../cpu/processor.ts';
 import type { HardwareProfile } from '../cpu/profile.ts';
 import type { AddressSpace } from '../host/address-space.ts';

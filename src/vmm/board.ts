@@ -1,7 +1,6 @@
 /**
  * The machine that the VMM builds on a VM: RAM, port and MMIO devices, and the power button in both directions.
  */
-
 import type { MemoryKind } from '../host/address-space.ts';
 import { PROT_READ, PROT_WRITE } from '../host/vma.ts';
 import type { GuestMemfd } from '../kvm/api/guest-memfd.ts';

@@ -2,7 +2,6 @@
  * The tour: the demo guest on a software-protected VM, with the devices and the policy it asks for, and an account of every fault it
  * takes. guests/machine.h is the other side of the addresses and ports here.
  */
-
 import { readFileSync } from 'node:fs';
 import { Kvm, type TraceEvent } from '../kvm/api/index.ts';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../kvm/memslots/memslot.ts';

@@ -1,7 +1,6 @@
 /**
  * Runs the guest until something ends the run. Every exit of KVM_RUN has its answer here.
  */
-
 import { unreachable } from '../arch/unreachable.ts';
 import { KvmError } from '../kvm/api/kvm-error.ts';
 import type { VcpuExit } from '../kvm/api/vcpu-exit.ts';

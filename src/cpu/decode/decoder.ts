@@ -1,5 +1,4 @@
 /** From instruction bytes to a row of the encoding table and the fields of a record. Pure: no memory, no state. */
-
 import { CS, DS, ES, FS, GS, RBP, RBX, RDI, RSI, RSP, SS } from '../../arch/registers.ts';
 import { unreachable } from '../../arch/unreachable.ts';
 import type { Encoding } from '../isa/encoding.ts';

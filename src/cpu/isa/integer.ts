@@ -1,5 +1,4 @@
 /** Encodings of the integer instructions, in the order of their opcodes. */
-
 import {
   adc,
   adcx,

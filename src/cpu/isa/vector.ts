@@ -1,5 +1,4 @@
 /** Encodings of the MMX, SSE and state-management instructions. */
-
 import * as F from '../semantics/floating.ts';
 import {
   emms,

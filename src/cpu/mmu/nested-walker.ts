@@ -2,7 +2,6 @@
  * The walk of nested page tables: guest-physical frame to host frame through four levels in the long-mode format. Every access is a
  * user access there (@apm 15.25.5); accessed and dirty bits are set as any walk sets them (@apm 15.25.6).
  */
-
 import { PFERR_PRESENT, PFERR_RSVD } from '../../arch/error-code.ts';
 import {
   PT_ACCESSED_MASK,

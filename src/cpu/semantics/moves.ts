@@ -1,5 +1,4 @@
 /** Data movement between registers and memory. */
-
 import { BR_VECTOR } from '../../arch/exceptions.ts';
 import {
   RAX,

@@ -1,5 +1,4 @@
 /** The context of a handler: operands are found through the decoded record that the handler gets as its parameter. */
-
 import { GP_VECTOR } from '../../arch/exceptions.ts';
 import { RAX, RCX, SS } from '../../arch/registers.ts';
 import { unreachable } from '../../arch/unreachable.ts';

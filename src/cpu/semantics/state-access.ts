@@ -1,5 +1,4 @@
 /** Expressions that read and write fields of the processor's state (src/cpu/state.ts) at fixed addresses. */
-
 import { RSP } from '../../arch/registers.ts';
 import { RECORD_BASE, RECORD_DISP, RECORD_INDEX, RECORD_SCALE } from '../decode/record.ts';
 import { CODE_MODE_AT, GPR } from '../state.ts';

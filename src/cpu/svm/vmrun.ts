@@ -1,5 +1,4 @@
 /** VMRUN and #VMEXIT: entering a guest that a control block describes, and what comes back (@apm 15.5, 15.6, 15.21). */
-
 import { PFERR_FETCH } from '../../arch/error-code.ts';
 import { BP_VECTOR, OF_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';

@@ -1,6 +1,7 @@
 /** An eventfd of the VMM's process. */
 import { EventCounter } from '../io-bus/eventfd.ts';
 
+/** For Vm.ioeventfd. */
 export class EventFd {
   readonly counter = new EventCounter();
 

@@ -1,12 +1,13 @@
 /** A guest_memfd as its owner sees it: a file descriptor. */
 import { EBADF } from '../../host/errno.ts';
-import type { GuestMemfdFile } from '../guest-memfd/guest-memfd.ts';
-import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE } from '../guest-memfd/guest-memfd.ts';
-import { check, hex } from './kvm-error.ts';
+import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, type GuestMemfdFile } from '../guest-memfd/guest-memfd.ts';
+import { hex } from './arguments.ts';
+import { check } from './kvm-error.ts';
 
 /** Offsets and sizes of files are signed. */
 const signed = (n: number | bigint): bigint => BigInt.asIntN(64, BigInt(n));
 
+/** A guest_memfd file descriptor. Made by Vm.createGuestMemfd. */
 export class GuestMemfd {
   /** The file behind the descriptor, for tools. */
   readonly file: GuestMemfdFile;

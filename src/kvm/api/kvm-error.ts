@@ -1,6 +1,7 @@
 /** The error of a failed ioctl. */
 import { errnoName } from '../../host/errno.ts';
 
+/** A failed ioctl: the name of the errno, its number, and the argument at fault where one is known. */
 export class KvmError extends Error {
   /** Name of the errno: `EINVAL`. */
   readonly errno: string;
@@ -27,14 +28,4 @@ export class KvmError extends Error {
 export function check(result: number, operation: string, argument: string | null = null): number {
   if (result < 0) throw new KvmError(result, operation, argument);
   return result;
-}
-
-/** A 64-bit argument as the kernel sees it: modulo 2^64. */
-export function u64(value: number | bigint): bigint {
-  return BigInt.asUintN(64, BigInt(value));
-}
-
-/** `0x` and hex digits. */
-export function hex(value: number | bigint): string {
-  return `0x${value.toString(16)}`;
 }

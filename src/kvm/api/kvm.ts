@@ -1,5 +1,4 @@
 /** The system: one machine with KVM loaded, one VMM process on it, and the ioctls of /dev/kvm. */
-
 import { Processor } from '../../cpu/processor.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
 import { hardwareProfile } from '../../cpu/profiles/index.ts';
@@ -19,6 +18,7 @@ import { EventFd } from './event-fd.ts';
 import { KvmError } from './kvm-error.ts';
 import { Vm } from './vm.ts';
 
+/** What the machine and its kernel are; every field has a default. */
 export interface KvmOptions {
   /** Name of a hardware profile, or one of your own; `qemu-tcg-epyc` if absent. */
   readonly hardware?: string | HardwareProfile;
@@ -30,6 +30,7 @@ export interface KvmOptions {
   readonly revision?: string;
 }
 
+/** /dev/kvm on a machine of its own, open in one VMM process. */
 export class Kvm {
   readonly profile: HardwareProfile;
   readonly params: KvmParams;

@@ -1,6 +1,7 @@
 /** Why KVM_RUN came back, as a value: the fields of kvm_run that belong to the exit reason. */
 import * as R from '../kvm-run.ts';
 
+/** One exit. Reads (`io`, `mmio`) are answered by filling `data` before the next run(). */
 export type VcpuExit =
   /** Port I/O. `data` is a view of the data page: for an input, fill it before the next run. */
   | {

@@ -17,8 +17,9 @@ import { injectSmi } from '../x86/smm.ts';
 import { getSregs, setSregs } from '../x86/sregs.ts';
 import { translate } from '../x86/translate.ts';
 import { injectNmi, vcpuInterrupt } from '../x86/user-events.ts';
+import { hex, u64 } from './arguments.ts';
 import { type CpuidEntry2, fromCpuidEntry2, toCpuidEntry2 } from './cpuid-entry.ts';
-import { check, hex, KvmError, u64 } from './kvm-error.ts';
+import { check, KvmError } from './kvm-error.ts';
 import type { MsrEntry, Regs, Sregs, Translation } from './registers.ts';
 import { readExit, type VcpuExit } from './vcpu-exit.ts';
 
@@ -47,6 +48,7 @@ export interface PreFaultResult {
   readonly size: number;
 }
 
+/** A vCPU file descriptor. Made by Vm.createVcpu. */
 export class Vcpu {
   /** KVM's own state of the vCPU: for tools that look inside. */
   readonly state: VcpuState;

@@ -18,10 +18,10 @@ import type { VmState } from '../vm-state.ts';
 import { createIrqchip, irqLine } from '../x86/irqchip.ts';
 import { type MsrFilterRange, setMsrFilter } from '../x86/msr-filter.ts';
 import type { PicState } from '../x86/pic.ts';
-
+import { hex, u64 } from './arguments.ts';
 import type { EventFd } from './event-fd.ts';
 import { GuestMemfd } from './guest-memfd.ts';
-import { check, hex, KvmError, u64 } from './kvm-error.ts';
+import { check, KvmError } from './kvm-error.ts';
 import { Vcpu } from './vcpu.ts';
 
 /** struct kvm_userspace_memory_region. */
@@ -46,6 +46,7 @@ export interface UserMemoryRegion2 extends UserMemoryRegion {
   readonly pad1?: number;
 }
 
+/** A VM file descriptor. Made by Kvm.createVm. */
 export class Vm {
   /** KVM's own state of the VM: for tools that look inside. */
   readonly state: VmState;

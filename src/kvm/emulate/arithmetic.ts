@@ -1,5 +1,4 @@
 /** Binds the arithmetic instructions to the processor's calculator, and the few decimal ones KVM emulates itself. */
-
 import { RAX, RDX, RFLAGS_AF, RFLAGS_CF, RFLAGS_OF, RFLAGS_PF, RFLAGS_SF, RFLAGS_ZF } from '../../arch/registers.ts';
 import {
   ALU_ADC,

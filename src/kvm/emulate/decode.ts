@@ -1,5 +1,4 @@
 /** Instruction bytes to an instruction ready to execute. @kvm emulate.c x86_decode_insn */
-
 import { CS, DS, ES, FS, GS, SS } from '../../arch/registers.ts';
 import { EMULTYPE_TRAP_UD } from '../x86/emul-type.ts';
 import {

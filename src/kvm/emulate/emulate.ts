@@ -1,5 +1,4 @@
 /** The emulator as KVM uses it (@kvm kvm_emulate.h): prepare, decode, emulate; and what stands beside single instructions. */
-
 import { deliverIntReal } from './control.ts';
 import type { EmulateCtxt } from './ctxt.ts';
 import { PAGE_TABLE, STRING, TWO_MEM_OP } from './opcode.ts';

@@ -1,5 +1,4 @@
 /** The x87 instructions KVM emulates, and FXSAVE/FXRSTOR. */
-
 import { MF_VECTOR } from '../../arch/exceptions.ts';
 import { CR0_EM, CR0_TS, CR4_OSFXSR } from '../../arch/registers.ts';
 import { type EmulateCtxt, X86EMUL_MODE_PROT64 } from './ctxt.ts';

@@ -2,7 +2,6 @@
  * KVM's own walk of a guest's page tables: 32-bit, PAE, 4 and 5 levels (@kvm paging_tmpl.h walk_addr_generic). It reads the tables
  * through the slots and the host's mappings, sets A and D as the processor would, and answers a gpa or a page fault.
  */
-
 import { PFERR_FETCH, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
 import { PF_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';

@@ -1,5 +1,4 @@
 /** A vCPU's one-entry cache of the last MMIO page it met (@kvm x86.h vcpu_cache_mmio_info, vcpu_match_mmio_gva, vcpu_match_mmio_gpa). */
-
 import { vcpuMemslotsId } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { gpaToGfn } from './gpa.ts';

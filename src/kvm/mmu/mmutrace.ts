@@ -27,20 +27,24 @@ function pageText(sp: ShadowPage): string {
   return shadowPageText(sp.role, sp.gfn, 0, sp.tdpMmuRootCount, sp.unsync);
 }
 
+/** @kvm mmutrace.h kvm_mmu_get_page */
 export function traceGetPage(vm: VmState, sp: ShadowPage, created: boolean): void {
   vm.trace.emit('kvm_mmu_get_page', { text: `${pageText(sp)} ${created ? 'new' : 'existing'}` });
 }
 
+/** @kvm mmutrace.h kvm_mmu_prepare_zap_page */
 export function tracePrepareZapPage(vm: VmState, sp: ShadowPage): void {
   vm.trace.emit('kvm_mmu_prepare_zap_page', { text: pageText(sp) });
 }
 
+/** @kvm mmutrace.h kvm_mmu_zap_all_fast */
 export function traceZapAllFast(vm: VmState): void {
   vm.trace.emit('kvm_mmu_zap_all_fast', {
     text: `kvm-mmu-valid-gen ${vm.mmu.mmuValidGen} used_pages ${vm.mmu.nUsedMmuPages.toString(16)}`,
   });
 }
 
+/** @kvm mmutrace.h kvm_tdp_mmu_spte_changed */
 export function traceSpteChanged(
   vm: VmState,
   asId: number,
@@ -55,6 +59,7 @@ export function traceSpteChanged(
   vm.trace.emit('kvm_tdp_mmu_spte_changed', fields);
 }
 
+/** @kvm mmutrace.h kvm_mmu_set_spte */
 export function traceSetSpte(vm: VmState, level: number, gfn: number, lo: number, hi: number): void {
   const m = vm.mmu.masks;
   const readable = (m.presentLo | m.presentHi) !== 0 || (lo & 1) !== 0;
@@ -63,11 +68,13 @@ export function traceSetSpte(vm: VmState, level: number, gfn: number, lo: number
   vm.trace.emit('kvm_mmu_set_spte', { gfn: hex(gfn), spte: hex64(lo, hi), perm, level });
 }
 
+/** @kvm mmutrace.h mark_mmio_spte */
 export function traceMarkMmioSpte(vm: VmState, gfn: number, lo: number, hi: number): void {
   const fields = { gfn: hex(gfn), access: hex(lo & 7), gen: hex(mmioSpteGeneration(lo, hi)) };
   vm.trace.emit('mark_mmio_spte', fields);
 }
 
+/** @kvm mmutrace.h check_mmio_spte */
 export function traceCheckMmioSpte(vm: VmState, lo: number, hi: number, kvmGen: number, spteGen: number): void {
   const fields = {
     spte: hex64(lo, hi),
@@ -78,6 +85,7 @@ export function traceCheckMmioSpte(vm: VmState, lo: number, hi: number, kvmGen: 
   vm.trace.emit('check_mmio_spte', fields);
 }
 
+/** @kvm mmutrace.h handle_mmio_page_fault */
 export function traceHandleMmioPageFault(
   vm: VmState,
   addrLo: number,
@@ -88,6 +96,7 @@ export function traceHandleMmioPageFault(
   vm.trace.emit('handle_mmio_page_fault', { addr: hex64(addrLo, addrHi), gfn: hex(gfn), access: hex(access) });
 }
 
+/** @kvm mmutrace.h fast_page_fault */
 export function traceFastPageFault(
   vcpu: VcpuState,
   fault: PageFault,
@@ -108,10 +117,12 @@ export function traceFastPageFault(
   });
 }
 
+/** @kvm mmutrace.h kvm_mmu_spte_requested */
 export function traceSpteRequested(vm: VmState, fault: PageFault): void {
   vm.trace.emit('kvm_mmu_spte_requested', { gfn: hex(fault.gfn), level: fault.goalLevel });
 }
 
+/** @kvm mmutrace.h kvm_mmu_split_huge_page */
 export function traceSplitHugePage(
   vm: VmState,
   gfn: number,
@@ -123,24 +134,29 @@ export function traceSplitHugePage(
   vm.trace.emit('kvm_mmu_split_huge_page', { gfn: hex(gfn), spte: hex64(lo, hi), level, errno });
 }
 
+/** @kvm mmutrace.h kvm_mmu_pagetable_walk */
 export function tracePagetableWalk(vm: VmState, addrLo: number, addrHi: number, pferr: number): void {
   const addr = hex64(addrLo, addrHi).slice(2);
   const text = `addr ${addr} pferr ${(pferr >>> 0).toString(16)} ${pferrText(pferr, 0)}`;
   vm.trace.emit('kvm_mmu_pagetable_walk', { text });
 }
 
+/** @kvm mmutrace.h kvm_mmu_paging_element */
 export function tracePagingElement(vm: VmState, lo: number, hi: number, level: number): void {
   vm.trace.emit('kvm_mmu_paging_element', { text: `pte ${hex64(lo, hi).slice(2)} level ${level}` });
 }
 
+/** @kvm mmutrace.h kvm_mmu_set_accessed_bit */
 export function traceSetAccessedBit(vm: VmState, gpa: number): void {
   vm.trace.emit('kvm_mmu_set_accessed_bit', { text: `gpa ${gpa.toString(16)}` });
 }
 
+/** @kvm mmutrace.h kvm_mmu_set_dirty_bit */
 export function traceSetDirtyBit(vm: VmState, gpa: number): void {
   vm.trace.emit('kvm_mmu_set_dirty_bit', { text: `gpa ${gpa.toString(16)}` });
 }
 
+/** @kvm mmutrace.h kvm_mmu_walker_error */
 export function traceWalkerError(vm: VmState, pferr: number): void {
   vm.trace.emit('kvm_mmu_walker_error', { text: `pferr ${(pferr >>> 0).toString(16)} ${pferrText(pferr, 0)}` });
 }

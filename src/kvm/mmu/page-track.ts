@@ -1,5 +1,4 @@
 /** Pages that KVM watches because they hold page tables it shadows (@kvm page_track.c, mmu.c kvm_mmu_track_write). */
-
 import { RIP } from '../../arch/registers.ts';
 import type { Memslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';

@@ -21,6 +21,7 @@ export function isCr0Pg(role: CpuRole): boolean {
   return (role.cpuRole & ROLE_LEVEL_MASK) > 0;
 }
 
+/** @kvm mmu.c is_cr0_wp */
 export function isCr0Wp(role: CpuRole): boolean {
   return (role.cpuRole & ROLE_CR0_WP) !== 0;
 }
@@ -30,22 +31,27 @@ export function isCr4Pae(role: CpuRole): boolean {
   return (role.cpuRole & ROLE_HAS_4_BYTE_GPTE) === 0;
 }
 
+/** @kvm mmu.c is_efer_nx */
 export function isEferNx(role: CpuRole): boolean {
   return (role.cpuRole & ROLE_EFER_NX) !== 0;
 }
 
+/** @kvm mmu.c is_cr4_pse */
 export function isCr4Pse(role: CpuRole): boolean {
   return (role.cpuRoleExt & EXT_CR4_PSE) !== 0;
 }
 
+/** @kvm mmu.c is_cr4_pke */
 export function isCr4Pke(role: CpuRole): boolean {
   return (role.cpuRoleExt & EXT_CR4_PKE) !== 0;
 }
 
+/** @kvm mmu.c is_cr4_smap */
 export function isCr4Smap(role: CpuRole): boolean {
   return (role.cpuRoleExt & EXT_CR4_SMAP) !== 0;
 }
 
+/** @kvm mmu.c is_cr4_smep */
 export function isCr4Smep(role: CpuRole): boolean {
   return (role.cpuRoleExt & EXT_CR4_SMEP) !== 0;
 }

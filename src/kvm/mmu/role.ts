@@ -29,10 +29,12 @@ export const ACC_WRITE_MASK = 2;
 export const ACC_USER_MASK = 4;
 export const ACC_ALL = 7;
 
+/** Level of the table: 1 holds 4 KiB mappings. */
 export function roleLevel(role: number): number {
   return role & ROLE_LEVEL_MASK;
 }
 
+/** ACC_* of everything the table maps. */
 export function roleAccess(role: number): number {
   return (role & ROLE_ACCESS_MASK) >> ROLE_ACCESS_SHIFT;
 }

@@ -1,5 +1,4 @@
 /** What KVM does about each #VMEXIT (@kvm svm.c svm_exit_handlers, svm_handle_exit). */
-
 import { DR6_ACTIVE_LOW } from '../../arch/debug-registers.ts';
 import { PFERR_SYNTHETIC_MASK_HI } from '../../arch/error-code.ts';
 import { AC_VECTOR, BP_VECTOR, DB_VECTOR, GP_VECTOR, MC_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';

@@ -1,5 +1,4 @@
 /** The VMCB after RESET and INIT: what KVM intercepts (@kvm svm.c init_vmcb). */
-
 import { AC_VECTOR, DB_VECTOR, GP_VECTOR, MC_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { MSR_IA32_SYSENTER_EIP, MSR_IA32_SYSENTER_ESP } from '../../arch/msr.ts';
 import * as V from '../../arch/vmcb.ts';

@@ -1,5 +1,4 @@
 /** One entry into the guest and what is taken from the exit (@kvm svm.c svm_vcpu_run). */
-
 import { DR6_ACTIVE_LOW } from '../../arch/debug-registers.ts';
 import { hex64 } from '../../arch/flags.ts';
 import { RAX, RIP, RSP } from '../../arch/registers.ts';

@@ -1,5 +1,4 @@
 /** ASIDs and TLB flushes (@kvm svm.c svm_flush_tlb_asid, new_asid, pre_svm_run). */
-
 import {
   TLB_CONTROL_DO_NOTHING,
   TLB_CONTROL_FLUSH_ALL_ASID,

@@ -1,5 +1,4 @@
 /** The guest's CPUID: KVM_SET_CPUID2, the CPUID instruction, and what the rest of KVM asks about it (@kvm cpuid.c). */
-
 import {
   CR4_FSGSBASE,
   CR4_LA57,

@@ -1,5 +1,4 @@
 /** VMs and vCPUs come up and go down; RESET and INIT (@kvm x86.c kvm_arch_vcpu_create, kvm_vcpu_reset). */
-
 import { DR6_ACTIVE_LOW, DR7_FIXED_1 } from '../../arch/debug-registers.ts';
 import { CR0_CD, CR0_ET, CR0_NW, CR0_PG, RDX, RFLAGS_FIXED } from '../../arch/registers.ts';
 import { EmulateCtxt } from '../emulate/ctxt.ts';

@@ -1,5 +1,4 @@
 /** Debug registers of guest and userspace (@kvm regs.c kvm_set_dr, kvm_update_dr7). */
-
 import {
   DR6_BUS_LOCK,
   DR6_FIXED_1,

@@ -1,5 +1,4 @@
 /** The emulator's context, and the instruction in it decoded (@kvm x86.c x86_decode_emulated_instruction). */
-
 import { RFLAGS_TF, RFLAGS_VM, RIP } from '../../arch/registers.ts';
 import {
   MAX_INSN_BYTES,

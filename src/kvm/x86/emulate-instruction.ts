@@ -1,5 +1,4 @@
 /** One instruction through the emulator, and what becomes of it (@kvm x86.c x86_emulate_instruction). */
-
 import { DR6_ACTIVE_LOW, DR7_BP_EN_MASK } from '../../arch/debug-registers.ts';
 import { BP_VECTOR, DB_VECTOR, GP_VECTOR, OF_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';

@@ -1,5 +1,4 @@
 /** KVM_GET_VCPU_EVENTS and KVM_SET_VCPU_EVENTS (@kvm x86.c kvm_vcpu_ioctl_x86_get_vcpu_events). */
-
 import { NMI_VECTOR } from '../../arch/exceptions.ts';
 import { hi64, join64, lo64 } from '../../arch/halves.ts';
 import { EINVAL } from '../../host/errno.ts';

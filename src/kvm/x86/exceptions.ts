@@ -1,5 +1,4 @@
 /** Exceptions on their way to the guest (@kvm x86.c kvm_multiple_exception and around). */
-
 import { DR6_ACTIVE_LOW, DR6_FIXED_1, DR6_RTM, DR7_GD } from '../../arch/debug-registers.ts';
 import { PFERR_PRESENT, PFERR_RSVD } from '../../arch/error-code.ts';
 import {

@@ -1,5 +1,4 @@
 /** VMMCALL and VMCALL of a guest (@kvm x86.c kvm_emulate_hypercall). */
-
 import { hex64 } from '../../arch/flags.ts';
 import { RAX, RBX, RCX, RDX, RSI } from '../../arch/registers.ts';
 import {

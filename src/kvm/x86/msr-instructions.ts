@@ -1,5 +1,4 @@
 /** RDMSR and WRMSR of a guest, and MSR access with the checks they share (@kvm x86.c kvm_emulate_rdmsr, __kvm_set_msr). */
-
 import { CR4_LA57, RAX, RCX, RDX } from '../../arch/registers.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { X86_FEATURE_RDPID, X86_FEATURE_RDTSCP } from './cpuid-features.ts';

@@ -1,5 +1,4 @@
 /** Moving past an instruction, and the single step that may end there (@kvm x86.c kvm_skip_emulated_instruction). */
-
 import { DR6_ACTIVE_LOW, DR6_BS } from '../../arch/debug-registers.ts';
 import { DB_VECTOR } from '../../arch/exceptions.ts';
 import { RFLAGS_TF } from '../../arch/registers.ts';

@@ -1,5 +1,4 @@
 /** Entering system management mode (@kvm smm.c enter_smm). */
-
 import { DR7_FIXED_1 } from '../../arch/debug-registers.ts';
 import {
   CR0_EM,

@@ -1,5 +1,4 @@
 /** A page-fault error code, #NPF EXITINFO1 or EPT exit qualification, bit by bit and then in words. */
-
 import {
   EPT_QUALIFICATION_FLAGS,
   EPT_VIOLATION_FETCH,

@@ -1,5 +1,4 @@
 /** One fault made from flags: an error code at an address of a VM with one slot of the given kind, through the real fault path. */
-
 import { hi64, hiOf, lo64, loOf } from '../../arch/halves.ts';
 import { errnoName } from '../../host/errno.ts';
 import { Kvm, KvmError } from '../../kvm/api/index.ts';

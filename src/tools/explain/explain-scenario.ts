@@ -1,5 +1,4 @@
 /** Replays a scenario up to one of its steps and follows the faults of that step. */
-
 import { machineFor } from '../conform/conform.ts';
 import { setUpScenario } from '../conform/replay.ts';
 import { readScenario } from '../conform/validate.ts';

@@ -1,5 +1,4 @@
 /** An SPTE in words, and the entry that stands for a gfn now. */
-
 import { join64 } from '../../arch/halves.ts';
 import { PT_ACCESSED_MASK, PT_DIRTY_MASK, PT_PAGE_SIZE_MASK, PT_WRITABLE_MASK } from '../../arch/paging.ts';
 import {

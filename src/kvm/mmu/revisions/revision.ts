@@ -2,6 +2,7 @@
 import type { VcpuState } from '../../vcpu-state.ts';
 import type { PageFault } from '../fault.ts';
 
+/** One check or action of the fault path, with the words that explain its verdict. */
 export interface FaultStage {
   /** The file's own name, which explain prints. */
   readonly name: string;
@@ -23,6 +24,7 @@ export interface RevisionRules {
   readonly privateRsvdFails: boolean;
 }
 
+/** One version of the fault path. */
 export interface Revision {
   readonly name: string;
   readonly title: string;

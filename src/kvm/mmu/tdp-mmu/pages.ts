@@ -1,5 +1,4 @@
 /** Page tables of the TDP MMU: made, described, freed (@kvm tdp_mmu.c tdp_mmu_alloc_sp, tdp_mmu_init_sp, tdp_mmu_free_sp). */
-
 import type { VmState } from '../../vm-state.ts';
 import { traceGetPage } from '../mmutrace.ts';
 import { ROLE_LEVEL_MASK, roleLevel } from '../role.ts';
