@@ -15,7 +15,7 @@ import {
   RDX,
 } from '../../arch/registers.ts';
 import type { CpuidEntry } from '../../cpu/profile.ts';
-import { EINVAL } from '../../host/errno.ts';
+import { E2BIG, EINVAL } from '../../host/errno.ts';
 import { afterSetCpuid } from '../mmu/roles.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import * as F from './cpuid-features.ts';
@@ -24,6 +24,9 @@ import { lapicAfterSetCpuid } from './lapic.ts';
 import { registerWrite } from './registers.ts';
 import { skipEmulatedInstruction } from './skip.ts';
 import { KVM_SUPPORTED_XCR0, xstateRequiredSize } from './supported-cpuid.ts';
+
+/** @kvm kvm_host.h KVM_MAX_CPUID_ENTRIES */
+const KVM_MAX_CPUID_ENTRIES = 256;
 
 /** Leaves whose answer depends on the index in ECX. */
 function indexSignificant(leaf: number): boolean {
@@ -124,10 +127,10 @@ function runtimeEntry(vcpu: VcpuState, e: CpuidEntry): CpuidEntry {
   return e;
 }
 
-/** 0 or -EINVAL. After the first KVM_RUN only the same entries are accepted. @kvm cpuid.c kvm_set_cpuid */
+/** 0, -E2BIG or -EINVAL. After the first KVM_RUN only the same entries are accepted. @kvm cpuid.c kvm_set_cpuid */
 export function setCpuid2(vcpu: VcpuState, entries: readonly CpuidEntry[]): number {
   const x86 = vcpu.x86;
-  if (entries.length > 256) return -7;
+  if (entries.length > KVM_MAX_CPUID_ENTRIES) return -E2BIG;
   if (x86.hasRun) {
     const same =
       entries.length === x86.cpuid.length &&
