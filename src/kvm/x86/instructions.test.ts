@@ -87,3 +87,11 @@ test('KVM_TRANSLATE without paging is the identity', () => {
   const { vcpu } = makeGuest([HLT]);
   expect(vcpu.translate(0x1234)).toEqual({ physicalAddress: 0x1234n, valid: true, writeable: true, usermode: false });
 });
+
+test('the keys that the guest wrote with WRPKRU are known after the exit', () => {
+  // mov eax,cr4; or eax,PKE; mov cr4,eax; xor ecx,ecx; xor edx,edx; mov eax,8; wrpkru; hlt
+  const pke = [0x0f, 0x20, 0xe0, 0x0d, 0, 0, 0x40, 0, 0x0f, 0x22, 0xe0];
+  const { vcpu } = makeGuest([...pke, 0x31, 0xc9, 0x31, 0xd2, ...mov(0, 8), 0x0f, 0x01, 0xef, HLT]);
+  expect(vcpu.run().exit).toEqual({ reason: 'hlt' });
+  expect(vcpu.state.pkru).toBe(8);
+});
