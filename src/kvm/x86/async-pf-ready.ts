@@ -6,7 +6,7 @@ import { mmuReload } from '../mmu/roots.ts';
 import { MP_STATE_RUNNABLE, type VcpuState } from '../vcpu-state.ts';
 import { canDequeueReady, isPrivateWork, pagePresent } from './async-pf.ts';
 import type { AsyncPfWork } from './async-pf-state.ts';
-import { APIC_DM_FIXED, lapicAcceptIrq } from './lapic.ts';
+import { APIC_INT_ASSERT, lapicAcceptIrq } from './lapic-delivery.ts';
 
 /** Maps the page ahead of the guest's next try. @kvm mmu.c kvm_arch_async_page_ready */
 function pageReady(vcpu: VcpuState, work: AsyncPfWork): void {
@@ -26,7 +26,7 @@ export function checkAsyncPfCompletion(vcpu: VcpuState): void {
     const work = apf.done.shift()!;
     pageReady(vcpu, work);
     if (pagePresent(vcpu, work) && x86.lapic !== null) {
-      lapicAcceptIrq(x86.lapic, APIC_DM_FIXED, x86.apfIntLo & 0xff, true, false);
+      lapicAcceptIrq(x86.lapic, APIC_INT_ASSERT | (x86.apfIntLo & 0xff));
     }
     x86.apfHalted = false;
     vcpu.mpState = MP_STATE_RUNNABLE;

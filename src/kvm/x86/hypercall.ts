@@ -14,7 +14,7 @@ import { KVM_EXIT_HYPERCALL } from '../kvm-run.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { KVM_FEATURE_PV_SCHED_YIELD, KVM_FEATURE_PV_SEND_IPI } from './cpuid-features.ts';
 import { guestPvHas } from './guest-cpuid.ts';
-import { pvSendIpi } from './lapic.ts';
+import { pvSendIpi } from './lapic-delivery.ts';
 import { is64BitMode, registerWrite } from './registers.ts';
 import { skipEmulatedInstruction } from './skip.ts';
 

@@ -3,7 +3,7 @@ import { EOPNOTSUPP } from '../../host/errno.ts';
 import type { IoDevice } from '../io-bus/io-bus.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
-import { APIC_DM_LOWEST, deliverToApics } from './lapic.ts';
+import { APIC_INT_ASSERT, deliverToApics } from './lapic-delivery.ts';
 
 export const IOAPIC_BASE = 0xfec00000;
 export const IOAPIC_SIZE = 0x100;
@@ -34,15 +34,8 @@ export class IoApic implements IoDevice {
     const level = (lo & LEVEL) !== 0;
     if (level && (lo & REMOTE_IRR) !== 0) return;
     const dest = this.redirection[2 * pin + 1]! >>> 24;
-    const mode = (lo >> 8) & 7;
-    const taken = deliverToApics(
-      vm,
-      dest,
-      (lo & 0x800) !== 0,
-      mode === APIC_DM_LOWEST ? APIC_DM_LOWEST : mode,
-      lo & 0xff,
-      level,
-    );
+    // Vector, mode, destination mode and trigger are where an ICR has them.
+    const taken = deliverToApics(vm, dest, (lo & 0x8fff) | APIC_INT_ASSERT);
     if (taken > 0 && level) this.redirection[2 * pin] = lo | REMOTE_IRR;
   }
 

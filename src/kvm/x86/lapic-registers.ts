@@ -2,6 +2,7 @@
 import { hex64 } from '../../arch/flags.ts';
 import { makeRequest, REQ_APF_READY, type VcpuState } from '../vcpu-state.ts';
 import * as A from './lapic.ts';
+import { lapicSendIpi } from './lapic-delivery.ts';
 import { currentCount, startApicTimer, updateDivideCount, updateTimerMode } from './lapic-timer.ts';
 
 const names: Record<number, string> = {
@@ -111,7 +112,7 @@ export function lapicRegWrite(apic: A.Lapic, reg: number, value: number): number
       break;
     case A.APIC_ICR:
       A.lapicSetReg(apic, reg, value & ~(1 << 12));
-      A.lapicSendIpi(apic, value & ~(1 << 12), A.lapicReg(apic, A.APIC_ICR2));
+      lapicSendIpi(apic, value & ~(1 << 12), A.lapicReg(apic, A.APIC_ICR2));
       break;
     case A.APIC_ICR2:
       if (wide) return 1;
@@ -145,7 +146,7 @@ export function lapicRegWrite(apic: A.Lapic, reg: number, value: number): number
       return wide && value !== 0 ? 1 : 0;
     case A.APIC_SELF_IPI:
       if (!wide || (value & ~0xff) !== 0) return 1;
-      A.lapicSendIpi(apic, SHORTHAND_SELF | value, 0);
+      lapicSendIpi(apic, SHORTHAND_SELF | value, 0);
       break;
     default:
       return 1;

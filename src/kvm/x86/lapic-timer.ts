@@ -13,11 +13,11 @@ import {
   APIC_TDCR,
   APIC_TMICT,
   type Lapic,
-  lapicAcceptIrq,
   lapicHwEnabled,
   lapicReg,
   lapicSetReg,
 } from './lapic.ts';
+import { APIC_INT_ASSERT, lapicAcceptIrq } from './lapic-delivery.ts';
 
 /** Virtual time in ticks. */
 export function apicNow(vm: VmState): number {
@@ -103,7 +103,7 @@ export function pollApicTimer(vcpu: VcpuState): void {
     apic.tscDeadlineHi = 0;
   }
   const lvtt = lapicReg(apic, APIC_LVTT);
-  if (lapicHwEnabled(vcpu) && (lvtt & APIC_LVT_MASKED) === 0) lapicAcceptIrq(apic, 0, lvtt & 0xff, true, false);
+  if (lapicHwEnabled(vcpu) && (lvtt & APIC_LVT_MASKED) === 0) lapicAcceptIrq(apic, APIC_INT_ASSERT | (lvtt & 0xff));
 }
 
 /** Time passes without instructions: the processor's time-stamp counter, which counts those, is behind by so much more. */

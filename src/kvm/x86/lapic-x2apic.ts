@@ -1,6 +1,7 @@
 /** The local APIC's registers as MSRs 0x800 to 0x8ff (@kvm lapic.c kvm_x2apic_msr_read, kvm_x2apic_msr_write). */
 import type { VcpuState } from '../vcpu-state.ts';
-import { APIC_ICR, APIC_ICR2, type Lapic, lapicReg, lapicSendIpi, lapicSetReg, x2apicMode } from './lapic.ts';
+import { APIC_ICR, APIC_ICR2, type Lapic, lapicReg, lapicSetReg, x2apicMode } from './lapic.ts';
+import { lapicSendIpi } from './lapic-delivery.ts';
 import { lapicRegRead, lapicRegWrite, traceApic } from './lapic-registers.ts';
 
 const APIC_BASE_MSR = 0x800;

@@ -1,7 +1,5 @@
-/** The in-kernel local APIC: registers, priorities, delivery (@kvm lapic.c). */
-import { KVM_EINVAL } from '../kvm-para.ts';
-import { makeRequest, REQ_APF_READY, REQ_EVENT, REQ_NMI, type VcpuState } from '../vcpu-state.ts';
-import type { VmState } from '../vm-state.ts';
+/** The in-kernel local APIC: registers, vectors, priorities, base (@kvm lapic.c). */
+import { makeRequest, REQ_APF_READY, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import { X86_FEATURE_TSC_DEADLINE_TIMER, X86_FEATURE_X2APIC } from './cpuid-features.ts';
 import { guestCpuidHas } from './guest-cpuid.ts';
 import { hasQuirk, KVM_X86_QUIRK_LINT0_REENABLED } from './vm-x86.ts';
@@ -115,7 +113,7 @@ function testVector(apic: Lapic, base: number, vector: number): boolean {
 }
 
 /** @kvm lapic.h kvm_lapic_set_vector */
-function setVector(apic: Lapic, base: number, vector: number, on: boolean): void {
+export function setVector(apic: Lapic, base: number, vector: number, on: boolean): void {
   const at = (base + (vector >> 5) * 16) >> 2;
   if (on) apic.regs[at]! |= 1 << (vector & 31);
   else apic.regs[at]! &= ~(1 << (vector & 31));
@@ -186,151 +184,6 @@ export function lapicGetCr8(apic: Lapic): number {
 export function lapicMaxIrr(apic: Lapic): number {
   const irr = highestVector(apic, APIC_IRR);
   return irr === -1 ? -1 : irr >> 4;
-}
-
-const deliverModes = ['Fixed', 'LowPrio', 'SMI', 'Res3', 'NMI', 'INIT', 'SIPI', 'ExtINT'];
-
-/** An interrupt arrives; true when it was taken. @kvm lapic.c __apic_accept_irq */
-export function lapicAcceptIrq(
-  apic: Lapic,
-  mode: number,
-  vector: number,
-  level: boolean,
-  levelTriggered: boolean,
-): boolean {
-  const vcpu = apic.vcpu;
-  const trace = vcpu.vm.trace;
-  if (trace.enabled) {
-    const text = `apicid ${vcpu.id.toString(16)} vec ${vector & 0xff} (${deliverModes[mode]}|${levelTriggered ? 'level' : 'edge'})`;
-    trace.emit('kvm_apic_accept_irq', { text });
-  }
-  switch (mode) {
-    case APIC_DM_LOWEST:
-    case APIC_DM_FIXED:
-      if ((levelTriggered && !level) || !lapicEnabled(apic)) return false;
-      setVector(apic, APIC_TMR, vector, levelTriggered);
-      setVector(apic, APIC_IRR, vector, true);
-      makeRequest(vcpu, REQ_EVENT);
-      return true;
-    case APIC_DM_NMI:
-      vcpu.x86.nmiQueued++;
-      makeRequest(vcpu, REQ_NMI);
-      return true;
-    case APIC_DM_INIT:
-      if (levelTriggered && !level) return false;
-      apic.pendingInit = true;
-      apic.pendingSipi = false;
-      makeRequest(vcpu, REQ_EVENT);
-      return true;
-    case APIC_DM_STARTUP:
-      apic.sipiVector = vector;
-      apic.pendingSipi = true;
-      makeRequest(vcpu, REQ_EVENT);
-      return true;
-    default:
-      // SMI, remote read and ExtINT do nothing here.
-      return false;
-  }
-}
-
-const APIC_BROADCAST = 0xff;
-const X2APIC_BROADCAST = 0xffffffff;
-
-/** The destination as `apic` reads it: a device's broadcast reaches x2APIC mode too. @kvm lapic.c kvm_apic_mda */
-function mdaOf(apic: Lapic, dest: number, fromDevice: boolean): number {
-  const quirk = !apic.vcpu.vm.x86.x2apicBroadcastQuirkDisabled;
-  return quirk && fromDevice && dest === APIC_BROADCAST && x2apicMode(apic) ? X2APIC_BROADCAST : dest;
-}
-
-/** @kvm lapic.c kvm_apic_match_physical_addr */
-function matchesPhysical(apic: Lapic, dest: number): boolean {
-  const wide = x2apicMode(apic);
-  if (dest === (wide ? X2APIC_BROADCAST : APIC_BROADCAST)) return true;
-  return wide || dest > 0xff ? dest === apic.vcpu.id : dest === lapicReg(apic, APIC_ID) >>> 24;
-}
-
-/** @kvm lapic.c kvm_apic_match_logical_addr */
-function matchesLogical(apic: Lapic, dest: number): boolean {
-  const wide = x2apicMode(apic);
-  if (dest === (wide ? X2APIC_BROADCAST : APIC_BROADCAST)) return true;
-  const ldr = lapicReg(apic, APIC_LDR);
-  if (wide) return ldr >>> 16 === dest >>> 16 && (ldr & dest & 0xffff) !== 0;
-  const id = ldr >>> 24;
-  if (lapicReg(apic, APIC_DFR) === 0xffffffff) return (id & dest) !== 0;
-  return id >> 4 === dest >> 4 && (id & dest & 0xf) !== 0;
-}
-
-/** `source` is null for a device. @kvm lapic.c kvm_apic_match_dest */
-function matches(apic: Lapic, source: Lapic | null, shorthand: number, dest: number, logical: boolean): boolean {
-  const mda = mdaOf(apic, dest, source === null);
-  switch (shorthand) {
-    case 1:
-      return apic === source;
-    case 2:
-      return true;
-    case 3:
-      return apic !== source;
-    default:
-      return logical ? matchesLogical(apic, mda) : matchesPhysical(apic, mda);
-  }
-}
-
-/** Sends an interrupt to whoever it is addressed to; the number of APICs that took it. @kvm lapic.c kvm_apic_send_ipi */
-export function lapicSendIpi(apic: Lapic, icrLow: number, icrHigh: number): number {
-  const mode = (icrLow >> 8) & 7;
-  const logical = (icrLow & 0x800) !== 0;
-  const level = (icrLow & 0x4000) !== 0;
-  const levelTriggered = (icrLow & 0x8000) !== 0;
-  const shorthand = (icrLow >> 18) & 3;
-  const dest = x2apicMode(apic) ? icrHigh >>> 0 : icrHigh >>> 24;
-  let delivered = 0;
-  for (const vcpu of apic.vcpu.vm.vcpus) {
-    const target = vcpu.x86.lapic;
-    if (target === null || !matches(target, apic, shorthand, dest, logical)) continue;
-    if (lapicAcceptIrq(target, mode, icrLow & 0xff, level, levelTriggered)) delivered++;
-    if (mode === APIC_DM_LOWEST && delivered > 0) break;
-  }
-  return delivered;
-}
-
-const APIC_DEST_LOGICAL = 0x800;
-const APIC_SHORTHAND = 0xc0000;
-
-/**
- * One interrupt to all vCPUs whose APIC id, less `first`, is set in `bitmap`; how many took it, or -KVM_EINVAL for an ICR that names
- * destinations itself. @kvm lapic.c kvm_pv_send_ipi
- */
-export function pvSendIpi(vm: VmState, bitmap: readonly number[], first: number, icr: number): number {
-  if ((icr & (APIC_DEST_LOGICAL | APIC_SHORTHAND)) !== 0) return -KVM_EINVAL;
-  let count = 0;
-  for (const vcpu of vm.vcpus) {
-    const bit = vcpu.id - first;
-    if (bit < 0 || bit >= bitmap.length * 32 || (bitmap[bit >> 5]! & (1 << (bit & 31))) === 0) continue;
-    const target = vcpu.x86.lapic;
-    const taken =
-      target !== null && lapicAcceptIrq(target, (icr >> 8) & 7, icr & 0xff, (icr & 0x4000) !== 0, (icr & 0x8000) !== 0);
-    if (taken) count++;
-  }
-  return count;
-}
-
-/** From a device or an MSI: destination and mode as in an MSI address and data. @kvm irq_comm.c kvm_irq_delivery_to_apic */
-export function deliverToApics(
-  vm: VmState,
-  dest: number,
-  logical: boolean,
-  mode: number,
-  vector: number,
-  levelTriggered: boolean,
-): number {
-  let delivered = 0;
-  for (const vcpu of vm.vcpus) {
-    const target = vcpu.x86.lapic;
-    if (target === null || !matches(target, null, 0, dest, logical)) continue;
-    if (lapicAcceptIrq(target, mode, vector, true, levelTriggered)) delivered++;
-    if (mode === APIC_DM_LOWEST && delivered > 0) break;
-  }
-  return delivered;
 }
 
 /** The logical id follows from the id. @kvm lapic.c kvm_apic_calc_x2apic_ldr */
