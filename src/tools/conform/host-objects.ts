@@ -91,7 +91,7 @@ export class HostObjects implements HvaPlaces {
       case 'ftruncate':
         return fromErrno(this.object(op['mem']).file?.truncate(int(op['size'])) ?? -EBADF);
       case 'poke':
-        return fromErrno(mm.write(at(), hexBytes(op['hex'] as string)));
+        return this.poke(at(), hexBytes(op['hex'] as string));
       case 'peek':
         return this.peek(at(), int(op['len'], 8));
       case 'residency':
@@ -142,15 +142,24 @@ export class HostObjects implements HvaPlaces {
     };
   }
 
-  /** A read by the process itself: what fails is a signal, not an errno. */
+  /** An access by the process itself: what fails is a signal, not an errno. */
   private peek(hva: number, length: number): OpResult {
     const bytes = new Uint8Array(length);
     const result = this.mm.read(hva, bytes);
     if (result === 0) return { ...OK, out: { data: bytesHex(bytes) } };
-    if (result !== -EHWPOISON)
-      return { ret: -1, errno: null, out: { signal: this.mm.vmaAt(hva) === null ? SIGSEGV : SIGBUS } };
-    this.mm.sendSignal({ signal: SIGBUS, code: 'MCEERR_AR', address: hva, lsb: 12 });
-    return { ret: -1, errno: null, out: { signal: SIGBUS } };
+    return this.touchSignal(hva, result, PROT_READ);
+  }
+
+  private poke(hva: number, bytes: Uint8Array): OpResult {
+    const result = this.mm.write(hva, bytes);
+    return result === 0 ? OK : this.touchSignal(hva, result, PROT_WRITE);
+  }
+
+  private touchSignal(hva: number, error: number, wanted: number): OpResult {
+    if (error === -EHWPOISON) this.mm.sendSignal({ signal: SIGBUS, code: 'MCEERR_AR', address: hva, lsb: 12 });
+    const vma = this.mm.vmaAt(hva);
+    const refused = vma === null || (vma.prot & wanted) === 0;
+    return { ret: -1, errno: null, out: { signal: refused ? SIGSEGV : SIGBUS } };
   }
 
   private readUserfaults(): OpResult {
@@ -183,7 +192,8 @@ export class HostObjects implements HvaPlaces {
     const m = this.object(op['mem']);
     const offset = int(op['off']);
     const file = m.file === null ? {} : { file: m.file, offset };
-    const hva = this.mm.mmap({ size: int(op['size']), kind: m.kind, at: m.hva + offset, ...file });
+    const prot = op['prot'] === undefined ? PROT_READ | PROT_WRITE : protection(op['prot']);
+    const hva = this.mm.mmap({ size: int(op['size']), kind: m.kind, prot, at: m.hva + offset, ...file });
     return hva < 0 ? fromErrno(hva) : OK;
   }
 }
