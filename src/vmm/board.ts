@@ -13,7 +13,14 @@ import { KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
 import { KVM_MEM_GUEST_MEMFD } from '../kvm/memslots/memslot.ts';
 import { MmioBus } from './devices/mmio-device.ts';
 import { PortBus } from './devices/port-device.ts';
-import { AcpiPowerOff, DebugExit, KeyboardReset, type PowerRequest, ResetControl } from './devices/power.ts';
+import {
+  AcpiPowerOff,
+  DebugExit,
+  KeyboardReset,
+  type PowerRequest,
+  ResetControl,
+  SystemControlPort,
+} from './devices/power.ts';
 import { SerialPort } from './devices/serial.ts';
 import { guestCpuid } from './guest-cpuid.ts';
 import type { BootImage } from './loaders/boot-image.ts';
@@ -78,7 +85,7 @@ export class Board {
     if (this.hasPrivateMemory) this.vm.enableCap(KVM_CAP_EXIT_HYPERCALL, 0, [1 << KVM_HC_MAP_GPA_RANGE]);
     this.serial = new SerialPort(options.onSerial);
     this.ports.add(this.serial);
-    for (const Device of [DebugExit, AcpiPowerOff, ResetControl, KeyboardReset]) {
+    for (const Device of [DebugExit, AcpiPowerOff, ResetControl, SystemControlPort, KeyboardReset]) {
       this.ports.add(
         new Device((request) => {
           this.power ??= request;

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { FwCfg } from './fw-cfg.ts';
 import { PortBus } from './port-device.ts';
-import { AcpiPowerOff, DebugExit, KeyboardReset, type PowerRequest, ResetControl } from './power.ts';
+import { AcpiPowerOff, DebugExit, KeyboardReset, type PowerRequest, ResetControl, SystemControlPort } from './power.ts';
 import { COM1, SerialPort } from './serial.ts';
 import { EchoPort, FlushPage, IrqLines } from './test-device.ts';
 
@@ -36,19 +36,22 @@ describe('ports that end the run', () => {
   it('say what was asked for', () => {
     const asked: PowerRequest[] = [];
     const bus = new PortBus();
-    for (const Device of [DebugExit, AcpiPowerOff, ResetControl, KeyboardReset])
+    for (const Device of [DebugExit, AcpiPowerOff, ResetControl, SystemControlPort, KeyboardReset])
       bus.add(new Device((r) => asked.push(r)));
     bus.write(0x604, 2, 1);
     bus.write(0x64, 1, 0xd1);
     bus.write(0xcf9, 1, 2);
+    bus.write(0x92, 1, 0);
     expect(asked).toEqual([]);
     bus.write(0xf4, 4, 3);
     bus.write(0x604, 2, 0x2000);
     bus.write(0xcf9, 1, 6);
     bus.write(0x64, 1, 0xfe);
+    bus.write(0x92, 1, 3);
     expect(asked).toEqual([
       { kind: 'debug-exit', value: 3 },
       { kind: 'poweroff' },
+      { kind: 'reset' },
       { kind: 'reset' },
       { kind: 'reset' },
     ]);

@@ -70,6 +70,28 @@ export class ResetControl implements PortDevice {
   }
 }
 
+/** System control port A: bit 0 resets when it goes from 0 to 1; the A20 gate of bit 1 is always open. */
+export class SystemControlPort implements PortDevice {
+  readonly port = 0x92;
+  readonly count = 1;
+  private readonly onPower: OnPower;
+  private value = 2;
+
+  constructor(onPower: OnPower) {
+    this.onPower = onPower;
+  }
+
+  read(): number {
+    return this.value;
+  }
+
+  write(_port: number, _size: number, value: number): void {
+    const rises = (value & ~this.value & 1) !== 0;
+    this.value = (value & 1) | 2;
+    if (rises) this.onPower({ kind: 'reset' });
+  }
+}
+
 /** The keyboard controller's command port, of which only the reset pulse is there. */
 export class KeyboardReset implements PortDevice {
   readonly port = 0x64;
