@@ -1,4 +1,5 @@
 /** The operations of a scenario that are ioctls of the system, the VM or a vCPU. */
+import { EBADF } from '../../host/errno.ts';
 import { type GuestMemfd, KvmError, type UserMemoryRegion2, type Vcpu } from '../../kvm/api/index.ts';
 import { UnsupportedError } from '../input-error.ts';
 import { fromErrno, OK, type OpResult } from './host-objects.ts';
@@ -241,13 +242,13 @@ function answerOf(handle: () => OpAnswer): OpAnswer {
 
 function gmem(m: ScenarioMachine, op: Op): GuestMemfd {
   const file = m.gmems.get(int(op['gmem']));
-  if (file === undefined) throw new UnsupportedError('a guest_memfd that could not be created');
+  if (file === undefined) throw new KvmError(EBADF, op.op, 'a guest_memfd that could not be created');
   return file;
 }
 
 /** What the slot names as its guest_memfd: one of ours, the file of a memory object, or a raw descriptor number. */
 function descriptor(m: ScenarioMachine, op: Op): UserMemoryRegion2['guestMemfd'] {
-  if (op['gmem'] !== undefined) return m.gmems.get(int(op['gmem']));
+  if (op['gmem'] !== undefined) return m.gmems.get(int(op['gmem'])) ?? -1;
   if (op['gfd_mem'] !== undefined) return m.host.file(op['gfd_mem']) ?? undefined;
   return op['gfd'] === undefined ? undefined : int(op['gfd']);
 }
