@@ -14,6 +14,7 @@ const DOORS = [
   'kvm/enable-cap.ts',
   'kvm/guest-memfd/guest-memfd.ts',
   'kvm/io-bus/ioeventfd.ts',
+  'kvm/kvm-run-union.ts',
   'kvm/kvm-run.ts',
   'kvm/memslots/set-memory-region.ts',
   'kvm/pre-fault.ts',

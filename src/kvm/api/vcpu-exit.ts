@@ -1,5 +1,6 @@
 /** Why KVM_RUN came back, as a value: the fields of kvm_run that belong to the exit reason. */
 import * as R from '../kvm-run.ts';
+import type { RunData } from '../kvm-run-union.ts';
 
 /** One exit. Reads (`io`, `mmio`) are answered by filling `data` before the next run(). */
 export type VcpuExit =
@@ -56,7 +57,7 @@ export type VcpuExit =
   /** A reason that has no fields here; `exitReason` is KVM_EXIT_*. */
   | { readonly reason: 'unknown'; readonly exitReason: number };
 
-function words(data: R.RunData): bigint[] {
+function words(data: RunData): bigint[] {
   return Array.from({ length: Math.min(data.ndata, 16) }, (_, i) => data.data(i));
 }
 
