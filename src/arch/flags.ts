@@ -22,7 +22,7 @@ export function flag(name: string, bit: number, meaning: string): Flag {
 }
 
 /** The flags of `list` that are set in (lo, hi), in the list's order. */
-export function flagsSet(list: readonly Flag[], lo: number, hi: number): readonly Flag[] {
+function flagsSet(list: readonly Flag[], lo: number, hi: number): readonly Flag[] {
   return list.filter((f) => ((lo & f.lo) | (hi & f.hi)) !== 0);
 }
 

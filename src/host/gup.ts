@@ -46,7 +46,7 @@ export interface GupResult {
 }
 
 /** Frame of `hva` (or its low half) within the leaf `word` found at `level`. HOT */
-export function frameOf(word: number, level: number, hva: number): number {
+function frameOf(word: number, level: number, hva: number): number {
   const first = word & PTE_FRAME_MASK;
   if (level === 1) return first;
   return first + (level === 2 ? pteIndex(hva) : (pmdIndex(hva) << 9) + pteIndex(hva));

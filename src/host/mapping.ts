@@ -63,7 +63,7 @@ function mergeAround(mm: Mm, start: number, end: number): void {
 }
 
 /** Cuts a mapping in two at `at`; a 2 MiB entry across the cut is split first. @kvm vma.c __split_vma, vma_adjust_trans_huge */
-export function splitVma(mm: Mm, vma: Vma, at: number): void {
+function splitVma(mm: Mm, vma: Vma, at: number): void {
   const around = alignDown(at, SIZE_2M);
   if (at % SIZE_2M !== 0 && around >= vma.start && around + SIZE_2M <= vma.end && mm.table.hasPmdTable(at)) {
     splitHugePmd(mm, at);

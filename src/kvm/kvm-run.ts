@@ -1,5 +1,6 @@
 /**
- * The page that a vCPU shares with its userspace (@kvm uapi/linux/kvm.h struct kvm_run), at the offsets of the ABI. Beside it the page of port I/O data.
+ * The page that a vCPU shares with its userspace (@kvm uapi/linux/kvm.h struct kvm_run), at the offsets of the ABI. Beside it the page of
+ * port I/O data.
  */
 import { hiOf, loOf, numberOf } from '../arch/halves.ts';
 import {

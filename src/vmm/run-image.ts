@@ -46,7 +46,7 @@ export interface RunImageResult {
 }
 
 /** Host memory that a guest of this size needs, in bytes; throws ImageError when a machine cannot have so much. */
-export function hostMemoryFor(file: string, memoryBytes: number, vmType: BoardVmType): number {
+function hostMemoryFor(file: string, memoryBytes: number, vmType: BoardVmType): number {
   if (memoryBytes < MIB || memoryBytes % 4096 !== 0) {
     throw new ImageError(file, `memory of ${memoryBytes} bytes: expected whole pages, at least 1 MiB`);
   }

@@ -55,7 +55,7 @@ export const popcnt: ValueEmitter = (c) => {
 };
 
 /** Reverses the bytes of the low `size` bytes; what is above is lost. */
-export function byteSwap(c: Context, size: number, value: I64): Local64 {
+function byteSwap(c: Context, size: number, value: I64): Local64 {
   const v = c.f.i64(value);
   const step = (shift: number, maskLow: number, maskHigh: number): void => {
     const mask = i64.or(i64.shl(i64.const(maskHigh), i64.const(32)), i64.const(maskLow));

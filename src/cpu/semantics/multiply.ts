@@ -13,7 +13,7 @@ const LOW = i64.const(0xffffffff);
 const ah = i32.const(1);
 
 /** The upper 64 bits of an unsigned 64 by 64 bit product. */
-export function multiplyHigh(c: Context, a: I64, b: I64): Local64 {
+function multiplyHigh(c: Context, a: I64, b: I64): Local64 {
   const f = c.f;
   const aLow = f.i64(i64.and(a, LOW));
   const aHigh = f.i64(i64.shrU(a, C32));

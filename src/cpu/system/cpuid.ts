@@ -10,7 +10,7 @@ import { W_CR4 } from './words.ts';
 const CPUID_1_ECX_OSXSAVE = 1 << 27;
 
 /** The entry that answers `leaf` and `index`: a leaf without indexes answers all of them. */
-export function findCpuid(profile: HardwareProfile, leaf: number, index: number): CpuidEntry | undefined {
+function findCpuid(profile: HardwareProfile, leaf: number, index: number): CpuidEntry | undefined {
   let first: CpuidEntry | undefined;
   for (const entry of profile.cpuid) {
     if (entry.leaf !== leaf) continue;

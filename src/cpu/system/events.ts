@@ -193,7 +193,7 @@ export class Events {
 }
 
 /** What a second exception during the delivery of `first` becomes: its own vector, #DF, or -1 for shutdown (@sdm table 6-5). */
-export function combine(first: number, second: number): number {
+function combine(first: number, second: number): number {
   const next = exceptionClass(second);
   if (next === 'benign') return second;
   if (first === DF_VECTOR) return -1;

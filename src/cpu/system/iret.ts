@@ -54,7 +54,7 @@ const ARITHMETIC = RFLAGS_CF | RFLAGS_PF | (1 << 4) | RFLAGS_ZF | RFLAGS_SF | RF
 const ALWAYS = ARITHMETIC | RFLAGS_TF | RFLAGS_DF | RFLAGS_NT | RFLAGS_AC | RFLAGS_ID;
 
 /** Bits of RFLAGS that a popped image may change at privilege `cpl` with `iopl`. */
-export function changeableFlags(cpl: number, iopl: number): number {
+function changeableFlags(cpl: number, iopl: number): number {
   return ALWAYS | (cpl === 0 ? RFLAGS_IOPL : 0) | (cpl <= iopl ? RFLAGS_IF : 0);
 }
 

@@ -182,7 +182,7 @@ function writeEfer(core: Core, lo: number, hi: number): number {
 }
 
 /** Time stamp: retired instructions plus the control block's offset, into `core.lo` and `core.hi`. */
-export function readTsc(core: Core): void {
+function readTsc(core: Core): void {
   const i32 = core.i32;
   const low = (i32[INSNS_AT >> 2]! >>> 0) + (i32[TSC_OFFSET_AT >> 2]! >>> 0);
   core.lo = low | 0;

@@ -92,7 +92,7 @@ export function cacheNull(core: Core, n: number, selector: number): void {
 }
 
 /** Real mode and virtual-8086: the base follows the selector, the rest stays. */
-export function cacheReal(core: Core, n: number, selector: number): void {
+function cacheReal(core: Core, n: number, selector: number): void {
   const word = core.segment(n);
   core.i32[word] = (selector & 0xffff) << 4;
   core.i32[word + 1] = 0;
@@ -128,7 +128,7 @@ export function loadDataSegment(core: Core, n: number, selector: number): number
 }
 
 /** Loads SS for privilege `cpl`: #GP, or #TS when it comes out of a TSS (`vector`). */
-export function loadStackSegment(core: Core, selector: number, cpl: number, vector = GP_VECTOR): number {
+function loadStackSegment(core: Core, selector: number, cpl: number, vector = GP_VECTOR): number {
   if ((selector & 0xfffc) === 0) {
     if (vector === TS_VECTOR || !core.mode64() || cpl === 3 || (selector & SELECTOR_RPL) !== cpl) {
       return core.raiseError(vector, 0);

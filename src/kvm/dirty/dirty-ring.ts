@@ -121,7 +121,7 @@ function tracePush(vm: VmState, ring: DirtyRing, slot: number, offset: number): 
  * Takes back the entries that userspace marked and write-protects their pages again, neighbours of 64 pages together.
  * Caller holds slots_lock. @returns entries reset @kvm dirty_ring.c kvm_dirty_ring_reset
  */
-export function dirtyRingReset(vm: VmState, ring: DirtyRing): number {
+function dirtyRingReset(vm: VmState, ring: DirtyRing): number {
   let slot = 0;
   let offset = 0;
   const mask = new PageMask();

@@ -4,7 +4,7 @@ import { type EmulateCtxt, X86EMUL_MODE_PROT64 } from './ctxt.ts';
 import { type Operand, REG_RFLAGS } from './operand.ts';
 
 /** Makes register `nr` readable in `ctxt.regs`. @kvm kvm_emulate.h reg_read */
-export function regLoad(ctxt: EmulateCtxt, nr: number): void {
+function regLoad(ctxt: EmulateCtxt, nr: number): void {
   const bit = 1 << nr;
   if ((ctxt.regsValid & bit) === 0) {
     ctxt.regsValid |= bit;

@@ -37,14 +37,14 @@ function stackLo(ctxt: EmulateCtxt, size: number): number {
 }
 
 /** Pushes `len` bytes. rSP moves even when the write faults: registers are dropped then. @kvm emulate.c emulate_push */
-export function emulatePush(ctxt: EmulateCtxt, buf: Uint8Array, len: number): number {
+function emulatePush(ctxt: EmulateCtxt, buf: Uint8Array, len: number): number {
   rspIncrement(ctxt, -len);
   const size = stackSize(ctxt);
   return segmentedWrite(ctxt, SS, stackLo(ctxt, size), size === 8 ? regHi(ctxt, RSP) : 0, buf, 0, len);
 }
 
 /** Pops `len` bytes into `buf`. @kvm emulate.c emulate_pop */
-export function emulatePop(ctxt: EmulateCtxt, buf: Uint8Array, len: number): number {
+function emulatePop(ctxt: EmulateCtxt, buf: Uint8Array, len: number): number {
   const size = stackSize(ctxt);
   const rc = segmentedRead(ctxt, SS, stackLo(ctxt, size), size === 8 ? regHi(ctxt, RSP) : 0, buf, 0, len);
   if (rc !== X86EMUL_CONTINUE) return rc;

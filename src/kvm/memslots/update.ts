@@ -15,7 +15,7 @@ import type { VmState } from '../vm-state.ts';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, Memslot, type MemslotChange } from './memslot.ts';
 
 /** The first half of an update: readers see `next` instead of `old`, and that an update is in flight. */
-export function beginSwap(vm: VmState, asId: number, old: Memslot | null, next: Memslot | null): void {
+function beginSwap(vm: VmState, asId: number, old: Memslot | null, next: Memslot | null): void {
   if (vm.notifier.activeInvalidateCount !== 0) {
     // The kernel waits here: starts and ends of invalidations must see the same slots.
     throw new Error('slots cannot change while an MMU notifier invalidation is under way');
@@ -26,7 +26,7 @@ export function beginSwap(vm: VmState, asId: number, old: Memslot | null, next: 
 }
 
 /** The second half: nobody uses what was replaced any more; the generation moves on and MMIO caches go stale. */
-export function endSwap(vm: VmState, asId: number): void {
+function endSwap(vm: VmState, asId: number): void {
   const set = vm.slots.sets[asId]!;
   const generation = set.generation + vm.slots.count;
   invalidateMmioSptes(vm, generation);

@@ -8,7 +8,7 @@ import { TdpIter } from './tdp-iter.ts';
 import { uninitTdpMmu } from './tdp-mmu/roots.ts';
 
 /** Why this VM's paging cannot be had, or null: shadow page tables are not there yet. */
-export function unsupportedPaging(vm: VmState): string | null {
+function unsupportedPaging(vm: VmState): string | null {
   if (!vm.vendor.tdpEnabled) return 'shadow paging without nested page tables is not supported yet';
   if (!vm.params.tdpMmu) return 'the legacy MMU (kvm.tdp_mmu=0) is not supported yet';
   return null;

@@ -143,7 +143,7 @@ function entryHva(vcpu: VcpuState, walker: GuestWalker, level: number): number {
 }
 
 /** Walks once; true when the walker holds a translation, false when it holds a fault (@kvm paging_tmpl.h walk_addr_generic). */
-export function walkAddr(
+function walkAddr(
   walker: GuestWalker,
   vcpu: VcpuState,
   mmu: Mmu,

@@ -18,7 +18,7 @@ import {
 import { pagesPerLevel } from './tdp-iter.ts';
 
 /** Dirty pages of the slot are tracked and this is not a page that never is (@kvm kvm_host.h kvm_slot_dirty_track_enabled). */
-export function slotDirtyTrackEnabled(slot: Memslot): boolean {
+function slotDirtyTrackEnabled(slot: Memslot): boolean {
   return (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0;
 }
 

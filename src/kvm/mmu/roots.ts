@@ -11,7 +11,7 @@ import { allocRoot, putRoot } from './tdp-mmu/roots.ts';
 
 /** Which roots of an MMU: the current one, and the previous ones by index. */
 export const MMU_ROOT_CURRENT = 1 << 0;
-export function mmuRootPrevious(index: number): number {
+function mmuRootPrevious(index: number): number {
   return 2 << index;
 }
 export const MMU_ROOTS_ALL = (2 << NUM_PREV_ROOTS) - 1;
@@ -28,7 +28,7 @@ function freeRoot(vm: VmState, root: RootInfo): void {
 }
 
 /** Puts the roots that `which` names (@kvm mmu.c kvm_mmu_free_roots). */
-export function mmuFreeRoots(vm: VmState, mmu: Mmu, which: number): void {
+function mmuFreeRoots(vm: VmState, mmu: Mmu, which: number): void {
   const freeCurrent = (which & MMU_ROOT_CURRENT) !== 0 && mmu.root.pfn !== INVALID_ROOT;
   const freePrevious = mmu.prevRoots.some((root, i) => (which & mmuRootPrevious(i)) !== 0 && root.pfn !== INVALID_ROOT);
   if (!freeCurrent && !freePrevious) return;

@@ -32,7 +32,7 @@ export function hugeFrame(gfn: number, level: number): number {
 }
 
 /** Index of `gfn` in its page table of `level`. @kvm spte.h spte_index. HOT */
-export function spteIndex(gfn: number, level: number): number {
+function spteIndex(gfn: number, level: number): number {
   if (gfn < SHIFTABLE_GFN) return level > 4 ? 0 : (gfn >> (9 * level - 9)) & 511;
   return Math.floor(gfn / pagesPerLevel(level)) % 512;
 }

@@ -59,7 +59,7 @@ function canDeliver(vcpu: VcpuState): boolean {
 }
 
 /** The vCPU can do something else than to wait for the page. @kvm x86.c kvm_can_do_async_pf */
-export function canDoAsyncPf(vcpu: VcpuState): boolean {
+function canDoAsyncPf(vcpu: VcpuState): boolean {
   const x86 = vcpu.x86;
   if (x86.lapic === null || eventNeedsReinjection(vcpu) || x86.exception.pending) return false;
   if ((vcpu.vm.x86.disabledExits & KVM_X86_DISABLE_EXITS_HLT) !== 0 && !canDeliver(vcpu)) return false;

@@ -119,7 +119,7 @@ export function setCr3(vcpu: VcpuState, lo: number, hi: number): number {
 }
 
 /** @kvm x86.c kvm_invalidate_pcid */
-export function invalidatePcid(vcpu: VcpuState, pcid: number): void {
+function invalidatePcid(vcpu: VcpuState, pcid: number): void {
   if (vcpu.vm.vendor.tdpEnabled) makeRequest(vcpu, REQ_TLB_FLUSH_GUEST);
   else mmuInvalidatePcid(vcpu, pcid);
 }

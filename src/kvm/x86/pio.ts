@@ -80,7 +80,7 @@ export function emulatorPioOut(
 }
 
 /** @kvm x86.c emulator_pio_in */
-export function emulatorPioIn(
+function emulatorPioIn(
   vcpu: VcpuState,
   size: number,
   port: number,
@@ -94,7 +94,7 @@ export function emulatorPioIn(
 }
 
 /** What userspace put into the data page is the answer. @kvm x86.c complete_emulator_pio_in */
-export function completeEmulatorPioIn(vcpu: VcpuState, buf: Uint8Array, off: number): void {
+function completeEmulatorPioIn(vcpu: VcpuState, buf: Uint8Array, off: number): void {
   const { pioSize: size, pioCount: count, pioPort: port } = vcpu.x86;
   const data = vcpu.run.pioData;
   for (let i = 0; i < size * count; i++) buf[off + i] = data[i]!;

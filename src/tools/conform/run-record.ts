@@ -33,7 +33,7 @@ const names: { readonly [reason: number]: string } = {
 };
 
 /** The name of a KVM_EXIT_* constant without its prefix. */
-export function exitName(reason: number): string {
+function exitName(reason: number): string {
   return names[reason] ?? `EXIT_${reason}`;
 }
 

@@ -35,7 +35,7 @@ export function updatePageStats(vm: VmState, level: number, count: number): void
 }
 
 /**  @kvm tdp_mmu.c handle_changed_spte. HOT */
-export function handleChangedSpte(
+function handleChangedSpte(
   vm: VmState,
   asId: number,
   gfn: number,
