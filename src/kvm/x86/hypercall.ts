@@ -5,14 +5,15 @@ import {
   KVM_EINVAL,
   KVM_ENOSYS,
   KVM_EPERM,
+  KVM_HC_KICK_CPU,
   KVM_HC_MAP_GPA_RANGE,
   KVM_HC_SCHED_YIELD,
   KVM_HC_SEND_IPI,
   KVM_HC_VAPIC_POLL_IRQ,
 } from '../kvm-para.ts';
 import { KVM_EXIT_HYPERCALL } from '../kvm-run.ts';
-import type { VcpuState } from '../vcpu-state.ts';
-import { KVM_FEATURE_PV_SCHED_YIELD, KVM_FEATURE_PV_SEND_IPI } from './cpuid-features.ts';
+import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
+import { KVM_FEATURE_PV_SCHED_YIELD, KVM_FEATURE_PV_SEND_IPI, KVM_FEATURE_PV_UNHALT } from './cpuid-features.ts';
 import { guestPvHas } from './guest-cpuid.ts';
 import { pvSendIpi } from './lapic-delivery.ts';
 import { is64BitMode, registerWrite } from './registers.ts';
@@ -64,10 +65,15 @@ function sendIpi(vcpu: VcpuState, wide: boolean): number {
   return pvSendIpi(vcpu.vm, bitmap, arg(vcpu, RDX, wide).lo >>> 0, arg(vcpu, RSI, wide).lo);
 }
 
-/**
- * 1 to go on, 0 when userspace has to answer. @kvm x86.c kvm_emulate_hypercall
- * @partial KVM_HC_KICK_CPU answers -ENOSYS
- */
+/** The vCPU with that APIC id is woken from its halt. @kvm x86.c kvm_pv_kick_cpu_op */
+function kickCpu(vcpu: VcpuState, apicId: number): void {
+  const target = vcpu.vm.vcpus.find((other) => other.id === apicId);
+  if (target === undefined || target.x86.lapic === null) return;
+  target.x86.pvUnhalted = true;
+  makeRequest(target, REQ_EVENT);
+}
+
+/** 1 to go on, 0 when userspace has to answer. @kvm x86.c kvm_emulate_hypercall */
 export function emulateHypercall(vcpu: VcpuState): number {
   const wide = is64BitHypercall(vcpu);
   const nr = arg(vcpu, RAX, wide);
@@ -87,6 +93,11 @@ export function emulateHypercall(vcpu: VcpuState): number {
     ret = -KVM_EPERM;
   } else if (number === KVM_HC_VAPIC_POLL_IRQ) {
     ret = 0;
+  } else if (number === KVM_HC_KICK_CPU) {
+    if (guestPvHas(vcpu, KVM_FEATURE_PV_UNHALT)) {
+      kickCpu(vcpu, arg(vcpu, RCX, wide).lo >>> 0);
+      ret = 0;
+    }
   } else if (number === KVM_HC_SEND_IPI) {
     if (guestPvHas(vcpu, KVM_FEATURE_PV_SEND_IPI)) ret = sendIpi(vcpu, wide);
   } else if (number === KVM_HC_SCHED_YIELD) {

@@ -144,7 +144,7 @@ export function vcpuHasEvents(vcpu: VcpuState): boolean {
   const apic = x86.lapic;
   if (x86.asyncPf.done.length > 0) return true;
   if (apic !== null && (apic.pendingInit || apic.pendingSipi) && initSipiAllowed(vcpu)) return true;
-  if (x86.exception.pending) return true;
+  if (x86.exception.pending || x86.pvUnhalted) return true;
   if ((vcpu.requests & REQ_NMI) !== 0) return true;
   if (x86.nmiPending > 0 && vcpu.vm.vendor.nmiAllowed(vcpu, false) > 0) return true;
   if ((vcpu.requests & REQ_SMI) !== 0 || (x86.smiPending && vcpu.vm.vendor.smiAllowed(vcpu) > 0)) return true;

@@ -95,3 +95,11 @@ test('the keys that the guest wrote with WRPKRU are known after the exit', () =>
   expect(vcpu.run().exit).toEqual({ reason: 'hlt' });
   expect(vcpu.state.pkru).toBe(8);
 });
+
+test('KVM_HC_KICK_CPU ends the halt of a vCPU', () => {
+  // kick; hlt; mov edi,1; loop
+  const kick = [...mov(0, 5), ...mov(1, 0), ...VMMCALL, 0x89, 0xc3, HLT, ...mov(7, 1), 0xeb, 0xfe];
+  const { vcpu } = makeGuest(kick, { irqchip: true });
+  expect(vcpu.run({ maxInstructions: 10_000 }).errno).toBe('EINTR');
+  expect(vcpu.getRegs()).toMatchObject({ rbx: 0n, rdi: 1n });
+});

@@ -153,7 +153,10 @@ function vcpuBlock(vcpu: VcpuState): number {
     return 1;
   }
   acceptApicEvents(vcpu);
-  if (vcpu.mpState === S.MP_STATE_HALTED) vcpu.mpState = S.MP_STATE_RUNNABLE;
+  if (vcpu.mpState === S.MP_STATE_HALTED) {
+    vcpu.x86.pvUnhalted = false;
+    vcpu.mpState = S.MP_STATE_RUNNABLE;
+  }
   if (vcpu.mpState === S.MP_STATE_RUNNABLE) vcpu.x86.apfHalted = false;
   return 1;
 }

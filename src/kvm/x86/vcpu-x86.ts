@@ -142,6 +142,8 @@ export class VcpuX86 {
   apfIntLo = 0;
   readonly asyncPf = new AsyncPf();
   apfHalted = false;
+  /** Another vCPU has ended this one's halt, or the next (KVM_HC_KICK_CPU). */
+  pvUnhalted = false;
   pvEnforceCpuid = false;
 
   lapic: Lapic | null = null;
