@@ -1,4 +1,7 @@
-/** What private and shared memory mean for mappings: none survives a change, huge pages need uniform attributes (@kvm mmu.c hugepage_has_attrs). */
+/**
+ * What private and shared memory mean for mappings: none survives a change, huge pages need uniform attributes (@kvm mmu.c
+ * hugepage_has_attrs).
+ */
 import { PG_LEVEL_2M } from '../../arch/paging.ts';
 import { getMemoryAttributes, KVM_MEMORY_ATTRIBUTE_PRIVATE, rangeHasMemoryAttributes } from '../attributes.ts';
 import type { Memslot } from '../memslots/memslots.ts';
@@ -9,8 +12,8 @@ import { unmapGfnRange } from './notifier-handlers.ts';
 import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
 
 /**
- * Before attributes change: zaps the range, and puts the huge pages that its ends cut into the invalidation, so that no fault nearby maps one.
- * True when TLBs must be flushed. mmu_lock held for write. @kvm mmu.c kvm_arch_pre_set_memory_attributes
+ * Before attributes change: zaps the range, and puts the huge pages that its ends cut into the invalidation, so that no fault nearby
+ * maps one. True when TLBs must be flushed. mmu_lock held for write. @kvm mmu.c kvm_arch_pre_set_memory_attributes
  */
 export function preSetMemoryAttributes(vm: VmState, range: GfnRange): boolean {
   if (vm.log.warnOnOnce(!vm.hasPrivateMem, 'kvm_arch_pre_set_memory_attributes', 'VM without private memory'))

@@ -16,15 +16,18 @@ import {
   EFER_NX,
   EFER_SVME,
 } from '../../arch/registers.ts';
-import { VMCB_CR0, VMCB_CR4, VMCB_EFER, VMCB_INTERCEPT_CR } from '../../arch/vmcb.ts';
+import {
+  INTERCEPT_CR0_READ,
+  INTERCEPT_CR0_WRITE,
+  VMCB_CR0,
+  VMCB_CR4,
+  VMCB_EFER,
+  VMCB_INTERCEPT_CR,
+} from '../../arch/vmcb.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { hasQuirk, KVM_X86_QUIRK_CD_NW_CLEARED } from '../x86/vm-x86.ts';
 import { svmFlushTlbCurrent } from './tlb.ts';
 import { clrExceptionIntercept, clrIntercept, setIntercept, vmcbRead, vmcbWrite64 } from './vmcb-access.ts';
-
-/** Intercepts of CR0 in the control-register word: reads in bits 0 to 15, writes above. */
-export const INTERCEPT_CR0_READ = 1 << 0;
-export const INTERCEPT_CR0_WRITE = 1 << 16;
 
 /** @kvm svm.c svm_set_efer: hardware needs EFER.SVME set while a guest runs. */
 export function svmSetEfer(vcpu: VcpuState, value: number): void {

@@ -38,7 +38,6 @@ import { disableNmiSinglestep, svmClearVintr } from './events.ts';
 import { clrDrIntercepts } from './init-vmcb.ts';
 import { clrIntercept, isIntercept, vmcbRead } from './vmcb-access.ts';
 
-const INTERCEPT_CR0_WRITE = 1 << 16;
 /** The bytes of RSM: its exit does not depend on how it got there. */
 const RSM = new Uint8Array([0x0f, 0xaa]);
 
@@ -226,7 +225,7 @@ function handleInvalidExit(vcpu: VcpuState, code: number): number {
 /** @kvm svm.c svm_handle_exit: 1 resume, 0 to userspace, negative -errno. HOT */
 export function svmHandleExit(vcpu: VcpuState): number {
   const svm = vcpu.svm;
-  if (!isIntercept(svm, V.VMCB_INTERCEPT_CR, INTERCEPT_CR0_WRITE)) vcpu.cr0 = vmcbRead(svm, V.VMCB_CR0);
+  if (!isIntercept(svm, V.VMCB_INTERCEPT_CR, V.INTERCEPT_CR0_WRITE)) vcpu.cr0 = vmcbRead(svm, V.VMCB_CR0);
   if (vcpu.vm.vendor.tdpEnabled) {
     vcpu.cr3Lo = vmcbRead(svm, V.VMCB_CR3);
     vcpu.cr3Hi = vmcbRead(svm, V.VMCB_CR3 + 4);

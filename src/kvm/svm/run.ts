@@ -3,6 +3,7 @@ import { DR6_ACTIVE_LOW } from '../../arch/debug-registers.ts';
 import { hex64 } from '../../arch/flags.ts';
 import { RAX, RIP, RSP } from '../../arch/registers.ts';
 import {
+  INTERCEPT_CR8_WRITE,
   SVM_EXIT_ERR,
   V_TPR_MASK,
   VMCB_CR2,
@@ -25,7 +26,6 @@ import { loadSaveArea } from './save-area.ts';
 import { clearTlbControl, preSvmRun } from './tlb.ts';
 import { isIntercept, vmcbRead, vmcbWrite, vmcbWrite64 } from './vmcb-access.ts';
 
-const INTERCEPT_CR8_WRITE = 1 << 24;
 /** Half-words of the general registers R0 to R15. */
 const GPR_WORDS = 32;
 

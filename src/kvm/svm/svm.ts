@@ -1,4 +1,5 @@
 /** The SVM vendor module: VendorOps over AMD's virtualization hardware (@kvm svm.c svm_x86_ops). */
+import { BP_VECTOR } from '../../arch/exceptions.ts';
 import { hiOf, loOf } from '../../arch/halves.ts';
 import * as V from '../../arch/vmcb.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
@@ -30,9 +31,6 @@ import {
   vmcbRead,
   vmcbWrite64,
 } from './vmcb-access.ts';
-
-const BP_VECTOR = 3;
-const INTERCEPT_CR8_WRITE = 1 << 24;
 
 /** @kvm svm.c svm_vcpu_create: 0 or -ENOMEM. */
 function svmVcpuCreate(vcpu: VcpuState): number {
@@ -128,8 +126,8 @@ function svmSyncDirtyDebugRegs(vcpu: VcpuState): void {
 
 /** @kvm svm.c svm_update_cr8_intercept */
 function svmUpdateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void {
-  clrIntercept(vcpu.svm, V.VMCB_INTERCEPT_CR, INTERCEPT_CR8_WRITE);
-  if (irr !== -1 && tpr >= irr) setIntercept(vcpu.svm, V.VMCB_INTERCEPT_CR, INTERCEPT_CR8_WRITE);
+  clrIntercept(vcpu.svm, V.VMCB_INTERCEPT_CR, V.INTERCEPT_CR8_WRITE);
+  if (irr !== -1 && tpr >= irr) setIntercept(vcpu.svm, V.VMCB_INTERCEPT_CR, V.INTERCEPT_CR8_WRITE);
 }
 
 /** @kvm svm.c svm_vcpu_load */

@@ -4,12 +4,15 @@ import { gfnToHva } from '../memslots/hva.ts';
 import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import { gpaToGfn } from '../mmu/gpa.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { asyncPfEnabled, clearAsyncPf, KVM_ASYNC_PF_SEND_ALWAYS, wakeAllAsyncPf } from './async-pf.ts';
+import { asyncPfEnabled, clearAsyncPf, wakeAllAsyncPf } from './async-pf.ts';
+import {
+  KVM_ASYNC_PF_DELIVERY_AS_INT,
+  KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT,
+  KVM_ASYNC_PF_SEND_ALWAYS,
+} from './async-pf-state.ts';
 import { KVM_FEATURE_ASYNC_PF_INT, KVM_FEATURE_ASYNC_PF_VMEXIT } from './cpuid-features.ts';
 import { guestPvHas } from './guest-cpuid.ts';
 
-const KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT = 1 << 2;
-const KVM_ASYNC_PF_DELIVERY_AS_INT = 1 << 3;
 const RESERVED = 0x30;
 const AREA_MASK = ~0x3f;
 

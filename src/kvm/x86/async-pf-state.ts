@@ -1,4 +1,11 @@
 /** What a vCPU keeps for asynchronous page faults (async-pf.ts). */
+
+/** Bits of MSR_KVM_ASYNC_PF_EN (@kvm uapi/asm/kvm_para.h KVM_ASYNC_PF_*). */
+export const KVM_ASYNC_PF_ENABLED = 1 << 0;
+export const KVM_ASYNC_PF_SEND_ALWAYS = 1 << 1;
+export const KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT = 1 << 2;
+export const KVM_ASYNC_PF_DELIVERY_AS_INT = 1 << 3;
+
 /** A fault that waits for its page (@kvm kvm_host.h struct kvm_async_pf). */
 export interface AsyncPfWork {
   /** Stands for no page: tells the guest that whatever it waits for is ready. */

@@ -1,6 +1,7 @@
 /**
  * Asynchronous page faults: while the host gets a page, the guest does something else. A work item waits for the page; when it is
- * there, the fault is done again ahead of the guest (async-pf-ready.ts) and the guest is told (@kvm async_pf.c kvm_setup_async_pf, x86.c kvm_arch_async_page_not_present).
+ * there, the fault is done again ahead of the guest (async-pf-ready.ts) and the guest is told (@kvm async_pf.c kvm_setup_async_pf,
+ * x86.c kvm_arch_async_page_not_present).
  */
 import { PFERR_PRIVATE_ACCESS_HI } from '../../arch/error-code.ts';
 import { hex64 } from '../../arch/flags.ts';
@@ -14,13 +15,10 @@ import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import type { PageFault } from '../mmu/fault.ts';
 import { ROLE_DIRECT } from '../mmu/role.ts';
 import { makeRequest, REQ_APF_HALT, REQ_APF_READY, type VcpuState } from '../vcpu-state.ts';
-import type { AsyncPfWork } from './async-pf-state.ts';
+import { type AsyncPfWork, KVM_ASYNC_PF_DELIVERY_AS_INT, KVM_ASYNC_PF_ENABLED } from './async-pf-state.ts';
 import { eventNeedsReinjection, injectPageFault } from './exceptions.ts';
 import { lapicEnabled } from './lapic.ts';
 
-export const KVM_ASYNC_PF_ENABLED = 1 << 0;
-export const KVM_ASYNC_PF_SEND_ALWAYS = 1 << 1;
-const KVM_ASYNC_PF_DELIVERY_AS_INT = 1 << 3;
 const KVM_PV_REASON_PAGE_NOT_PRESENT = 1;
 const KVM_X86_DISABLE_EXITS_HLT = 2;
 /** Faults of a vCPU that can wait at a time. */

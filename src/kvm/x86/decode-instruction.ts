@@ -37,7 +37,10 @@ export function initEmulateCtxt(vcpu: VcpuState): void {
 
 const exitBytes = new Uint8Array(MAX_INSN_BYTES);
 
-/** EMULATION_OK or EMULATION_FAILED; `bytes` is the instruction when it is known without fetching it. @kvm x86.c x86_decode_emulated_instruction */
+/**
+ * EMULATION_OK or EMULATION_FAILED; `bytes` is the instruction when it is known without fetching it. @kvm x86.c
+ * x86_decode_emulated_instruction
+ */
 export function decodeEmulatedInstruction(vcpu: VcpuState, emulType: number, bytes: Uint8Array | null): number {
   const ctxt = vcpu.x86.emulateCtxt!;
   initEmulateCtxt(vcpu);

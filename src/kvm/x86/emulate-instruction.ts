@@ -237,7 +237,10 @@ export function emulateInstruction(vcpu: VcpuState, cr2Lo: number, cr2Hi: number
   return emulate(vcpu, cr2Lo, cr2Hi, emulType, null);
 }
 
-/** Emulates the instruction in `bytes` instead of the one at RIP; answers as `emulateInstruction`. @kvm x86.c kvm_emulate_instruction_from_buffer */
+/**
+ * Emulates the instruction in `bytes` instead of the one at RIP; answers as `emulateInstruction`. @kvm x86.c
+ * kvm_emulate_instruction_from_buffer
+ */
 export function emulateInstructionFromBuffer(vcpu: VcpuState, bytes: Uint8Array): number {
   return emulate(vcpu, 0, 0, 0, bytes);
 }

@@ -9,7 +9,10 @@ function inRange(apic: A.Lapic, gpa: number): boolean {
   return gpa >= apic.baseAddress && gpa < apic.baseAddress + 4096;
 }
 
-/** Switched off by IA32_APIC_BASE, or reached through MSRs: the page is a hole, which by default swallows what is done to it. 1 a live APIC, 0 swallowed. */
+/**
+ * Switched off by IA32_APIC_BASE, or reached through MSRs: the page is a hole, which by default swallows what is done to it. 1 a live
+ * APIC, 0 swallowed.
+ */
 function liveness(vcpu: VcpuState): number {
   if (A.lapicHwEnabled(vcpu) && !A.x2apicMode(vcpu.x86.lapic!)) return 1;
   return hasQuirk(vcpu.vm.x86, KVM_X86_QUIRK_LAPIC_MMIO_HOLE) ? 0 : -EOPNOTSUPP;
