@@ -26,6 +26,7 @@ export function explanationLines(fault: FaultRecord, left: LeftBy | null): strin
     `${fault.prefetch ? 'KVM faulted in' : 'The guest touched'} gpa ${fault.gpa} (gfn ${fault.gfn}), vCPU ${fault.vcpu}`,
     `  error code ${fault.errorCode}: ${code.words}`,
     ...bits,
+    ...addedByKvm(fault),
     ...code.warnings.map((w) => `    note: ${w}`),
     `  slot       ${slotWords(fault.slot)}`,
     `  attribute  ${fault.attribute}`,
@@ -37,6 +38,14 @@ export function explanationLines(fault: FaultRecord, left: LeftBy | null): strin
     ...outcomeLines(fault),
     ...leftLines(fault, left),
   ];
+}
+
+/** The synthetic flag that a software-protected VM's faults get on entry, from the gfn's attribute. */
+function addedByKvm(fault: FaultRecord): string[] {
+  const inCode = ((BigInt(fault.errorCode) >> 49n) & 1n) !== 0n;
+  return fault.privateAccess && !inCode
+    ? ["    bit 49  PRIVATE_ACCESS: added by KVM on entry, because the gfn's attribute is private"]
+    : [];
 }
 
 /** What came of a fault, in one sentence. */

@@ -27,7 +27,9 @@ describe('a fault made from flags', () => {
       run: { exit_name: 'MEMORY_FAULT', flags: '0x8', gpa: '0x800000' },
     });
     expect(faults.at(-1)!.stages.at(-1)).toMatchObject({ name: 'fault-in-private', verdict: 'EFAULT' });
-    expect(explanationLines(faults.at(-1)!, left).join('\n')).toContain('no guest_memfd: bind one');
+    const words = explanationLines(faults.at(-1)!, left).join('\n');
+    expect(words).toContain('no guest_memfd: bind one');
+    expect(words).toContain('PRIVATE_ACCESS: added by KVM on entry');
   });
 
   it('maps private memory from guest_memfd', () => {

@@ -38,6 +38,8 @@ export interface FaultRecord {
   readonly gpa: string;
   readonly gfn: string;
   readonly errorCode: string;
+  /** The fault path takes the access as private: by the code, or because KVM added PRIVATE_ACCESS to it on entry. */
+  privateAccess: boolean;
   /** KVM made the fault itself, ahead of an access. */
   readonly prefetch: boolean;
   readonly slot: SlotView | null;
@@ -93,6 +95,7 @@ export class FaultLog implements FaultRecorder {
       if (vcpu !== undefined) this.open(vcpu, address, join64(fault.errorLo, fault.errorHi), fault.prefetch);
     }
     this.inStages = true;
+    if (this.current !== null) this.current.privateAccess = fault.isPrivate;
   }
 
   stage(name: string, verdict: number, reason: string): void {
@@ -134,6 +137,7 @@ export class FaultLog implements FaultRecorder {
       gpa: hex(gpa),
       gfn: hex(gfn),
       errorCode: hex(errorCode),
+      privateAccess: false,
       prefetch,
       slot:
         slot === null
