@@ -1,4 +1,5 @@
 /** Follows every fault of a VM through the fault path: what it was, what was there, what each stage said, what came of it. */
+import { PFERR_PRIVATE_ACCESS_HI } from '../../arch/error-code.ts';
 import { join64 } from '../../arch/halves.ts';
 import { errnoName } from '../../host/errno.ts';
 import { getMemoryAttributes, KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../../kvm/attributes.ts';
@@ -14,6 +15,7 @@ import { retPfName } from '../../kvm/mmu/ret-pf.ts';
 import type { TraceEvent } from '../../kvm/trace/events.ts';
 import type { VcpuState } from '../../kvm/vcpu-state.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
+import { KVM_X86_SW_PROTECTED_VM } from '../../kvm/vm-type.ts';
 import { type SpteView, spteOf } from './spte-words.ts';
 
 export interface StageRecord {
@@ -92,7 +94,7 @@ export class FaultLog implements FaultRecorder {
     const known = this.current;
     if (known === null || this.inStages || known.stages.length > 0 || BigInt(known.gpa) !== address) {
       const vcpu = this.vm.vcpus.find((v) => v?.mmu.fault === fault) ?? this.vm.vcpus[0];
-      if (vcpu !== undefined) this.open(vcpu, address, join64(fault.errorLo, fault.errorHi), fault.prefetch);
+      if (vcpu !== undefined) this.open(vcpu, address, this.codeBeforeEntry(fault), fault.prefetch);
     }
     this.inStages = true;
     if (this.current !== null) this.current.privateAccess = fault.isPrivate;
@@ -125,6 +127,12 @@ export class FaultLog implements FaultRecorder {
     this.faults = [];
     this.current = null;
     return taken;
+  }
+
+  /** The code as it was reported: a software-protected VM's faults get PRIVATE_ACCESS from KVM, never from hardware. */
+  private codeBeforeEntry(fault: PageFault): bigint {
+    const added = this.vm.type === KVM_X86_SW_PROTECTED_VM ? PFERR_PRIVATE_ACCESS_HI : 0;
+    return join64(fault.errorLo, fault.errorHi & ~added);
   }
 
   private open(vcpu: VcpuState, gpa: bigint, errorCode: bigint, prefetch: boolean): void {
