@@ -7,16 +7,12 @@ import { markPageDirtyInSlot } from './dirty/mark-dirty.ts';
 import { gfnToHva } from './memslots/hva.ts';
 import type { Memslot } from './memslots/memslot.ts';
 import { gfnToMemslot, vcpuGfnToMemslot } from './memslots/memslots.ts';
+import { gpaToGfn } from './mmu/gpa.ts';
 import type { VcpuState } from './vcpu-state.ts';
 import type { VmState } from './vm-state.ts';
 
 export { markPageDirty, markPageDirtyInSlot } from './dirty/mark-dirty.ts';
 export { vcpuGfnToHvaProt } from './memslots/hva.ts';
-
-/** gfn of a gpa. */
-function gfnOf(gpa: number): number {
-  return Math.floor(gpa / 4096);
-}
 
 /** Reads within one page of a slot. HOT */
 function readSlotPage(
@@ -68,7 +64,7 @@ export function readGuestPage(
 export function readGuest(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: number, len: number): number {
   let done = 0;
   while (done < len) {
-    const gfn = gfnOf(gpa + done);
+    const gfn = gpaToGfn(gpa + done);
     const inPage = gpa + done - gfn * 4096;
     const count = Math.min(len - done, 4096 - inPage);
     const r = readSlotPage(vcpu.vm, vcpuGfnToMemslot(vcpu, gfn), gfn, inPage, buf, off + done, count);
@@ -82,7 +78,7 @@ export function readGuest(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: nu
 export function writeGuest(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: number, len: number): number {
   let done = 0;
   while (done < len) {
-    const gfn = gfnOf(gpa + done);
+    const gfn = gpaToGfn(gpa + done);
     const inPage = gpa + done - gfn * 4096;
     const count = Math.min(len - done, 4096 - inPage);
     const r = writeSlotPage(vcpu.vm, vcpu, vcpuGfnToMemslot(vcpu, gfn), gfn, inPage, buf, off + done, count);
@@ -94,7 +90,7 @@ export function writeGuest(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: n
 
 /** Reads within one page without faulting the host page in. @kvm kvm_main.c kvm_vcpu_read_guest_atomic. HOT */
 export function readGuestAtomic(vcpu: VcpuState, gpa: number, buf: Uint8Array, off: number, len: number): number {
-  const gfn = gfnOf(gpa);
+  const gfn = gpaToGfn(gpa);
   const hva = gfnToHva(vcpuGfnToMemslot(vcpu, gfn), gfn, false);
   if (hva < 0) return -EFAULT;
   return vcpu.vm.mm.readInatomic(hva + (gpa - gfn * 4096), buf, off, len) === 0 ? 0 : -EFAULT;

@@ -6,6 +6,7 @@ import { KvmError } from '../kvm/api/kvm-error.ts';
 import type { VcpuExit } from '../kvm/api/vcpu-exit.ts';
 import { KVM_ENOSYS, KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
 import { KVM_INTERNAL_ERROR_EMULATION } from '../kvm/kvm-run.ts';
+import { MP_STATE_HALTED } from '../kvm/vcpu-state.ts';
 import type { Board } from './board.ts';
 import { debugExit, type EndState, endState } from './end-state.ts';
 import { type MemoryFaultMode, MemoryFaultPolicy } from './memory-fault-policy.ts';
@@ -30,12 +31,8 @@ const MAP_GPA_ENCRYPTED = 1n << 4n;
 const KVM_SYSTEM_EVENT_SHUTDOWN = 1;
 const KVM_SYSTEM_EVENT_RESET = 2;
 
-/** A vCPU that comes back halted before its time is up has nothing in the machine that would wake it. */
-const KVM_MP_STATE_HALTED = 3;
-
 /** In the first data word of an emulation failure: instruction bytes follow. */
 const INSTRUCTION_BYTES_FOLLOW = 1n;
-/** What the guest gets for a hypercall that nobody handles. */
 
 /** One run of a board. */
 export class RunLoop {
@@ -85,7 +82,8 @@ export class RunLoop {
       const end = this.answer(result.errno, result.exit);
       if (end !== null) return end;
       const stopped = processor.insns - start < budget;
-      if (stopped && vcpu.getMpState() === KVM_MP_STATE_HALTED) return endState('halt', `at ${this.where()}`);
+      // Halted before its time is up: nothing in the machine would wake it.
+      if (stopped && vcpu.getMpState() === MP_STATE_HALTED) return endState('halt', `at ${this.where()}`);
       const used = this.instructions - before;
       if (limit !== undefined && this.instructions >= limit) {
         return endState('max-instructions', `${this.instructions} instructions, at ${this.where()}`);

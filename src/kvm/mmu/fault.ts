@@ -8,11 +8,10 @@ import {
   PFERR_WRITE,
 } from '../../arch/error-code.ts';
 import { PG_LEVEL_1G, PG_LEVEL_4K } from '../../arch/paging.ts';
+import { KVM_HVA_ERR_BAD } from '../memslots/hva.ts';
 import type { Memslot } from '../memslots/memslots.ts';
+import { gpaHalvesToGfn } from './gpa.ts';
 import { KVM_PFN_ERR_FAULT } from './pfn.ts';
-
-/** Value of `hva` when there is none (@kvm kvm_host.h KVM_HVA_ERR_BAD). Zero is a good address. */
-const HVA_ERR_BAD = -1;
 
 export class PageFault {
   /** Faulting address in halves: a gpa in a direct MMU. */
@@ -49,7 +48,7 @@ export class PageFault {
   mmuSeq = 0;
   /** Frame, or a negative KVM_PFN_*. */
   pfn = KVM_PFN_ERR_FAULT;
-  hva = HVA_ERR_BAD;
+  hva = KVM_HVA_ERR_BAD;
   mapWritable = false;
   writeFaultToShadowPgtable = false;
 
@@ -72,11 +71,11 @@ export class PageFault {
     this.maxLevel = PG_LEVEL_1G;
     this.reqLevel = PG_LEVEL_4K;
     this.goalLevel = PG_LEVEL_4K;
-    this.gfn = addrHi === 0 ? addrLo >>> 12 : (addrHi >>> 0) * 0x100000 + (addrLo >>> 12);
+    this.gfn = gpaHalvesToGfn(addrLo, addrHi);
     this.slot = null;
     this.mmuSeq = 0;
     this.pfn = KVM_PFN_ERR_FAULT;
-    this.hva = HVA_ERR_BAD;
+    this.hva = KVM_HVA_ERR_BAD;
     this.mapWritable = false;
     this.writeFaultToShadowPgtable = false;
   }

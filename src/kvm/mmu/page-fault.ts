@@ -14,6 +14,7 @@ import { KVM_X86_SW_PROTECTED_VM } from '../vm-type.ts';
 import { EMULTYPE_ALLOW_RETRY_PF, EMULTYPE_PF } from '../x86/emul-type.ts';
 import { emulateInstruction } from '../x86/emulate-instruction.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';
+import { gpaHalvesToGfn } from './gpa.ts';
 import { handleMmioPageFault, mmioInfoInCache } from './mmio-page-fault.ts';
 import { INVALID_ROOT } from './mmu-context.ts';
 import { mmuUnprotectGfnAndRetry } from './page-track.ts';
@@ -59,8 +60,7 @@ function writeProtectFault(vcpu: VcpuState, addrLo: number, addrHi: number, erro
 function withPrivateAccess(vcpu: VcpuState, addrLo: number, addrHi: number, errorLo: number, errorHi: number): number {
   const vm = vcpu.vm;
   if (vm.type !== KVM_X86_SW_PROTECTED_VM || (errorLo & PFERR_RSVD) !== 0) return errorHi;
-  const gfn = (addrHi >>> 0) * 0x100000 + (addrLo >>> 12);
-  return memIsPrivate(vm, gfn) ? errorHi | PFERR_PRIVATE_ACCESS_HI : errorHi;
+  return memIsPrivate(vm, gpaHalvesToGfn(addrLo, addrHi)) ? errorHi | PFERR_PRIVATE_ACCESS_HI : errorHi;
 }
 
 /** A reserved-bit fault, up to the question whether the ordinary path is needed. RET_PF_INVALID: it is. */

@@ -1,5 +1,5 @@
 /** The emulator's accesses that can meet devices (@kvm x86.c emulator_read_write, emulator_cmpxchg_emulated). */
-import { PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
+import { PFERR_WRITE } from '../../arch/error-code.ts';
 import { hex64 } from '../../arch/flags.ts';
 import { markPageDirty } from '../dirty/mark-dirty.ts';
 import { type EmulateCtxt, X86EMUL_MODE_PROT64 } from '../emulate/ctxt.ts';
@@ -21,6 +21,7 @@ import { vcpuMatchMmioGpa, vcpuMatchMmioGva } from '../mmu/mmio-cache.ts';
 import { mmuTrackWrite } from '../mmu/page-track.ts';
 import { permissionFault } from '../mmu/permission.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import { userAccess } from './guest-access.ts';
 import { addMmioFragment, startMmioExit, traceMmio, vcpuMmioRead, vcpuMmioWrite } from './mmio.ts';
 import { isPaging } from './registers.ts';
 
@@ -46,7 +47,7 @@ let accessGpa = 0;
 
 /** 1 known MMIO, 0 not known to be, -1 a fault for the guest; `accessGpa` is set. @kvm x86.c vcpu_mmio_gva_to_gpa */
 function mmioGvaToGpa(vcpu: VcpuState, lo: number, hi: number, fault: X86Exception, write: boolean): number {
-  const access = (vcpu.vm.vendor.getCpl(vcpu) === 3 ? PFERR_USER : 0) | (write ? PFERR_WRITE : 0);
+  const access = userAccess(vcpu) | (write ? PFERR_WRITE : 0);
   const mmu = vcpu.mmu;
   if (
     vcpuMatchMmioGva(vcpu, lo, hi) &&
@@ -192,7 +193,7 @@ export function cmpxchgEmulated(
 ): number {
   const vcpu = ctxt.vcpu as VcpuState;
   if (bytes <= 8 && (bytes & (bytes - 1)) === 0) {
-    const access = PFERR_WRITE | (vcpu.vm.vendor.getCpl(vcpu) === 3 ? PFERR_USER : 0);
+    const access = PFERR_WRITE | userAccess(vcpu);
     const gpa = gvaToGpa(vcpu, lo, hi, access, 0, ignoredFault);
     const gfn = gpa < 0 ? -1 : gpaToGfn(gpa);
     if (gpa >= 0 && gfn !== APIC_DEFAULT_GFN && (gpa % 4096) + bytes <= 4096) {

@@ -12,6 +12,7 @@ import {
   KVM_HC_VAPIC_POLL_IRQ,
 } from '../kvm-para.ts';
 import { KVM_EXIT_HYPERCALL } from '../kvm-run.ts';
+import { gpaHalvesToGfn } from '../mmu/gpa.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import { KVM_FEATURE_PV_SCHED_YIELD, KVM_FEATURE_PV_SEND_IPI, KVM_FEATURE_PV_UNHALT } from './cpuid-features.ts';
 import { guestPvHas } from './guest-cpuid.ts';
@@ -44,7 +45,7 @@ function mapGpaRange(vcpu: VcpuState, wide: boolean): number {
   const gpa = arg(vcpu, RBX, wide);
   const npages = arg(vcpu, RCX, wide);
   const attrs = arg(vcpu, RDX, wide);
-  const gfn = (gpa.hi >>> 0) * 0x100000 + (gpa.lo >>> 12);
+  const gfn = gpaHalvesToGfn(gpa.lo, gpa.hi);
   const count = (npages.hi >>> 0) * 0x1_0000_0000 + (npages.lo >>> 0);
   if ((gpa.lo & 0xfff) !== 0 || count === 0 || gfn + count >= 0x1_0000_0000_0000_0000) return -KVM_EINVAL;
   const run = vcpu.run;

@@ -1,6 +1,6 @@
 /** The same question again after the host gave its page, which may have taken long. */
-import { mmuInvalidateRetryGfnUnsafe } from '../../notifier.ts';
-import { RET_PF_CONTINUE, RET_PF_RETRY } from '../ret-pf.ts';
+import { retryIfInvalidated } from '../invalidation-check.ts';
+import { RET_PF_RETRY } from '../ret-pf.ts';
 import type { FaultStage } from '../revisions/revision.ts';
 
 /** @kvm kvm_host.h mmu_invalidate_retry_gfn_unsafe */
@@ -8,10 +8,7 @@ export const invalidationRecheck: FaultStage = {
   name: 'invalidation-recheck',
   kvmFunction: 'mmu_invalidate_retry_gfn_unsafe',
   underMmuLock: false,
-  run(vcpu, fault) {
-    if (fault.slot === null) return RET_PF_CONTINUE;
-    return mmuInvalidateRetryGfnUnsafe(vcpu.vm, fault.mmuSeq, fault.gfn) ? RET_PF_RETRY : RET_PF_CONTINUE;
-  },
+  run: retryIfInvalidated,
   explain(_vcpu, fault, verdict) {
     if (verdict === RET_PF_RETRY) return 'the gfn was invalidated while the page was fetched';
     return fault.slot === null ? 'MMIO is not invalidated' : 'nothing was invalidated while the page was fetched';
