@@ -79,12 +79,12 @@ export const VMCB_ATTR_L = 1 << 9;
 export const VMCB_ATTR_DB = 1 << 10;
 export const VMCB_ATTR_G = 1 << 11;
 
-// Intercept bits of word 3 (0x00c).
 /** Of the control-register word: reads in bits 0 to 15, writes above. */
 export const INTERCEPT_CR0_READ = 1 << 0;
 export const INTERCEPT_CR0_WRITE = 1 << 16;
 export const INTERCEPT_CR8_WRITE = 1 << 24;
 
+// Intercept bits of word 3 (0x00c).
 export const INTERCEPT_INTR = 1 << 0;
 export const INTERCEPT_NMI = 1 << 1;
 export const INTERCEPT_SMI = 1 << 2;

@@ -64,8 +64,6 @@ export const BREAKPOINT_HITS_AT = STATE_BASE + 0x270; // u32
 /** RIP at which RFLAGS.RF is still meant: past it the flag is off. u64. */
 export const RF_RIP_AT = STATE_BASE + 0x278;
 export const DR_AT = STATE_BASE + 0x280; // DR0..DR7, u64 each
-/** PDPTEs of PAE paging, loaded with CR3: four u64. */
-export const PDPTE_AT = STATE_BASE + 0x2c0;
 export const STAR_AT = STATE_BASE + 0x2e0;
 export const LSTAR_AT = STATE_BASE + 0x2e8;
 export const CSTAR_AT = STATE_BASE + 0x2f0;

@@ -20,7 +20,6 @@ import { setState32, state32 } from './state-access.ts';
 import { requireVector } from './vector.ts';
 import { requireX87 } from './x87.ts';
 
-/** The bits of MXCSR that exist. */
 /** Control word after FNINIT. */
 const FPU_CW_INIT = 0x37f;
 

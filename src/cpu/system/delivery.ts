@@ -18,6 +18,8 @@ import {
 } from '../../arch/registers.ts';
 import {
   descriptorAttributes,
+  descriptorBase,
+  descriptorLimit,
   isCode,
   SYSTEM_INTERRUPT_GATE,
   SYSTEM_INTERRUPT_GATE16,
@@ -37,7 +39,15 @@ import {
 import { IDTR_BASE, IDTR_LIMIT, STATUS_OK } from '../state.ts';
 import type { Core } from './core.ts';
 import { IMPLICIT, read, readAt } from './linear-memory.ts';
-import { cacheDescriptor, checkStackSegment, dplOf, fetchDescriptor, markAccessed, selectorError } from './segments.ts';
+import {
+  cacheDescriptor,
+  cacheReal,
+  checkStackSegment,
+  dplOf,
+  fetchDescriptor,
+  markAccessed,
+  selectorError,
+} from './segments.ts';
 import type { Stack } from './stack.ts';
 import { W_CPL, W_GPR } from './words.ts';
 
@@ -90,16 +100,13 @@ function deliverReal(core: Core, event: GuestEvent): number {
   }
   stack.commit();
   core.code.writeRflags(flags & ~(RFLAGS_IF | RFLAGS_TF | RFLAGS_AC | RFLAGS_RF));
-  const cs = core.segment(CS);
-  i32[cs] = selector << 4;
-  i32[cs + 1] = 0;
-  i32[cs + 4] = selector;
+  cacheReal(core, CS, selector);
   core.setRip(ip, 0);
   core.updateMode();
   return STATUS_OK;
 }
 
-/** Checks the gate at `core.lo`, `core.hi`: STATUS_OK, or the fault. */
+/** Checks the gate with high word `high`: STATUS_OK, or the fault. */
 function checkGate(core: Core, event: GuestEvent, high: number, long: boolean): number {
   const attributes = descriptorAttributes(high);
   const type = attributes & 0x1f;
@@ -187,10 +194,7 @@ function deliverProtected(core: Core, event: GuestEvent): number {
 
 /** Points `stack` at the segment that a descriptor describes. */
 export function useDescriptor(stack: Stack, lo: number, hi: number, context: number): void {
-  const limit = (lo & 0xffff) | (hi & 0xf0000);
-  const bytes = (hi & (1 << 23)) !== 0 ? (limit << 12) | 0xfff : limit;
-  const base = (lo >>> 16) | ((hi & 0xff) << 16) | (hi & 0xff000000);
-  stack.use(base, bytes, descriptorAttributes(hi), context);
+  stack.use(descriptorBase(lo, hi), descriptorLimit(lo, hi), descriptorAttributes(hi), context);
 }
 
 /** Flags and mode of the handler. */

@@ -126,13 +126,13 @@ export class Events {
     core.event = vector | type | SVM_EVTINJ_VALID;
     core.eventError = 0;
     const event = this.event;
-    const next = (core.i32[W_RIP]! >>> 0) + length;
+    core.nextRip(length);
     event.info = 0;
     event.vector = vector;
     event.software = true;
     event.hasError = false;
-    event.ripLo = next | 0;
-    event.ripHi = core.mode64() ? (core.i32[W_RIP + 1]! + (next >= 0x1_0000_0000 ? 1 : 0)) | 0 : 0;
+    event.ripLo = core.lo;
+    event.ripHi = core.hi;
     event.resumeFlag = false;
     const status = deliver(core, event);
     if (status !== STATUS_OK) return status;

@@ -28,6 +28,7 @@ import { checkReturnCode, setStackPointer } from './iret.ts';
 import { currentContext, IMPLICIT } from './linear-memory.ts';
 import {
   cacheDescriptor,
+  cacheReal,
   checkStackSegment,
   dplOf,
   dropInnerSegments,
@@ -40,10 +41,7 @@ import { W_CPL, W_GPR } from './words.ts';
 
 /** Goes to real-mode CS:IP. */
 function enterReal(core: Core, selector: number, ip: number): number {
-  const cs = core.segment(CS);
-  core.i32[cs] = (selector & 0xffff) << 4;
-  core.i32[cs + 1] = 0;
-  core.i32[cs + 4] = selector & 0xffff;
+  cacheReal(core, CS, selector);
   core.setRip(ip, 0);
   return STATUS_RELOAD;
 }

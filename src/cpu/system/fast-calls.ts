@@ -25,7 +25,7 @@ import {
   SYSENTER_ESP_AT,
 } from '../state.ts';
 import type { Core } from './core.ts';
-import { W_CPL, W_CR0, W_EFER, W_GPR, W_RIP } from './words.ts';
+import { W_CPL, W_CR0, W_EFER, W_GPR } from './words.ts';
 
 /** Attributes of the flat segments that these instructions load without reading a table. */
 const CODE64 = 0xa9b;
@@ -45,11 +45,11 @@ export function syscall(core: Core, length: number): number {
   if (!core.protectedMode()) return core.ud();
   const selector = i32[(STAR_AT >> 2) + 1]! & 0xffff;
   const flags = core.flags();
-  const next = (i32[W_RIP]! >>> 0) + length;
+  core.nextRip(length);
+  i32[W_GPR + RCX * 2] = core.lo;
+  i32[W_GPR + RCX * 2 + 1] = core.hi;
   if (core.longMode()) {
     const from64 = core.mode64();
-    i32[W_GPR + RCX * 2] = next | 0;
-    i32[W_GPR + RCX * 2 + 1] = from64 ? (i32[W_RIP + 1]! + (next >= 0x1_0000_0000 ? 1 : 0)) | 0 : 0;
     i32[W_GPR + R11 * 2] = flags & ~RFLAGS_RF;
     i32[W_GPR + R11 * 2 + 1] = 0;
     flat(core, CS, selector & 0xfffc, CODE64);
@@ -59,8 +59,6 @@ export function syscall(core: Core, length: number): number {
     core.setRip(i32[target]!, i32[target + 1]!);
     core.code.writeRflags((flags & ~i32[SFMASK_AT >> 2]! & ~RFLAGS_RF) | RFLAGS_FIXED);
   } else {
-    i32[W_GPR + RCX * 2] = next | 0;
-    i32[W_GPR + RCX * 2 + 1] = 0;
     flat(core, CS, selector & 0xfffc, CODE32);
     flat(core, SS, (selector + 8) & 0xffff, DATA);
     i32[W_CPL] = 0;

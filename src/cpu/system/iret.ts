@@ -40,6 +40,7 @@ import type { Core } from './core.ts';
 import { currentContext, readAt } from './linear-memory.ts';
 import {
   cacheDescriptor,
+  cacheReal,
   checkStackSegment,
   dplOf,
   dropInnerSegments,
@@ -90,10 +91,7 @@ function iretReal(core: Core, size: number): number {
   const image = core.lo;
   if (ip >>> 0 > core.i32[core.segment(CS) + 2]! >>> 0) return core.gp(0);
   stack.commit();
-  const cs = core.segment(CS);
-  core.i32[cs] = selector << 4;
-  core.i32[cs + 1] = 0;
-  core.i32[cs + 4] = selector;
+  cacheReal(core, CS, selector);
   core.setRip(ip, 0);
   popFlags(core, image, size, 0, RFLAGS_RF);
   return STATUS_RELOAD;

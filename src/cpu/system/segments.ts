@@ -1,5 +1,5 @@
 /** Descriptors and segment registers (@sdm 3.4, 5.6 to 5.8; @apm 4.8 to 4.10). */
-import { GP_VECTOR, NP_VECTOR, SS_VECTOR, TS_VECTOR } from '../../arch/exceptions.ts';
+import { GP_VECTOR, NP_VECTOR, SS_VECTOR } from '../../arch/exceptions.ts';
 import { CS, ES, FS, GS, LDTR, SS } from '../../arch/registers.ts';
 import {
   descriptorAttributes,
@@ -27,7 +27,7 @@ export function dplOf(attributes: number): number {
 }
 
 /**
- * Reads `size` bytes (8, or 16 in two calls) of the descriptor of `selector` into `core.lo` and `core.hi`. False with `core.status`: a
+ * Reads the eight bytes of the descriptor of `selector` into `core.lo` and `core.hi`. False with `core.status`: a
  * fault of the access, or `vector` with the selector when the selector is beyond its table.
  */
 export function fetchDescriptor(core: Core, selector: number, vector = GP_VECTOR): boolean {
@@ -68,7 +68,7 @@ export function storeDescriptorType(core: Core, selector: number, high: number):
   return writeAt(core, baseLo, baseHi, (selector & 0xfff8) + 5, 1, (high >>> 8) & 0xff, 0, IMPLICIT);
 }
 
-/** Sets the accessed bit of a code or data descriptor when it is clear; answers the high word, or -1 with `core.status`. */
+/** Sets the accessed bit of a code or data descriptor when it is clear; false with `core.status`. */
 export function markAccessed(core: Core, selector: number, high: number): boolean {
   if ((high & (TYPE_ACCESSED << 8)) !== 0) return true;
   return storeDescriptorType(core, selector, high | (TYPE_ACCESSED << 8));
@@ -92,7 +92,7 @@ export function cacheNull(core: Core, n: number, selector: number): void {
 }
 
 /** Real mode and virtual-8086: the base follows the selector, the rest stays. */
-function cacheReal(core: Core, n: number, selector: number): void {
+export function cacheReal(core: Core, n: number, selector: number): void {
   const word = core.segment(n);
   core.i32[word] = (selector & 0xffff) << 4;
   core.i32[word + 1] = 0;
@@ -105,7 +105,7 @@ export function loadDataSegment(core: Core, n: number, selector: number): number
     cacheReal(core, n, selector);
     return STATUS_OK;
   }
-  if (n === SS) return loadStackSegment(core, selector, core.cpl());
+  if (n === SS) return loadStackSegment(core, selector);
   if ((selector & 0xfffc) === 0) {
     cacheNull(core, n, selector);
     return STATUS_OK;
@@ -127,16 +127,15 @@ export function loadDataSegment(core: Core, n: number, selector: number): number
   return STATUS_OK;
 }
 
-/** Loads SS for privilege `cpl`: #GP, or #TS when it comes out of a TSS (`vector`). */
-function loadStackSegment(core: Core, selector: number, cpl: number, vector = GP_VECTOR): number {
+/** Loads SS at the current privilege: a STATUS. */
+function loadStackSegment(core: Core, selector: number): number {
+  const cpl = core.cpl();
   if ((selector & 0xfffc) === 0) {
-    if (vector === TS_VECTOR || !core.mode64() || cpl === 3 || (selector & SELECTOR_RPL) !== cpl) {
-      return core.raiseError(vector, 0);
-    }
+    if (!core.mode64() || cpl === 3 || (selector & SELECTOR_RPL) !== cpl) return core.gp(0);
     core.setSegment(SS, selector, 0, 0, 0, cpl << VMCB_ATTR_DPL_SHIFT);
     return STATUS_OK;
   }
-  const status = checkStackSegment(core, selector, cpl, vector);
+  const status = checkStackSegment(core, selector, cpl, GP_VECTOR);
   if (status !== STATUS_OK) return status;
   cacheDescriptor(core, SS, selector, core.lo, core.hi);
   return STATUS_OK;

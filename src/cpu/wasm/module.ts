@@ -72,10 +72,6 @@ export class ModuleBuilder {
     this.table.push(ref.index);
     return this.table.length - 1;
   }
-  /** The number of table entries so far. */
-  get tableSize(): number {
-    return this.table.length;
-  }
 
   finish(): Uint8Array {
     const parts: Code[] = [
