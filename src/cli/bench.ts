@@ -11,7 +11,7 @@ export function addBench(program: Command): void {
     .addHelpText('after', '\nExample:\n  softkvm bench faults --mib 256')
     .command('faults')
     .description('a guest touches fresh memory page by page: faults a second, end to end and of the bare fault path')
-    .option('--mib <n>', 'MiB of memory to touch', count('--mib', 'MiB of memory, at most 2048'), 256)
+    .option('--mib <n>', 'MiB of memory to touch', count('--mib', 'MiB of memory'), 256)
     .addOption(new Option('--hardware <profile>', 'hardware profile (default: the silicon-like one)'))
     .option('--json', 'machine-readable output')
     .addHelpText('after', '\nExample:\n  softkvm bench faults --mib 256 --json')

@@ -59,7 +59,6 @@ export const FAULT_FLAG_INTERRUPTIBLE = 4;
  * HOT for the first touch of anonymous memory. @kvm memory.c __handle_mm_fault
  */
 export function handleFault(mm: Mm, vma: Vma, hvaLo: number, hvaHi: number, flags: number): FaultResult {
-  mm.faults++;
   if (vma.hugetlbLevel > 1) return hugetlbFault(mm, vma, numberOf(hvaLo, hvaHi));
   const g = mm.table.makeGigabyteAt(hvaLo, hvaHi);
   const i = pmdIndex(hvaLo);

@@ -2,7 +2,7 @@
 import { hiOf, loOf } from '../arch/halves.ts';
 import { unreachable } from '../arch/unreachable.ts';
 import { collapseRange } from './collapse.ts';
-import { EACCES, EFAULT, EHWPOISON, EINVAL, ENOMEM } from './errno.ts';
+import { EACCES, EINVAL, ENOMEM } from './errno.ts';
 import { FOLL_WRITE, type GupResult, getUserPages } from './gup.ts';
 import { changeVmas, checkRange } from './mapping.ts';
 import type { Mm } from './mm.ts';
@@ -23,7 +23,7 @@ import {
   SIZE_4K,
 } from './page-table.ts';
 import { memoryFailure, pageOut, softOffline } from './reclaim.ts';
-import { PROT_WRITE, type Vma } from './vma.ts';
+import { PROT_READ, PROT_WRITE, type Vma } from './vma.ts';
 import { releaseEntry, splitHugePmd, zapPageRangeSingle } from './zap.ts';
 
 /** What can be advised. */
@@ -134,10 +134,8 @@ function populate(mm: Mm, start: number, end: number, write: boolean): number {
   for (let at = start; at < end; at += SIZE_4K) {
     const vma = mm.vmas.find(at);
     if (vma === null) return -ENOMEM;
-    if (vma.pfnmap || (vma.prot & (write ? PROT_WRITE : 1)) === 0) return -EINVAL;
+    if (vma.pfnmap || (vma.prot & (write ? PROT_WRITE : PROT_READ)) === 0) return -EINVAL;
     const error = getUserPages(mm, loOf(at), hiOf(at), write ? FOLL_WRITE : 0, scratch);
-    if (error === -EHWPOISON) return -EHWPOISON;
-    if (error === -EFAULT) return -EFAULT;
     if (error !== 0) return error;
   }
   return 0;

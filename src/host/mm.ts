@@ -28,8 +28,6 @@ export class Mm {
   readonly userfaults = new UserfaultQueue();
   /** Signals the kernel sent to the process and nobody took yet. */
   readonly signals: HostSignal[] = [];
-  /** Faults handled so far, those on resident pages that only needed a flag included. */
-  faults = 0;
 
   constructor(host: MmHost) {
     this.memory = host.memory;

@@ -7,6 +7,7 @@ import { EINVAL } from '../../host/errno.ts';
 import { HostMachine } from '../../host/machine.ts';
 import { checkExtension, supportedVmTypes } from '../capabilities.ts';
 import { revisionByName } from '../mmu/revisions/index.ts';
+import type { Revision } from '../mmu/revisions/revision.ts';
 import { defaultParams, type KvmParams } from '../params.ts';
 import { createSvm } from '../svm/svm.ts';
 import type { VendorOps } from '../vendor-ops.ts';
@@ -39,15 +40,14 @@ export class Kvm {
   readonly mm: AddressSpace;
   readonly processor: Processor;
   readonly vendor: VendorOps;
-  private readonly revision: string;
+  private readonly revision: Revision;
 
   /** @throws Error when the hardware or the revision is unknown, or a module parameter is not supported yet */
   constructor(options: KvmOptions = {}) {
     const { hardware = 'qemu-tcg-epyc' } = options;
     this.profile = typeof hardware === 'string' ? hardwareProfile(hardware) : hardware;
     this.params = { ...defaultParams, ...options.params };
-    this.revision = options.revision ?? 'linux-6.12';
-    revisionByName(this.revision);
+    this.revision = revisionByName(options.revision ?? 'linux-6.12');
     refuseUnsupported(this.profile, this.params);
     this.machine = new HostMachine(options.hostMemory === undefined ? {} : { memoryBytes: options.hostMemory });
     this.mm = this.machine.createProcess();
@@ -76,7 +76,7 @@ export class Kvm {
       processor: this.processor,
       profile: this.profile,
       params: this.params,
-      revision: revisionByName(this.revision),
+      revision: this.revision,
       vendor: this.vendor,
       type,
     });

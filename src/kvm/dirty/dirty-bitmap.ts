@@ -17,7 +17,7 @@ export function useDirtyBitmap(vm: VmState): boolean {
 }
 
 /** @kvm kvm_host.h kvm_dirty_bitmap_bytes: whole 64-bit words. */
-function dirtyBitmapBytes(npages: number): number {
+export function dirtyBitmapBytes(npages: number): number {
   return Math.ceil(npages / 64) * 8;
 }
 

@@ -43,8 +43,6 @@ import { OP_NONE } from './operand.ts';
 import { X86EMUL_CONTINUE, X86EMUL_PROPAGATE_FAULT, X86EMUL_UNHANDLEABLE } from './ops.ts';
 import { addHi, addressHi, addressLo } from './registers.ts';
 
-/** The instruction was met as a #UD: only those that are emulated then. */
-
 /** Segment that a prefix byte selects, or -1. */
 function segmentPrefix(b: number): number {
   switch (b) {

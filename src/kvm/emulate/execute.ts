@@ -50,7 +50,6 @@ import {
 } from './registers.ts';
 import { readCr } from './segmentation.ts';
 
-/** The write bit of a page-fault error code. */
 /** A repeated instruction gives the guest a chance to run every so many iterations. */
 const REP_CHUNK = 1024;
 const CPUID_VENDOR_INTEL = { ebx: 0x756e_6547, ecx: 0x6c65_746e, edx: 0x4965_6e69 };

@@ -20,7 +20,6 @@ export class X86Exception {
   addressLo = 0;
   addressHi = 0;
   asyncPageFault = false;
-  exitQualification = 0;
 }
 
 /** A segment as descriptors hold it; `base` in halves, `limit` in bytes with granularity applied. */

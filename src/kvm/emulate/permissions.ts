@@ -7,7 +7,7 @@ import { emulateDb, emulateGp, emulateUd } from './raise.ts';
 import { regHi, regLo } from './registers.ts';
 import { readCr, readEfer } from './segmentation.ts';
 
-/** General detect: any access to a debug register is a #DB. @sdm 18.2.4 */
+/** B0 to B3 of DR6. */
 const DR6_TRAP_BITS = 0xf;
 
 /** @kvm emulate.c check_cr_access */
@@ -24,7 +24,7 @@ export function checkCrAccess(ctxt: EmulateCtxt): number {
   }
 }
 
-/** @kvm emulate.c check_dr_read */
+/** General detect: any access to a debug register is a #DB. @kvm emulate.c check_dr_read @sdm 18.2.4 */
 export function checkDrRead(ctxt: EmulateCtxt): number {
   const dr = ctxt.modrmReg;
   if (dr > 7) return emulateUd(ctxt);

@@ -2,7 +2,7 @@
  * Carrying out a slot update (@kvm kvm_main.c kvm_set_memslot). A slot that is deleted or moved is first replaced by an INVALID copy,
  * under which the MMU drops everything it has of the slot; each replacement moves the generation on.
  */
-import { useDirtyBitmap } from '../dirty/dirty-bitmap.ts';
+import { dirtyBitmapBytes, useDirtyBitmap } from '../dirty/dirty-bitmap.ts';
 import { gmemUnbind } from '../guest-memfd/guest-memfd.ts';
 import { LOCK_SLOTS_ARCH } from '../locks.ts';
 import {
@@ -67,7 +67,7 @@ function prepareMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | n
   } else if (old !== null && old.dirtyBitmap !== null) {
     next.dirtyBitmap = old.dirtyBitmap;
   } else if (useDirtyBitmap(vm)) {
-    next.dirtyBitmap = new Uint8Array(Math.ceil(next.npages / 64) * 8);
+    next.dirtyBitmap = new Uint8Array(dirtyBitmapBytes(next.npages));
     if ((vm.manualDirtyLogProtect & 2) !== 0) setAllPages(next.dirtyBitmap, next.npages);
   }
   if (change === 'flags-only') {

@@ -24,8 +24,6 @@ export function initVm(vm: VmState): void {
       ? eptSpteMasks({ hasAdBits: true, hasExecOnly: true, l1tfHi: 0 })
       : defaultSpteMasks(vm.profile.maxPhyAddr);
   mmu.enableMmioCaching = vm.params.mmioCaching && (mmu.masks.mmioValueLo | mmu.masks.mmioValueHi) !== 0;
-  mmu.memory = vm.memory;
-  mmu.host = vm.host;
   mmu.faultIter = new TdpIter(vm.memory);
   mmu.iter = new TdpIter(vm.memory);
   mmu.pageOfPfn = new Int32Array(vm.memory.frames);

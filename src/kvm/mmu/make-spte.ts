@@ -1,7 +1,7 @@
 /** Making leaf entries: the rights, the A/D state and the dirty log's share (@kvm spte.c make_spte, make_huge_page_split_spte). */
 import { PG_LEVEL_4K, PT_PAGE_SIZE_MASK, PT_WRITABLE_MASK } from '../../arch/paging.ts';
 import { markPageDirtyInSlot } from '../dirty/mark-dirty.ts';
-import { KVM_MEM_LOG_DIRTY_PAGES, type Memslot } from '../memslots/memslots.ts';
+import { kvmSlotDirtyTrackEnabled, type Memslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { ACC_EXEC_MASK, ACC_USER_MASK, ACC_WRITE_MASK, ROLE_AD_DISABLED, roleAccess, roleLevel } from './role.ts';
@@ -16,11 +16,6 @@ import {
   spteAdEnabled,
 } from './spte.ts';
 import { pagesPerLevel } from './tdp-iter.ts';
-
-/** Dirty pages of the slot are tracked and this is not a page that never is (@kvm kvm_host.h kvm_slot_dirty_track_enabled). */
-function slotDirtyTrackEnabled(slot: Memslot): boolean {
-  return (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0;
-}
 
 /**
  * Leaves in `vm.mmu.newSpte` a leaf of a page with `role` that maps `gfn` to `pfn` with rights `access`, in place of (oldLo, oldHi).
@@ -72,12 +67,10 @@ export function makeSpte(
   out.lo = lo;
   out.hi = hi;
   if (prefetch) markSpteForAccessTrack(m, out);
-  if ((lo & PT_WRITABLE_MASK) !== 0 && slotDirtyTrackEnabled(slot)) {
-    vm.log.warnOnOnce(
-      level > PG_LEVEL_4K,
-      'make_spte',
-      `writable huge page at gfn 0x${gfn.toString(16)} of a dirty-logged slot`,
-    );
+  if ((lo & PT_WRITABLE_MASK) !== 0 && kvmSlotDirtyTrackEnabled(slot)) {
+    if (level > PG_LEVEL_4K) {
+      vm.log.warnOnOnce(true, 'make_spte', `writable huge page at gfn 0x${gfn.toString(16)} of a dirty-logged slot`);
+    }
     markPageDirtyInSlot(vm, vcpu, slot, gfn);
   }
   return false;

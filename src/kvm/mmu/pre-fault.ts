@@ -45,7 +45,7 @@ export function preFaultMemory(vcpu: VcpuState, gpa: number, size: number): numb
   const r = mmuReload(vcpu);
   if (r !== 0) return r;
   const vm = vcpu.vm;
-  const isPrivate = vm.hasPrivateMem && memIsPrivate(vm, gpaToGfn(gpa));
+  const isPrivate = memIsPrivate(vm, gpaToGfn(gpa));
   const ret = tdpMapPage(vcpu, gpa, PFERR_GUEST_FINAL_HI | (isPrivate ? PFERR_PRIVATE_ACCESS_HI : 0));
   if (ret < 0) return ret;
   const level = vcpu.mmu.fault.goalLevel;

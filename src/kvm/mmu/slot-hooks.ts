@@ -2,7 +2,7 @@
 import { PG_LEVEL_4K } from '../../arch/paging.ts';
 import { EINVAL } from '../../host/errno.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../locks.ts';
-import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, type Memslot } from '../memslots/memslots.ts';
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, type Memslot, type MemslotChange } from '../memslots/memslots.ts';
 import type { VmState } from '../vm-state.ts';
 import { KVM_X86_DEFAULT_VM } from '../vm-type.ts';
 import { hasQuirk, KVM_X86_QUIRK_SLOT_ZAP_ALL } from '../x86/vm-x86.ts';
@@ -22,9 +22,6 @@ import { zapAllFast, zapAllFastBackHalf, zapAllFastFrontHalf } from './zap-all-f
 export { enableLogDirtyPtMasked, syncDirtyLog } from './dirty-log.ts';
 export type { SlotArch } from './lpage-info.ts';
 export { postSetMemoryAttributes, preSetMemoryAttributes } from './memory-attributes.ts';
-
-/** How a slot changes (@kvm kvm_host.h enum kvm_mr_change). */
-export type SlotChange = 'create' | 'delete' | 'move' | 'flags-only';
 
 /** @kvm kvm_host.h KVM_MEMSLOT_PAGES_TO_MMU_PAGES_RATIO, KVM_MIN_ALLOC_MMU_PAGES */
 const SLOT_PAGES_TO_MMU_PAGES = 50;
@@ -71,7 +68,7 @@ export function archCommitMemoryRegion(
   vm: VmState,
   old: Memslot | null,
   next: Memslot | null,
-  change: SlotChange,
+  change: MemslotChange,
 ): void {
   if (vm.mmu.nRequestedMmuPages === 0 && (change === 'create' || change === 'delete')) {
     vm.mmu.nMaxMmuPages = Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES);
@@ -80,7 +77,7 @@ export function archCommitMemoryRegion(
 }
 
 /** Dirty logging goes on or off (@kvm x86.c kvm_mmu_slot_apply_flags). */
-function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change: SlotChange): void {
+function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change: MemslotChange): void {
   if (change !== 'flags-only' || next === null || (next.flags & KVM_MEM_READONLY) !== 0) return;
   if (
     vm.log.warnOnOnce(

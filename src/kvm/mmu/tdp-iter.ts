@@ -82,7 +82,7 @@ export class TdpIter {
     this.valid = false;
   }
 
-  /** Steps over everything below the current entry. */
+  /** Reads the current entry again. */
   refresh(): void {
     this.oldLo = this.i32[this.sptep]!;
     this.oldHi = this.i32[this.sptep + 1]!;

@@ -1,6 +1,4 @@
 /** The MMU's part of a VM (@kvm kvm_host.h struct kvm_arch: tdp_mmu_roots, mmu_valid_gen, n_used_mmu_pages, ...). */
-import type { HostMachine } from '../../host/machine.ts';
-import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { KvmParams } from '../params.ts';
 import type { FaultRecorder } from './recorder.ts';
 import { ShadowPage } from './shadow-page.ts';
@@ -13,8 +11,6 @@ export class VmMmu {
 
   /** Masks of the entries this VM's tables are made of; set by initVm. */
   masks!: SpteMasks;
-  memory!: PhysicalMemory;
-  host!: HostMachine;
   /** The iterator of the fault path and the one of everything else. */
   faultIter!: TdpIter;
   iter!: TdpIter;

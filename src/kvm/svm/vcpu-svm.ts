@@ -44,6 +44,5 @@ export class VcpuSvm {
   sysenterEipHi = 0;
   sysenterEspHi = 0;
   msrDecfgLo = 0;
-  spec = 0;
   virtSpec = 0;
 }

@@ -19,7 +19,7 @@ export function vmcbWrite64(svm: VcpuSvm, off: number, lo: number, hi: number): 
   svm.words[at + 1] = hi;
 }
 
-/** @kvm svm.h svm_set_intercept; `off` is an intercept word, `bit` a mask in it. */
+/** @kvm svm.h svm_set_intercept; `off` is an intercept word, `mask` the bits in it. */
 export function setIntercept(svm: VcpuSvm, off: number, mask: number): void {
   svm.words[svm.vmcb + (off >> 2)]! |= mask;
 }

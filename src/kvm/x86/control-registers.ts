@@ -112,7 +112,6 @@ export function setCr3(vcpu: VcpuState, lo: number, hi: number): number {
     if (lo !== vcpu.cr3Lo || high !== vcpu.cr3Hi) mmuNewPgd(vcpu, lo, high);
     vcpu.cr3Lo = lo;
     vcpu.cr3Hi = high;
-    vcpu.x86.cr3Dirty = true;
   }
   if (!skipFlush) invalidatePcid(vcpu, pcid);
   return 0;

@@ -29,13 +29,11 @@ import { KVM_SUPPORTED_XCR0, xstateRequiredSize } from './supported-cpuid.ts';
 const KVM_MAX_CPUID_ENTRIES = 256;
 
 /** Leaves whose answer depends on the index in ECX. */
-function indexSignificant(leaf: number): boolean {
-  return [4, 7, 0xb, 0xd, 0xf, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1d, 0x1e, 0x1f, 0x24, 0x8000001d].includes(leaf);
-}
+const indexed = new Set([4, 7, 0xb, 0xd, 0xf, 0x10, 0x12, 0x14, 0x17, 0x18, 0x1d, 0x1e, 0x1f, 0x24, 0x8000001d]);
 
 /** @kvm cpuid.c cpuid_entry2_find */
 function find(entries: readonly CpuidEntry[], leaf: number, index: number): CpuidEntry | undefined {
-  return entries.find((e) => e.leaf === leaf && (!indexSignificant(leaf) || e.index === index));
+  return entries.find((e) => e.leaf === leaf && (!indexed.has(leaf) || e.index === index));
 }
 
 const AMD_VENDORS = new Set(['AuthenticAMD', 'HygonGenuine']);

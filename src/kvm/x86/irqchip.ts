@@ -29,7 +29,7 @@ export function createIrqchip(vm: VmState): number {
 }
 
 /**
- * KVM_IRQ_LINE: a wire of the default routing, 0 to 23, to both controllers. 0 or -ENXIO's number by the caller.
+ * KVM_IRQ_LINE: a wire of the default routing, 0 to 23, to both controllers. False for a wire that is not there.
  * @kvm x86.c kvm_vm_ioctl_irq_line
  */
 export function irqLine(vm: VmState, gsi: number, high: boolean): boolean {

@@ -128,7 +128,7 @@ function highestVector(apic: Lapic, base: number): number {
   return -1;
 }
 
-/** @kvm lapic.c __apic_update_ppr: answers true when a lower priority may let an interrupt through. */
+/** @kvm lapic.c __apic_update_ppr: a lower priority may let an interrupt through. */
 export function lapicUpdatePpr(apic: Lapic): void {
   const tpr = lapicReg(apic, APIC_TASKPRI);
   const isr = highestVector(apic, APIC_ISR);

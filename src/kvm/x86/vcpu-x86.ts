@@ -2,7 +2,6 @@
 import type { CpuidEntry } from '../../cpu/profile.ts';
 import { FPU_CW_AT, STATE_END } from '../../cpu/state.ts';
 import type { EmulateCtxt } from '../emulate/ctxt.ts';
-import { X86Exception } from '../emulate/ops.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { AsyncPf } from './async-pf-state.ts';
 import { featureWords } from './cpuid-features.ts';
@@ -121,12 +120,10 @@ export class VcpuX86 {
   readonly msrStore = new Map<number, { lo: number; hi: number }>();
   patLo = 0x00070406;
   patHi = 0x00070406;
-  miscEnable = 0;
   tscAuxLo = 0;
   tscAuxHi = 0;
   /** The processor must get XCR0 at the next entry. */
   xcr0Dirty = false;
-  cr3Dirty = false;
   /** Guest TSC less virtual time, halves. */
   tscOffsetLo = 0;
   tscOffsetHi = 0;
@@ -152,7 +149,4 @@ export class VcpuX86 {
   readonly fpu = new Uint8Array(STATE_END - FPU_CW_AT);
   /** Instructions the next entry may retire before the processor comes back. */
   quantum = 0;
-
-  /** Scratch for faults of accesses nobody reports. */
-  readonly fault = new X86Exception();
 }

@@ -24,8 +24,6 @@ export class VmX86 {
   tripleFaultEvent = false;
   /** KVM_X86_DISABLE_EXITS_*: MWAIT 1, HLT 2, PAUSE 4, CSTATE 8. */
   disabledExits = 0;
-  apicAccessMemslotEnabled = false;
-  apicAccessMemslotInhibited = false;
   /** APIC virtualization is in use: nothing inhibits it (@kvm x86.c kvm_apicv_activated). */
   apicvActivated = false;
   /** KVM_CREATE_IRQCHIP was done. */
@@ -44,11 +42,10 @@ export class VmX86 {
   userSpaceMsrMask = 0;
   /** KVM_X86_SET_MSR_FILTER */
   msrFilter: MsrFilter | null = null;
-  busLockDetectionEnabled = false;
   guestCanReadMsrPlatformInfo = true;
   /** Master clock: host nanoseconds that are zero of the guest's kvmclock. */
   kvmclockOffset = 0;
-  /** Address that KVM_MSR_WALL_CLOCK was last given, halves. */
+  /** Address that MSR_KVM_WALL_CLOCK was last given, halves. */
   wallClockLo = 0;
   wallClockHi = 0;
   /** Virtual time that passed while every vCPU was halted, in ticks. */

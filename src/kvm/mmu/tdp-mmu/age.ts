@@ -23,7 +23,7 @@ function ageSpte(vm: VmState, iter: TdpIter): void {
   spte.hi = iter.oldHi;
   if (!spteAdEnabled(iter.oldHi) && isWritable(iter.oldLo)) setPfnDirty(vm, sptePfn(iter.oldLo, iter.oldHi));
   markSpteForAccessTrack(vm.mmu.masks, spte);
-  writeSpte(vm.mmu.memory.i32, iter.sptep, spte.lo, spte.hi);
+  writeSpte(vm.memory.i32, iter.sptep, spte.lo, spte.hi);
   if (vm.trace.enabled) {
     traceSpteChanged(vm, iter.asId, iter.gfn, iter.level, iter.oldLo, iter.oldHi, spte.lo, spte.hi);
   }

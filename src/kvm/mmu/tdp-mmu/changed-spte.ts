@@ -91,7 +91,7 @@ function handleRemovedPt(vm: VmState, pfn: number, shared: boolean): void {
   const sp = vm.mmu.shadowPage(pfn);
   const level = roleLevel(sp.role);
   const asId = roleAsId(sp.role);
-  const i32 = vm.mmu.memory.i32;
+  const i32 = vm.memory.i32;
   const step = pagesPerLevel(level);
   if (vm.trace.enabled) tracePrepareZapPage(vm, sp);
   vm.mmu.tdpMmuPages--;
@@ -118,7 +118,7 @@ function handleRemovedPt(vm: VmState, pfn: number, shared: boolean): void {
  */
 export function setSpteAtomic(vm: VmState, iter: TdpIter, lo: number, hi: number): number {
   vm.locks.assertHeld(LOCK_MMU);
-  const i32 = vm.mmu.memory.i32;
+  const i32 = vm.memory.i32;
   const sptep = iter.sptep;
   const oldLo = iter.oldLo;
   const oldHi = iter.oldHi;
@@ -134,7 +134,7 @@ export function setSpteAtomic(vm: VmState, iter: TdpIter, lo: number, hi: number
 /** Clears the entry, with the flush before anyone can reuse it (@kvm tdp_mmu.c tdp_mmu_zap_spte_atomic). 0 or -EBUSY. */
 export function zapSpteAtomic(vm: VmState, iter: TdpIter): number {
   vm.locks.assertHeld(LOCK_MMU);
-  const i32 = vm.mmu.memory.i32;
+  const i32 = vm.memory.i32;
   if (i32[iter.sptep] !== iter.oldLo || i32[iter.sptep + 1] !== iter.oldHi) {
     iter.refresh();
     return -EBUSY;
@@ -161,6 +161,6 @@ export function iterSetSpte(vm: VmState, iter: TdpIter, lo: number, hi: number):
   vm.locks.assertHeld(LOCK_MMU_WRITE);
   // The processor may have set A or D since: what is there now is what is replaced.
   iter.refresh();
-  writeSpte(vm.mmu.memory.i32, iter.sptep, lo, hi);
+  writeSpte(vm.memory.i32, iter.sptep, lo, hi);
   handleChangedSpte(vm, iter.asId, iter.gfn, iter.oldLo, iter.oldHi, lo, hi, iter.level, false);
 }

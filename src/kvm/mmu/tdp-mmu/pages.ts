@@ -19,7 +19,7 @@ for (let i = 0; i < ENTRIES_PER_PAGE; i++) {
 export function allocSp(vm: VmState): ShadowPage | null {
   const pfn = vm.host.pages.allocPageForCopy();
   if (pfn < 0) return null;
-  vm.mmu.memory.i32.set(NONPRESENT_PAGE, pfn << 10);
+  vm.memory.i32.set(NONPRESENT_PAGE, pfn << 10);
   return vm.mmu.takePage(pfn);
 }
 

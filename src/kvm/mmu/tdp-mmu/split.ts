@@ -25,7 +25,7 @@ export function splitHugePage(vm: VmState, iter: TdpIter, sp: ShadowPage, shared
   const spte = vm.mmu.newSpte;
   for (let i = 0; i < ENTRIES_PER_PAGE; i++) {
     makeHugePageSplitSpte(vm, spte, hugeLo, hugeHi, sp.role, i);
-    writeSpte(vm.mmu.memory.i32, (sp.pfn << 10) | (i << 1), spte.lo, spte.hi);
+    writeSpte(vm.memory.i32, (sp.pfn << 10) | (i << 1), spte.lo, spte.hi);
   }
   const ret = linkSp(vm, iter, sp, shared);
   // The change of the huge entry counted it out; the new ones are counted in here.

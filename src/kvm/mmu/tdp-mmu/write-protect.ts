@@ -59,7 +59,7 @@ function clearDirtyPtMaskedRoot(
   bit: number,
 ): void {
   const iter = vm.mmu.iter;
-  const m = vm.mmu.memory.i32;
+  const m = vm.memory.i32;
   let lo = maskLo;
   let hi = maskHi;
   for (iter.start(root, 1, gfn + lowestBit(lo, hi)); iter.valid && iter.gfn < gfn + 64; iter.next()) {
