@@ -38,3 +38,8 @@ export function hiOf(value: number): number {
 export function numberOf(lo: number, hi: number): number {
   return (hi >>> 0) * 0x1_0000_0000 + (lo >>> 0);
 }
+
+/** `0x` and hex digits of a number or bigint that is not negative. */
+export function hex(value: number | bigint): string {
+  return `0x${value.toString(16)}`;
+}

@@ -4,8 +4,3 @@
 export function u64(value: number | bigint): bigint {
   return BigInt.asUintN(64, BigInt(value));
 }
-
-/** `0x` and hex digits. */
-export function hex(value: number | bigint): string {
-  return `0x${value.toString(16)}`;
-}

@@ -1,7 +1,7 @@
 /** A guest_memfd as its owner sees it: a file descriptor. */
+import { hex } from '../../arch/halves.ts';
 import { EBADF } from '../../host/errno.ts';
 import { FALLOC_FL_KEEP_SIZE, FALLOC_FL_PUNCH_HOLE, type GuestMemfdFile } from '../guest-memfd/guest-memfd.ts';
-import { hex } from './arguments.ts';
 import { check } from './kvm-error.ts';
 
 /** Offsets and sizes of files are signed. */

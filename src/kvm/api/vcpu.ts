@@ -1,4 +1,5 @@
 /** A virtual processor: the ioctls of a vCPU file descriptor. Every method throws KvmError, with EIO once the VM is dead. */
+import { hex } from '../../arch/halves.ts';
 import { EIO, errnoName } from '../../host/errno.ts';
 import type { DirtyRingEntry } from '../dirty/dirty-ring.ts';
 import { KVM_EXIT_MEMORY_FAULT, type KvmRun } from '../kvm-run.ts';
@@ -17,7 +18,7 @@ import { injectSmi } from '../x86/smm.ts';
 import { getSregs, setSregs } from '../x86/sregs.ts';
 import { translate } from '../x86/translate.ts';
 import { injectNmi, vcpuInterrupt } from '../x86/user-events.ts';
-import { hex, u64 } from './arguments.ts';
+import { u64 } from './arguments.ts';
 import { type CpuidEntry2, fromCpuidEntry2, toCpuidEntry2 } from './cpuid-entry.ts';
 import { check, KvmError } from './kvm-error.ts';
 import type { MsrEntry, Regs, Sregs, Translation } from './registers.ts';

@@ -1,4 +1,5 @@
 /** A virtual machine: the ioctls of a VM file descriptor. Every method throws KvmError, with EIO once KVM has declared the VM dead. */
+import { hex } from '../../arch/halves.ts';
 import { BackingFile } from '../../host/backing-file.ts';
 import { EIO, ENXIO } from '../../host/errno.ts';
 import { checkExtension } from '../capabilities.ts';
@@ -18,7 +19,7 @@ import type { VmState } from '../vm-state.ts';
 import { createIrqchip, irqLine } from '../x86/irqchip.ts';
 import { type MsrFilterRange, setMsrFilter } from '../x86/msr-filter.ts';
 import type { PicState } from '../x86/pic.ts';
-import { hex, u64 } from './arguments.ts';
+import { u64 } from './arguments.ts';
 import type { EventFd } from './event-fd.ts';
 import { GuestMemfd } from './guest-memfd.ts';
 import { check, KvmError } from './kvm-error.ts';

@@ -2,7 +2,7 @@
  * A vCPU's dirty ring (@kvm dirty_ring.c): KVM appends the frames that were written, userspace harvests them in place and marks them
  * for reset. The memory is the array of struct kvm_dirty_gfn that userspace maps: flags, slot (u32 each), offset (u64).
  */
-import { hiOf, loOf, numberOf } from '../../arch/halves.ts';
+import { hex, hiOf, loOf, numberOf } from '../../arch/halves.ts';
 import { EINVAL } from '../../host/errno.ts';
 import { KVM_EXIT_DIRTY_RING_FULL } from '../kvm-run.ts';
 import { LOCK_MMU_WRITE, LOCK_SLOTS } from '../locks.ts';
@@ -98,8 +98,6 @@ export class DirtyRing {
     return { slot: this.words[at + 1]! >>> 0, offset: numberOf(this.words[at + 2]!, this.words[at + 3]!) };
   }
 }
-
-const hex = (n: number): string => `0x${n.toString(16)}`;
 
 /** Appends a written page and asks the vCPU to stop when the ring is nearly full. @kvm dirty_ring.c kvm_dirty_ring_push. HOT */
 export function dirtyRingPush(vcpu: VcpuState, slot: number, offset: number): void {

@@ -1,6 +1,7 @@
 /** The kvmmmu trace events (@kvm mmutrace.h). Every caller tests `vm.trace.enabled` first: building the fields costs. */
 import { PFERR_FETCH, PFERR_FLAGS, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
 import { flag, formatFlags, hex64 } from '../../arch/flags.ts';
+import { hex } from '../../arch/halves.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import type { PageFault } from './fault.ts';
@@ -14,10 +15,6 @@ const TRACED_BITS = PFERR_PRESENT | PFERR_WRITE | PFERR_USER | PFERR_RSVD | PFER
 const TRACED_FLAGS = PFERR_FLAGS.filter((f) => (f.lo & TRACED_BITS) !== 0).map((f) =>
   f.lo === PFERR_FETCH ? flag('F', f.bit, f.meaning) : f,
 );
-
-function hex(n: number): string {
-  return `0x${n.toString(16)}`;
-}
 
 function pferrText(lo: number, hi: number): string {
   return formatFlags(TRACED_FLAGS, lo, hi, '');

@@ -1,4 +1,5 @@
 /** The machine that a scenario runs on: one system, one VM, its vCPUs, guest_memfds and event counters, made in the recorded order. */
+import { hex } from '../../arch/halves.ts';
 import { EventFd, type GuestMemfd, Kvm, KvmError, type Vcpu, type Vm } from '../../kvm/api/index.ts';
 import type { TraceEvent } from '../../kvm/trace/events.ts';
 import { checkHardware, checkRevision } from '../choices.ts';
@@ -172,7 +173,6 @@ const order = [
 function recordVcpuRegs(vcpu: Vcpu): { [field: string]: unknown } {
   const regs = vcpu.getRegs() as unknown as { [name: string]: bigint };
   const sregs = vcpu.getSregs();
-  const hex = (n: number | bigint): string => `0x${n.toString(16)}`;
   const record: { [field: string]: unknown } = {};
   for (const name of order) record[name] = hex(regs[name]!);
   for (const name of ['cr0', 'cr2', 'cr3', 'cr4', 'efer'] as const) record[name] = hex(sregs[name]);

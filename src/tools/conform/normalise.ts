@@ -2,6 +2,7 @@
  * Brings trace events into the form of the recordings (conformance/README.md, "Normalisation"): what depends on where the host put
  * things, or on when its timer fired, is removed; what KVM decided stays.
  */
+import { hex } from '../../arch/halves.ts';
 import type { TraceEvent } from '../../kvm/trace/events.ts';
 import type { RecordedEvent } from './scenario.ts';
 
@@ -107,9 +108,9 @@ export function normaliseTrace(events: readonly TraceEvent[], options: Normalise
 /** How the recordings print an SPTE: `0x...+pfn`, `mmio:0x...`, or the word itself. */
 export function spteText(text: string, vendor: 'amd' | 'intel'): string {
   const spte = BigInt(text);
-  if ((spte & MMU_PRESENT) !== 0n) return `${bigHex(spte & ~PFN_BITS)}+pfn`;
+  if ((spte & MMU_PRESENT) !== 0n) return `${hex(spte & ~PFN_BITS)}+pfn`;
   const mmio = vendor === 'amd' ? (spte >> 51n) & 1n : (spte & 7n) === 6n && spte >> 63n === 0n ? 1n : 0n;
-  return mmio === 1n ? `mmio:${bigHex(spte)}` : bigHex(spte);
+  return mmio === 1n ? `mmio:${hex(spte)}` : hex(spte);
 }
 
 /** Eight or more of the same SPTE change over gfns one step apart are one event with `repeat` and `gfn_step`. */
@@ -147,12 +148,4 @@ function runFrom(events: readonly RecordedEvent[], start: number): { length: num
 
 function sameChange(a: RecordedEvent['fields'], b: RecordedEvent['fields']): boolean {
   return a['as_id'] === b['as_id'] && a['level'] === b['level'] && a['old'] === b['old'] && a['new'] === b['new'];
-}
-
-function hex(n: number): string {
-  return `0x${n.toString(16)}`;
-}
-
-function bigHex(n: bigint): string {
-  return `0x${n.toString(16)}`;
 }

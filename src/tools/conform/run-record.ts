@@ -1,4 +1,5 @@
 /** kvm_run in the recorded form, read from its bytes at the offsets of the kernel's UAPI (@kvm include/uapi/linux/kvm.h). */
+import { hex } from '../../arch/halves.ts';
 import { bytesHex, hexBytes } from './scenario.ts';
 
 /** The value that stands in exit_reason before KVM_RUN, so that `NOT_WRITTEN` shows. */
@@ -127,8 +128,4 @@ function recordInternalError(run: { [field: string]: unknown }, v: DataView, byt
 
 function viewOf(bytes: Uint8Array): DataView {
   return new DataView(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-}
-
-function hex(n: number | bigint): string {
-  return `0x${n.toString(16)}`;
 }

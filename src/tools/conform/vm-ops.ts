@@ -1,4 +1,5 @@
 /** The operations of a scenario that are ioctls of the system, the VM or a vCPU. */
+import { hex } from '../../arch/halves.ts';
 import { EBADF } from '../../host/errno.ts';
 import { type GuestMemfd, KvmError, type UserMemoryRegion2, type Vcpu } from '../../kvm/api/index.ts';
 import { UnsupportedError } from '../input-error.ts';
@@ -17,8 +18,6 @@ type Handler = (m: ScenarioMachine, op: Op) => OpAnswer;
 /** Stands for the recorder's timer of two seconds: a step that has not returned after so many exits and instructions is looping. */
 const EXITS_PER_SECOND = 2000;
 const INSTRUCTIONS_PER_SECOND = 10_000_000;
-
-const hex = (n: number | bigint): string => `0x${n.toString(16)}`;
 
 const handlers: { readonly [op: string]: Handler } = {
   run: (m, op) => {

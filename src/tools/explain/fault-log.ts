@@ -1,6 +1,7 @@
 /** Follows every fault of a VM through the fault path: what it was, what was there, what each stage said, what came of it. */
+
 import { PFERR_PRIVATE_ACCESS_HI } from '../../arch/error-code.ts';
-import { join64 } from '../../arch/halves.ts';
+import { hex, join64 } from '../../arch/halves.ts';
 import { errnoName } from '../../host/errno.ts';
 import { getMemoryAttributes, KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../../kvm/attributes.ts';
 import {
@@ -191,8 +192,4 @@ export class FaultLog implements FaultRecorder {
 
 function verdictName(verdict: number): string {
   return verdict < 0 ? errnoName(-verdict) : retPfName(verdict);
-}
-
-function hex(n: number | bigint): string {
-  return `0x${n.toString(16)}`;
 }
