@@ -75,7 +75,7 @@ function reservedBitFault(
   const vm = vcpu.vm;
   const isPrivate = (errorHi & PFERR_PRIVATE_ACCESS_HI) !== 0;
   let ret: number;
-  if (isPrivate && vm.revision.rules.privateRsvdFails) {
+  if (isPrivate && vm.revision.rules.privateRsvd === 'fail') {
     vm.log.warnOnOnce(true, 'kvm_mmu_page_fault', 'reserved-bit fault on a private access');
     ret = -EFAULT;
   } else {

@@ -16,19 +16,57 @@ export interface FaultStage {
   readonly explain: (vcpu: VcpuState, fault: PageFault, verdict: number) => string;
 }
 
-/** Rules outside the list of stages that differ between revisions. */
+/** Rules outside the list of stages, or inside one of them, that differ between revisions. The comment says what `true` means. */
 export interface RevisionRules {
-  /** A private fault that ends in emulation leaves with a memory-fault exit. */
+  // Entry.
+  /** A private fault that ends in emulation leaves with a memory-fault exit (d0bf8e6e440a). */
   readonly privateEmulationExits: boolean;
-  /** A reserved-bit fault on a private access fails with EFAULT and never reaches the MMIO path. */
-  readonly privateRsvdFails: boolean;
+  /** ... and says so in the kernel log (v2 of the series). */
+  readonly privateEmulationWarns: boolean;
+  /** The #NPF handler warns of synthetic bits and drops them; otherwise the MMU's entry does, for every vendor (dee281e4b435). */
+  readonly npfDropsSynthetic: boolean;
+  /** Bits 63:32 of the error code reach the stages (c9710130ccae). */
+  readonly fullErrorCode: boolean;
+  /** A legacy #PF with bits 63:32 is warned about and loses them (7bdbb820fee4). */
+  readonly pfDropsUpperBits: boolean;
+  /** Whether a fault is private is PRIVATE_ACCESS in its code; otherwise it is the gfn's attribute when the fault object is made (b3d5dc629c32). */
+  readonly privateInErrorCode: boolean;
+  /** In an SNP guest, ENC in an #NPF means PRIVATE_ACCESS (Linux 6.11). */
+  readonly snpEncIsPrivate: boolean;
+  /** A reserved-bit fault on a private access: fails with a bare EFAULT (07702e5a6d6d), is ordinary MMIO (before), or, as v1 was posted, one with ENC set skips the MMIO path. */
+  readonly privateRsvd: 'mmio' | 'skip-if-enc' | 'fail';
+  /** A page-ready fault is redone with the code of the first fault, and not at all if that was private; otherwise with code 0 (cd389f507003). */
+  readonly pageReadyKeepsErrorCode: boolean;
+  // No slot.
+  /** A private access without a slot leaves with a memory-fault exit (bde9f9d27e2b). */
+  readonly noSlotPrivateExits: boolean;
+  /** The hva of a fault without slot becomes KVM_HVA_ERR_BAD (36d4492765fe). */
+  readonly noSlotSetsHva: boolean;
+  /** pfn and hva start as error values rather than 0 (f3310e622f77). */
+  readonly faultStartsWithErrors: boolean;
 }
 
 /** One version of the fault path. */
 export interface Revision {
   readonly name: string;
   readonly title: string;
-  /** Stages of a TDP fault after the fault object is made, in order. The last never continues. */
+  /** Stages of a fault after the fault object is made, in order. The last never continues. */
   readonly stages: readonly FaultStage[];
   readonly rules: RevisionRules;
 }
+
+/** One change of the fault path: a patch of the series, or a later fix. */
+export interface Patch {
+  /** The short commit id in Linux, or the message id of what was only mailed. */
+  readonly commit: string;
+  /** The commit's subject line, without prefix. */
+  readonly title: string;
+  /** What it changed, to be seen from outside, in one sentence. */
+  readonly symptom: string;
+  /** Where it is in this source: the stage or rule that carries it. */
+  readonly carriedBy: string;
+  readonly apply: (before: RevisionBody) => RevisionBody;
+}
+
+/** What a patch changes. */
+export type RevisionBody = Pick<Revision, 'stages' | 'rules'>;
