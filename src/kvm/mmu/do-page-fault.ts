@@ -1,5 +1,6 @@
 /** One fault through the stages of the VM's revision (@kvm mmu_internal.h kvm_mmu_do_page_fault). */
 import { EFAULT } from '../../host/errno.ts';
+import { memIsPrivate } from '../attributes.ts';
 import { LOCK_MMU_READ } from '../locks.ts';
 import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
@@ -46,7 +47,9 @@ export function mmuDoPageFault(
 ): number {
   const vm = vcpu.vm;
   const fault = vcpu.mmu.fault;
-  fault.reset(addrLo, addrHi, errorLo, errorHi, prefetch);
+  const { rules } = vm.revision;
+  fault.reset(addrLo, addrHi, errorLo, rules.fullErrorCode ? errorHi : 0, prefetch, rules.faultStartsWithErrors);
+  if (!rules.privateInErrorCode) fault.isPrivate = memIsPrivate(vm, fault.gfn);
   fault.isTdp = vm.vendor.tdpEnabled;
   fault.nxHugePageWorkaroundEnabled = vm.mmu.nxHugePages;
   if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0) fault.slot = vcpuGfnToMemslot(vcpu, fault.gfn);
@@ -54,8 +57,10 @@ export function mmuDoPageFault(
   if (recorder !== null && !vcpu.mmu.faultBegun) recorder.begin(fault);
   vcpu.mmu.faultBegun = false;
   let ret = runStages(vcpu, fault);
-  if (ret === RET_PF_EMULATE && fault.isPrivate && vm.revision.rules.privateEmulationExits) {
-    vm.log.prWarnRatelimited('kvm_mmu_do_page_fault', 'kvm: unexpected emulation request on private memory');
+  if (ret === RET_PF_EMULATE && fault.isPrivate && rules.privateEmulationExits) {
+    if (rules.privateEmulationWarns) {
+      vm.log.prWarnRatelimited('kvm_mmu_do_page_fault', 'kvm: unexpected emulation request on private memory');
+    }
     prepareMmuMemoryFaultExit(vcpu, fault);
     ret = -EFAULT;
   }

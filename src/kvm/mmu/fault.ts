@@ -52,8 +52,19 @@ export class PageFault {
   mapWritable = false;
   writeFaultToShadowPgtable = false;
 
-  /** Fills every field for a new fault. HOT */
-  reset(addrLo: number, addrHi: number, errorLo: number, errorHi: number, prefetch: boolean): void {
+  /**
+   * Fills every field for a new fault.
+   * @param startsWithErrors pfn and hva are error values until they are known, rather than 0
+   * HOT
+   */
+  reset(
+    addrLo: number,
+    addrHi: number,
+    errorLo: number,
+    errorHi: number,
+    prefetch: boolean,
+    startsWithErrors: boolean,
+  ): void {
     this.addrLo = addrLo;
     this.addrHi = addrHi;
     this.errorLo = errorLo;
@@ -74,8 +85,8 @@ export class PageFault {
     this.gfn = gpaHalvesToGfn(addrLo, addrHi);
     this.slot = null;
     this.mmuSeq = 0;
-    this.pfn = KVM_PFN_ERR_FAULT;
-    this.hva = KVM_HVA_ERR_BAD;
+    this.pfn = startsWithErrors ? KVM_PFN_ERR_FAULT : 0;
+    this.hva = startsWithErrors ? KVM_HVA_ERR_BAD : 0;
     this.mapWritable = false;
     this.writeFaultToShadowPgtable = false;
   }

@@ -12,8 +12,10 @@ export function handlePageFault(
   addrLo: number,
   addrHi: number,
 ): number {
-  if (errorHi !== 0) {
+  let codeHi = errorHi;
+  if (errorHi !== 0 && vcpu.vm.revision.rules.pfDropsUpperBits) {
     vcpu.vm.log.warnOnOnce(true, 'kvm_handle_page_fault', 'a #PF error code has upper bits');
+    codeHi = 0;
   }
   const trace = vcpu.vm.trace;
   if (trace.enabled) {
@@ -21,8 +23,8 @@ export function handlePageFault(
       vcpu: vcpu.id,
       rip: hex64(vcpu.regs[2 * RIP]!, vcpu.regs[2 * RIP + 1]!),
       address: hex64(addrLo, addrHi),
-      error_code: hex64(errorLo, 0),
+      error_code: hex64(errorLo, codeHi),
     });
   }
-  return mmuPageFault(vcpu, addrLo, addrHi, errorLo, 0);
+  return mmuPageFault(vcpu, addrLo, addrHi, errorLo, codeHi);
 }

@@ -14,7 +14,8 @@ import { RET_PF_CONTINUE, RET_PF_EMULATE } from './ret-pf.ts';
  * @kvm mmu.c kvm_handle_noslot_fault
  */
 export function handleNoslotFault(vcpu: VcpuState, fault: PageFault, access: number): number {
-  if (fault.isPrivate) {
+  const { rules } = vcpu.vm.revision;
+  if (fault.isPrivate && rules.noSlotPrivateExits) {
     prepareMmuMemoryFaultExit(vcpu, fault);
     return -EFAULT;
   }
@@ -25,7 +26,7 @@ export function handleNoslotFault(vcpu: VcpuState, fault: PageFault, access: num
   fault.slot = null;
   fault.pfn = KVM_PFN_NOSLOT;
   fault.mapWritable = false;
-  fault.hva = KVM_HVA_ERR_BAD;
+  if (rules.noSlotSetsHva) fault.hva = KVM_HVA_ERR_BAD;
   if (!mmu.enableMmioCaching) return RET_PF_EMULATE;
   return fault.gfn > maxGfn(vcpu.vm) ? RET_PF_EMULATE : RET_PF_CONTINUE;
 }

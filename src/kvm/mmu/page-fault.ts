@@ -28,6 +28,7 @@ import {
   RET_PF_WRITE_PROTECTED,
 } from './ret-pf.ts';
 import { ROLE_DIRECT } from './role.ts';
+import { dropSyntheticBits } from './synthetic-bits.ts';
 
 export { mmuDoPageFault } from './do-page-fault.ts';
 
@@ -59,7 +60,9 @@ function writeProtectFault(vcpu: VcpuState, addrLo: number, addrHi: number, erro
 /** Access bits of the error code as the MMU takes them: a software-protected VM's attribute says what is private. HOT */
 function withPrivateAccess(vcpu: VcpuState, addrLo: number, addrHi: number, errorLo: number, errorHi: number): number {
   const vm = vcpu.vm;
-  if (vm.type !== KVM_X86_SW_PROTECTED_VM || (errorLo & PFERR_RSVD) !== 0) return errorHi;
+  if (vm.type !== KVM_X86_SW_PROTECTED_VM || (errorLo & PFERR_RSVD) !== 0 || !vm.revision.rules.privateInErrorCode) {
+    return errorHi;
+  }
   return memIsPrivate(vm, gpaHalvesToGfn(addrLo, addrHi)) ? errorHi | PFERR_PRIVATE_ACCESS_HI : errorHi;
 }
 
@@ -73,11 +76,11 @@ function reservedBitFault(
   direct: boolean,
 ): number {
   const vm = vcpu.vm;
-  const isPrivate = (errorHi & PFERR_PRIVATE_ACCESS_HI) !== 0;
+  const rule = vm.revision.rules.privateRsvd;
   let ret: number;
-  if (isPrivate && vm.revision.rules.privateRsvd === 'fail') {
+  if ((errorHi & PFERR_PRIVATE_ACCESS_HI) !== 0 && rule !== 'mmio') {
     vm.log.warnOnOnce(true, 'kvm_mmu_page_fault', 'reserved-bit fault on a private access');
-    ret = -EFAULT;
+    ret = rule === 'fail' ? -EFAULT : RET_PF_INVALID;
   } else {
     ret = handleMmioPageFault(vcpu, addrLo, addrHi, direct);
   }
@@ -96,7 +99,7 @@ function recordReservedBits(
   ret: number,
 ): void {
   const { mmu } = vcpu;
-  mmu.fault.reset(addrLo, addrHi, errorLo, errorHi, false);
+  mmu.fault.reset(addrLo, addrHi, errorLo, errorHi, false, vcpu.vm.revision.rules.faultStartsWithErrors);
   recorder.begin(mmu.fault);
   recorder.stage('reserved-bits', ret, reservedBitReason(ret));
   mmu.faultBegun = ret === RET_PF_INVALID;
@@ -127,11 +130,14 @@ export function mmuPageFault(
   const mmu = vcpu.mmu.mmu;
   const stats = vcpu.stats;
   let emulType = EMULTYPE_PF;
+  const hardwareHi = vm.revision.rules.npfDropsSynthetic
+    ? errorHi
+    : dropSyntheticBits(vcpu, errorHi, 'kvm_mmu_page_fault');
   if (mmu.root.pfn === INVALID_ROOT) {
     vm.log.warnOnOnce(true, 'kvm_mmu_page_fault', 'no root');
     return RET_PF_RETRY;
   }
-  const codeHi = withPrivateAccess(vcpu, addrLo, addrHi, errorLo, errorHi);
+  const codeHi = withPrivateAccess(vcpu, addrLo, addrHi, errorLo, hardwareHi);
   let ret = RET_PF_INVALID;
   if ((errorLo & PFERR_RSVD) !== 0) {
     ret = reservedBitFault(vcpu, addrLo, addrHi, errorLo, codeHi, (mmu.rootRole & ROLE_DIRECT) !== 0);

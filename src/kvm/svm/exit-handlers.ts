@@ -1,8 +1,6 @@
 /** What KVM does about each #VMEXIT (@kvm svm.c svm_exit_handlers, svm_handle_exit). */
 import { DR6_ACTIVE_LOW } from '../../arch/debug-registers.ts';
-import { PFERR_SYNTHETIC_MASK_HI } from '../../arch/error-code.ts';
 import { AC_VECTOR, BP_VECTOR, DB_VECTOR, GP_VECTOR, MC_VECTOR, PF_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
-import { hex64 } from '../../arch/flags.ts';
 import { RIP } from '../../arch/registers.ts';
 import * as V from '../../arch/vmcb.ts';
 import {
@@ -15,7 +13,6 @@ import {
 } from '../kvm-run.ts';
 import { handlePageFault } from '../mmu/handle-page-fault.ts';
 import { mmuInvlpg } from '../mmu/invlpg.ts';
-import { mmuPageFault } from '../mmu/page-fault.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import { getCr8 } from '../x86/control-registers.ts';
 import { emulateCpuid } from '../x86/cpuid.ts';
@@ -36,6 +33,7 @@ import { smmChanged } from '../x86/smm.ts';
 import { taskSwitch } from '../x86/task-switch.ts';
 import { disableNmiSinglestep, svmClearVintr } from './events.ts';
 import { clrDrIntercepts } from './init-vmcb.ts';
+import { handleNpf } from './npf.ts';
 import { clrIntercept, isIntercept, vmcbRead } from './vmcb-access.ts';
 
 /** The bytes of RSM: its exit does not depend on how it got there. */
@@ -44,24 +42,13 @@ const RSM = new Uint8Array([0x0f, 0xaa]);
 /** @kvm svm.c npf_interception. HOT */
 function npfInterception(vcpu: VcpuState): number {
   const svm = vcpu.svm;
-  const addrLo = vmcbRead(svm, V.VMCB_EXIT_INFO_2);
-  const addrHi = vmcbRead(svm, V.VMCB_EXIT_INFO_2 + 4);
-  const errorLo = vmcbRead(svm, V.VMCB_EXIT_INFO_1);
-  let errorHi = vmcbRead(svm, V.VMCB_EXIT_INFO_1 + 4);
-  if ((errorHi & PFERR_SYNTHETIC_MASK_HI) !== 0) {
-    vcpu.vm.log.warnOnOnce(true, 'npf_interception', 'hardware set a synthetic error code bit');
-    errorHi &= ~PFERR_SYNTHETIC_MASK_HI;
-  }
-  const trace = vcpu.vm.trace;
-  if (trace.enabled) {
-    trace.emit('kvm_page_fault', {
-      vcpu: vcpu.id,
-      rip: hex64(vcpu.regs[2 * RIP]!, vcpu.regs[2 * RIP + 1]!),
-      address: hex64(addrLo, addrHi),
-      error_code: hex64(errorLo, errorHi),
-    });
-  }
-  return mmuPageFault(vcpu, addrLo, addrHi, errorLo, errorHi);
+  return handleNpf(
+    vcpu,
+    vmcbRead(svm, V.VMCB_EXIT_INFO_2),
+    vmcbRead(svm, V.VMCB_EXIT_INFO_2 + 4),
+    vmcbRead(svm, V.VMCB_EXIT_INFO_1),
+    vmcbRead(svm, V.VMCB_EXIT_INFO_1 + 4),
+  );
 }
 
 /** @kvm svm.c pf_interception */

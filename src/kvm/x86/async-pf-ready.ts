@@ -10,11 +10,15 @@ import { APIC_INT_ASSERT, lapicAcceptIrq } from './lapic-delivery.ts';
 
 /** Maps the page ahead of the guest's next try. @kvm mmu.c kvm_arch_async_page_ready */
 function pageReady(vcpu: VcpuState, work: AsyncPfWork): void {
-  const isPrivate = vcpu.vm.log.warnOnOnce(isPrivateWork(work), 'kvm_arch_async_page_ready', 'a private page is ready');
-  if (isPrivate || work.wakeupAll) return;
+  const { log, revision } = vcpu.vm;
+  const keepsCode = revision.rules.pageReadyKeepsErrorCode;
+  const isPrivate = keepsCode && isPrivateWork(work);
+  if (log.warnOnOnce(isPrivate, 'kvm_arch_async_page_ready', 'a private page is ready') || work.wakeupAll) return;
   if (((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0) !== work.directMap) return;
   if (mmuReload(vcpu) !== 0) return;
-  const r = mmuDoPageFault(vcpu, work.addrLo, work.addrHi, work.errorLo, work.errorHi, true);
+  const errorLo = keepsCode ? work.errorLo : 0;
+  const errorHi = keepsCode ? work.errorHi : 0;
+  const r = mmuDoPageFault(vcpu, work.addrLo, work.addrHi, errorLo, errorHi, true);
   if (r === RET_PF_FIXED) vcpu.stats.pf_fixed++;
 }
 

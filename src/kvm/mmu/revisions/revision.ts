@@ -23,6 +23,8 @@ export interface RevisionRules {
   readonly privateEmulationExits: boolean;
   /** ... and says so in the kernel log (v2 of the series). */
   readonly privateEmulationWarns: boolean;
+  /** ENC, SIZEM, VMPL and RMP have names (9b62e03e192c): for those who read the code, no check looks at them. */
+  readonly namesSevErrorBits: boolean;
   /** The #NPF handler warns of synthetic bits and drops them; otherwise the MMU's entry does, for every vendor (dee281e4b435). */
   readonly npfDropsSynthetic: boolean;
   /** Bits 63:32 of the error code reach the stages (c9710130ccae). */
@@ -33,8 +35,11 @@ export interface RevisionRules {
   readonly privateInErrorCode: boolean;
   /** In an SNP guest, ENC in an #NPF means PRIVATE_ACCESS (Linux 6.11). */
   readonly snpEncIsPrivate: boolean;
-  /** A reserved-bit fault on a private access: fails with a bare EFAULT (07702e5a6d6d), is ordinary MMIO (before), or, as v1 was posted, one with ENC set skips the MMIO path. */
-  readonly privateRsvd: 'mmio' | 'skip-if-enc' | 'fail';
+  /**
+   * A reserved-bit fault on a private access is ordinary MMIO; or warns and skips the MMIO path, as version 1 of the series; or warns and
+   * fails with a bare EFAULT (07702e5a6d6d).
+   */
+  readonly privateRsvd: 'mmio' | 'skip' | 'fail';
   /** A page-ready fault is redone with the code of the first fault, and not at all if that was private; otherwise with code 0 (cd389f507003). */
   readonly pageReadyKeepsErrorCode: boolean;
   // No slot.

@@ -4,6 +4,7 @@ import { EFAULT } from '../../../host/errno.ts';
 import { gmemGetPfn } from '../../guest-memfd/guest-memfd.ts';
 import { kvmSlotCanBePrivate, memslotIsReadonly } from '../../memslots/memslots.ts';
 import { prepareMmuMemoryFaultExit } from '../memory-fault.ts';
+import { isNoslotPfn } from '../pfn.ts';
 import { RET_PF_CONTINUE } from '../ret-pf.ts';
 import type { FaultStage } from '../revisions/revision.ts';
 
@@ -19,8 +20,8 @@ export const faultInPrivate: FaultStage = {
   underMmuLock: false,
   run(vcpu, fault) {
     const { slot } = fault;
-    if (!fault.isPrivate || slot === null) return RET_PF_CONTINUE;
-    if (!kvmSlotCanBePrivate(slot)) {
+    if (!fault.isPrivate || isNoslotPfn(fault.pfn)) return RET_PF_CONTINUE;
+    if (slot === null || !kvmSlotCanBePrivate(slot)) {
       prepareMmuMemoryFaultExit(vcpu, fault);
       return -EFAULT;
     }
@@ -37,7 +38,9 @@ export const faultInPrivate: FaultStage = {
   },
   explain(_vcpu, fault, verdict) {
     if (!fault.isPrivate) return 'the access is shared';
+    if (isNoslotPfn(fault.pfn)) return 'no slot, no page';
     if (verdict === RET_PF_CONTINUE) return `guest_memfd gave frame 0x${fault.pfn.toString(16)}`;
+    if (fault.slot === null) return 'no slot has the gfn, so there is no guest_memfd';
     return kvmSlotCanBePrivate(fault.slot) ? 'guest_memfd has no page for it' : 'the slot has no guest_memfd';
   },
 };

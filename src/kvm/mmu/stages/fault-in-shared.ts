@@ -1,6 +1,7 @@
 /** A shared page comes from the VMM's address space; where it has to be read in first, the vCPU waits. */
 import { gfnToPfnMemslot, PFN_MODE_ASYNC, PFN_MODE_INTERRUPTIBLE } from '../../hva-to-pfn.ts';
 import { tryAsyncPf } from '../../x86/async-pf.ts';
+import { isNoslotPfn } from '../pfn.ts';
 import { RET_PF_CONTINUE, RET_PF_RETRY } from '../ret-pf.ts';
 import type { FaultStage } from '../revisions/revision.ts';
 
@@ -11,7 +12,7 @@ export const faultInShared: FaultStage = {
   underMmuLock: false,
   run(vcpu, fault) {
     const { slot } = fault;
-    if (fault.isPrivate || slot === null) return RET_PF_CONTINUE;
+    if (fault.isPrivate || isNoslotPfn(fault.pfn)) return RET_PF_CONTINUE;
     const vm = vcpu.vm;
     const out = vcpu.mmu.pfnLookup;
     let pfn = gfnToPfnMemslot(vm, slot, fault.gfn, fault.write, PFN_MODE_ASYNC, out);

@@ -15,3 +15,15 @@ export const snapshotSequence: FaultStage = {
     return `mmu_invalidate_seq is ${fault.mmuSeq}`;
   },
 };
+
+/**
+ * The second snapshot that f6adeae81f35 added after the slot checks, and so after the private/shared check: an attribute change since the first is forgotten.
+ * @kvm mmu.c kvm_faultin_pfn
+ */
+export const snapshotSequenceAgain: FaultStage = {
+  ...snapshotSequence,
+  name: 'snapshot-sequence-again',
+  explain(_vcpu, fault) {
+    return `mmu_invalidate_seq is ${fault.mmuSeq}, read a second time: what changed since the first time is forgotten`;
+  },
+};

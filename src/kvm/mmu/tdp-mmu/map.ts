@@ -32,7 +32,8 @@ function mapTargetLevel(vcpu: VcpuState, fault: PageFault, iter: TdpIter): numbe
       fault.slot,
       ACC_ALL,
       iter.gfn,
-      fault.pfn,
+      // KVM_PFN_NOSLOT is bit 63 alone: shifted to an address, nothing is left of it.
+      fault.pfn < 0 ? 0 : fault.pfn,
       iter.oldLo,
       fault.prefetch,
       fault.mapWritable,
