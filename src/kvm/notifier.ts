@@ -4,11 +4,13 @@
  * `mmuInvalidateSeq` before sees the change and retries.
  */
 import type { MmuNotifier } from '../host/mmu-notifier.ts';
+import { runActor } from './actors/actor.ts';
+import { Aging, agingStages } from './actors/aging.ts';
+import { HvaInvalidation, rangeEndStages, rangeStartStages } from './actors/hva-range.ts';
 import { LOCK_MMU_WRITE } from './locks.ts';
 import type { Memslot } from './memslots/memslot.ts';
 import { ageGfn, testAgeGfn, unmapGfnRange } from './mmu/notifier-handlers.ts';
 import { archFlushShadowAll } from './mmu/slot-hooks.ts';
-import { flushRemoteTlbs } from './mmu/tlb-flush.ts';
 import type { VmState } from './vm-state.ts';
 
 /** Which mappings of a range are meant. @kvm kvm_host.h enum kvm_gfn_range_filter */
@@ -29,7 +31,6 @@ export interface GfnRange {
 }
 
 export type GfnHandler = (vm: VmState, range: GfnRange) => boolean;
-export type OnLock = (vm: VmState) => void;
 
 /** Caller holds mmu_lock for write. @kvm kvm_main.c kvm_mmu_invalidate_begin */
 export function mmuInvalidateBegin(vm: VmState): void {
@@ -94,90 +95,20 @@ export function mmuUnmapGfnRange(vm: VmState, range: GfnRange): boolean {
   return unmapGfnRange(vm, range);
 }
 
-/**
- * Runs `handler` on the part of each slot that [start, end) (gfns) covers, in every address space, under one hold of mmu_lock;
- * nothing at all happens where there is no slot. @kvm kvm_main.c kvm_handle_gfn_range
- */
-export function handleGfnRange(
-  vm: VmState,
-  start: number,
-  end: number,
-  attributes: number,
-  handler: GfnHandler,
-  onLock: OnLock,
-  flushOnRet: boolean,
-): void {
-  let found = false;
-  let flush = false;
+/** Calls `fn` for the part of each slot that [start, end) (gfns) covers, in every address space. @kvm kvm_main.c kvm_handle_gfn_range */
+export function forGfnRanges(vm: VmState, start: number, end: number, fn: (range: GfnRange) => void): void {
   for (let asId = 0; asId < vm.slots.count; asId++) {
     vm.slots.forEachInGfnRange(asId, start, end, (slot) => {
-      if (!found) {
-        found = true;
-        vm.locks.acquire(LOCK_MMU_WRITE);
-        onLock(vm);
-      }
-      const range = {
+      fn({
         slot,
         start: Math.max(start, slot.baseGfn),
         end: Math.min(end, slot.baseGfn + slot.npages),
-        attributes,
+        attributes: 0,
         attrFilter: 0,
         mayBlock: true,
-      };
-      if (handler(vm, range)) flush = true;
+      });
     });
   }
-  if (flushOnRet && flush) flushRemoteTlbs(vm);
-  if (found) vm.locks.release(LOCK_MMU_WRITE);
-}
-
-interface HvaRange {
-  /** Host virtual addresses, end exclusive. */
-  start: number;
-  end: number;
-  handler: GfnHandler | null;
-  onLock: OnLock | null;
-  flushOnRet: boolean;
-  mayBlock: boolean;
-}
-
-/** @kvm kvm_main.c __kvm_handle_hva_range */
-function handleHvaRange(vm: VmState, range: HvaRange): { ret: boolean; foundMemslot: boolean } {
-  const result = { ret: false, foundMemslot: false };
-  if (range.end <= range.start) return result;
-  vm.locks.srcuReadLock();
-  for (let asId = 0; asId < vm.slots.count; asId++) {
-    for (const slot of slotsByHva(vm.slots.all(asId), range.start, range.end)) {
-      if (!result.foundMemslot) {
-        result.foundMemslot = true;
-        vm.locks.acquire(LOCK_MMU_WRITE);
-        if (range.onLock !== null) range.onLock(vm);
-      }
-      if (range.handler === null) break;
-      const hvaStart = Math.max(range.start, slot.userspaceAddr);
-      const hvaEnd = Math.min(range.end, slot.userspaceAddr + slot.npages * 4096);
-      const gfns = {
-        slot,
-        start: slot.baseGfn + Math.floor((hvaStart - slot.userspaceAddr) / 4096),
-        end: slot.baseGfn + Math.floor((hvaEnd + 4095 - slot.userspaceAddr) / 4096),
-        attributes: 0,
-        attrFilter: KVM_FILTER_SHARED,
-        mayBlock: range.mayBlock,
-      };
-      if (range.handler(vm, gfns)) result.ret = true;
-    }
-    if (result.foundMemslot && range.handler === null) break;
-  }
-  if (range.flushOnRet && result.ret) flushRemoteTlbs(vm);
-  if (result.foundMemslot) vm.locks.release(LOCK_MMU_WRITE);
-  vm.locks.srcuReadUnlock();
-  return result;
-}
-
-/** The slots whose host memory meets [start, end), by host address. INVALID ones are in the tree too. */
-function slotsByHva(slots: readonly Memslot[], start: number, end: number): Memslot[] {
-  const hit = slots.filter((s) => s.userspaceAddr < end && s.userspaceAddr + s.npages * 4096 > start);
-  return hit.length < 2 ? hit : hit.sort((a, b) => a.userspaceAddr - b.userspaceAddr);
 }
 
 /** What the VM registers on its process's address space (@kvm kvm_main.c kvm_mmu_notifier_ops). */
@@ -192,58 +123,36 @@ export class KvmMmuNotifier implements MmuNotifier {
 
   /** @kvm kvm_main.c kvm_mmu_notifier_invalidate_range_start */
   invalidateRangeStart(start: number, end: number): void {
-    const vm = this.vm;
-    vm.trace.emit('kvm_unmap_hva_range', { start, end });
-    this.activeInvalidateCount++;
-    handleHvaRange(vm, {
-      start,
-      end,
-      handler: mmuUnmapGfnRange,
-      onLock: mmuInvalidateBegin,
-      flushOnRet: true,
-      mayBlock: true,
-    });
+    this.vm.trace.emit('kvm_unmap_hva_range', { start, end });
+    runActor(rangeStartStages, new HvaInvalidation(this.vm, start, end));
   }
 
   /** @kvm kvm_main.c kvm_mmu_notifier_invalidate_range_end */
   invalidateRangeEnd(start: number, end: number): void {
-    handleHvaRange(this.vm, {
-      start,
-      end,
-      handler: null,
-      onLock: mmuInvalidateEnd,
-      flushOnRet: false,
-      mayBlock: true,
-    });
-    this.activeInvalidateCount--;
+    runActor(rangeEndStages, new HvaInvalidation(this.vm, start, end));
   }
 
   /** @returns whether a mapping was young. @kvm kvm_main.c kvm_mmu_notifier_clear_flush_young */
   clearFlushYoung(start: number, end: number): boolean {
     this.vm.trace.emit('kvm_age_hva', { start, end });
-    return handleHvaRange(this.vm, { start, end, handler: ageGfn, onLock: null, flushOnRet: true, mayBlock: false })
-      .ret;
+    return this.age(new Aging(this.vm, start, end, ageGfn, true));
   }
 
   /** @kvm kvm_main.c kvm_mmu_notifier_clear_young */
   clearYoung(start: number, end: number): boolean {
     this.vm.trace.emit('kvm_age_hva', { start, end });
-    return handleHvaRange(this.vm, { start, end, handler: ageGfn, onLock: null, flushOnRet: false, mayBlock: false })
-      .ret;
+    return this.age(new Aging(this.vm, start, end, ageGfn, false));
   }
 
   /** @kvm kvm_main.c kvm_mmu_notifier_test_young */
   testYoung(address: number): boolean {
     this.vm.trace.emit('kvm_test_age_hva', { start: address, end: address });
-    const range = {
-      start: address,
-      end: address + 1,
-      handler: testAgeGfn,
-      onLock: null,
-      flushOnRet: false,
-      mayBlock: false,
-    };
-    return handleHvaRange(this.vm, range).ret;
+    return this.age(new Aging(this.vm, address, address + 1, testAgeGfn, false));
+  }
+
+  private age(aging: Aging): boolean {
+    runActor(agingStages, aging);
+    return aging.young;
   }
 
   /** The process is gone. @kvm kvm_main.c kvm_mmu_notifier_release */

@@ -40,6 +40,8 @@ export class VcpuState {
   /** General registers and RIP (index RIP), halves: low at 2n. */
   readonly regs = new Int32Array(2 * (RIP + 1));
   requests = 0;
+  /** Runs the guest on a processor of its own right now, and sees no request before it leaves it (@kvm kvm_host.h IN_GUEST_MODE). */
+  inGuest = false;
   mpState = MP_STATE_RUNNABLE;
 
   // Control registers as KVM caches them; CR0, CR4 and EFER fit the low half.

@@ -31,6 +31,38 @@ function runStages(vcpu: VcpuState, fault: PageFault): number {
   return ret;
 }
 
+/** Makes the vCPU's fault object for a fault at (addrLo, addrHi), up to the slot it falls on. HOT @kvm mmu_internal.h kvm_mmu_do_page_fault */
+export function beginPageFault(
+  vcpu: VcpuState,
+  addrLo: number,
+  addrHi: number,
+  errorLo: number,
+  errorHi: number,
+  prefetch: boolean,
+): void {
+  const vm = vcpu.vm;
+  const fault = vcpu.mmu.fault;
+  const { rules } = vm.revision;
+  fault.reset(addrLo, addrHi, errorLo, rules.fullErrorCode ? errorHi : 0, prefetch, rules.faultStartsWithErrors);
+  if (!rules.privateInErrorCode) fault.isPrivate = memIsPrivate(vm, fault.gfn);
+  fault.isTdp = vm.vendor.tdpEnabled;
+  fault.nxHugePageWorkaroundEnabled = vm.mmu.nxHugePages;
+  if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0) fault.slot = vcpuGfnToMemslot(vcpu, fault.gfn);
+}
+
+/** What becomes of the stages' verdict: emulation never touches private memory. @kvm mmu_internal.h kvm_mmu_do_page_fault */
+export function endPageFault(vcpu: VcpuState, ret: number): number {
+  const vm = vcpu.vm;
+  const { fault } = vcpu.mmu;
+  const { rules } = vm.revision;
+  if (ret !== RET_PF_EMULATE || !fault.isPrivate || !rules.privateEmulationExits) return ret;
+  if (rules.privateEmulationWarns) {
+    vm.log.prWarnRatelimited('kvm_mmu_do_page_fault', 'kvm: unexpected emulation request on private memory');
+  }
+  prepareMmuMemoryFaultExit(vcpu, fault);
+  return -EFAULT;
+}
+
 /**
  * Handles a fault at (addrLo, addrHi), a gpa in a direct MMU. The vCPU's fault object keeps what was found (goalLevel among it).
  * @returns RET_PF_* or a negative errno
@@ -45,25 +77,12 @@ export function mmuDoPageFault(
   errorHi: number,
   prefetch: boolean,
 ): number {
-  const vm = vcpu.vm;
+  beginPageFault(vcpu, addrLo, addrHi, errorLo, errorHi, prefetch);
   const fault = vcpu.mmu.fault;
-  const { rules } = vm.revision;
-  fault.reset(addrLo, addrHi, errorLo, rules.fullErrorCode ? errorHi : 0, prefetch, rules.faultStartsWithErrors);
-  if (!rules.privateInErrorCode) fault.isPrivate = memIsPrivate(vm, fault.gfn);
-  fault.isTdp = vm.vendor.tdpEnabled;
-  fault.nxHugePageWorkaroundEnabled = vm.mmu.nxHugePages;
-  if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0) fault.slot = vcpuGfnToMemslot(vcpu, fault.gfn);
-  const recorder = vm.mmu.recorder;
+  const recorder = vcpu.vm.mmu.recorder;
   if (recorder !== null && !vcpu.mmu.faultBegun) recorder.begin(fault);
   vcpu.mmu.faultBegun = false;
-  let ret = runStages(vcpu, fault);
-  if (ret === RET_PF_EMULATE && fault.isPrivate && rules.privateEmulationExits) {
-    if (rules.privateEmulationWarns) {
-      vm.log.prWarnRatelimited('kvm_mmu_do_page_fault', 'kvm: unexpected emulation request on private memory');
-    }
-    prepareMmuMemoryFaultExit(vcpu, fault);
-    ret = -EFAULT;
-  }
+  const ret = endPageFault(vcpu, runStages(vcpu, fault));
   if (recorder !== null) recorder.end(fault, ret);
   return ret;
 }

@@ -58,7 +58,13 @@ function writeProtectFault(vcpu: VcpuState, addrLo: number, addrHi: number, erro
 }
 
 /** Access bits of the error code as the MMU takes them: a software-protected VM's attribute says what is private. HOT */
-function withPrivateAccess(vcpu: VcpuState, addrLo: number, addrHi: number, errorLo: number, errorHi: number): number {
+export function withPrivateAccess(
+  vcpu: VcpuState,
+  addrLo: number,
+  addrHi: number,
+  errorLo: number,
+  errorHi: number,
+): number {
   const vm = vcpu.vm;
   if (vm.type !== KVM_X86_SW_PROTECTED_VM || (errorLo & PFERR_RSVD) !== 0 || !vm.revision.rules.privateInErrorCode) {
     return errorHi;
@@ -67,7 +73,7 @@ function withPrivateAccess(vcpu: VcpuState, addrLo: number, addrHi: number, erro
 }
 
 /** A reserved-bit fault, up to the question whether the ordinary path is needed. RET_PF_INVALID: it is. */
-function reservedBitFault(
+export function reservedBitFault(
   vcpu: VcpuState,
   addrLo: number,
   addrHi: number,

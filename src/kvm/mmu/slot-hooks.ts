@@ -21,7 +21,6 @@ import { zapAllFast, zapAllFastBackHalf, zapAllFastFrontHalf } from './zap-all-f
 
 export { enableLogDirtyPtMasked, syncDirtyLog } from './dirty-log.ts';
 export type { SlotArch } from './lpage-info.ts';
-export { postSetMemoryAttributes, preSetMemoryAttributes } from './memory-attributes.ts';
 
 /** @kvm kvm_host.h KVM_MEMSLOT_PAGES_TO_MMU_PAGES_RATIO, KVM_MIN_ALLOC_MMU_PAGES */
 const SLOT_PAGES_TO_MMU_PAGES = 50;

@@ -6,7 +6,14 @@ import { disallowedHugepageAdjust, hugepageAdjust } from '../hugepage-adjust.ts'
 import { makeSpte } from '../make-spte.ts';
 import { mmioGeneration } from '../mmio-spte.ts';
 import { traceMarkMmioSpte, traceSetSpte, traceSpteRequested } from '../mmutrace.ts';
-import { RET_PF_EMULATE, RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED } from '../ret-pf.ts';
+import {
+  RET_PF_CONTINUE,
+  RET_PF_EMULATE,
+  RET_PF_FIXED,
+  RET_PF_RETRY,
+  RET_PF_SPURIOUS,
+  RET_PF_WRITE_PROTECTED,
+} from '../ret-pf.ts';
 import { ACC_ALL } from '../role.ts';
 import { isFrozenSpte, isLargePte, isLastSpte, isMmioSpte, isShadowPresent, makeMmioSpte } from '../spte.ts';
 import type { TdpIter } from '../tdp-iter.ts';
@@ -57,35 +64,68 @@ function mapTargetLevel(vcpu: VcpuState, fault: PageFault, iter: TdpIter): numbe
   return ret;
 }
 
+/** Puts the page table that the walk lacks below the entry it stands on. RET_PF_CONTINUE when it hangs there. HOT */
+function mapTable(vcpu: VcpuState, fault: PageFault, iter: TdpIter): number {
+  const vm = vcpu.vm;
+  const sp = allocSp(vm);
+  if (sp === null) return -ENOMEM;
+  initChildSp(vm, sp, iter);
+  sp.nxHugePageDisallowed = fault.hugePageDisallowed;
+  const level = iter.level;
+  const r = isShadowPresent(iter.oldLo) ? splitHugePage(vm, iter, sp, true) : linkSp(vm, iter, sp, true);
+  if (r !== 0) {
+    freeSp(vm, sp);
+    return RET_PF_RETRY;
+  }
+  if (fault.hugePageDisallowed && fault.reqLevel >= level) trackPossibleNxHugePage(vm, sp);
+  iter.next();
+  return RET_PF_CONTINUE;
+}
+
+/** Decides the size of the mapping and begins the walk at the vCPU's root. HOT */
+export function mapBegin(vcpu: VcpuState, fault: PageFault): void {
+  const vm = vcpu.vm;
+  hugepageAdjust(vcpu, fault);
+  if (vm.trace.enabled) traceSpteRequested(vm, fault);
+  vm.mmu.faultIter.start(vm.mmu.shadowPage(vcpu.mmu.mmu.root.pfn), 1, fault.gfn);
+}
+
+/** Walks to the next entry that has to change: RET_PF_CONTINUE on it, RET_PF_RETRY when somebody else works there. HOT */
+export function mapWalk(vcpu: VcpuState, fault: PageFault): number {
+  const vm = vcpu.vm;
+  const iter = vm.mmu.faultIter;
+  const end = fault.gfn + 1;
+  for (; iter.valid && iter.gfn < end; iter.next()) {
+    if (fault.nxHugePageWorkaroundEnabled) disallowedHugepageAdjust(vm, fault, iter.oldLo, iter.oldHi, iter.level);
+    if (isFrozenSpte(iter.oldLo, iter.oldHi)) return RET_PF_RETRY;
+    if (iter.level === fault.goalLevel || !isShadowPresent(iter.oldLo) || isLargePte(iter.oldLo))
+      return RET_PF_CONTINUE;
+  }
+  vm.log.warnOnOnce(iter.level === fault.goalLevel, 'kvm_tdp_mmu_map', 'the walk ended at its goal');
+  return RET_PF_RETRY;
+}
+
 /**
- * Maps the fault's gfn in the vCPU's root. mmu_lock is held for read.
+ * Replaces the entry that the walk found, if it is still the same: by the mapping, or by a page table, after which the walk goes on
+ * (RET_PF_CONTINUE). HOT
+ */
+export function mapInstall(vcpu: VcpuState, fault: PageFault): number {
+  const iter = vcpu.vm.mmu.faultIter;
+  return iter.level === fault.goalLevel ? mapTargetLevel(vcpu, fault, iter) : mapTable(vcpu, fault, iter);
+}
+
+/**
+ * Maps the fault's gfn in the vCPU's root. mmu_lock is held for read, so others may do the same at the same time: between reading an entry
+ * (mapWalk) and replacing it (mapInstall) it may change.
  * @returns RET_PF_FIXED, SPURIOUS, RETRY, EMULATE (an MMIO entry was made), or -ENOMEM.
  * HOT
  * @kvm tdp_mmu.c kvm_tdp_mmu_map
  */
 export function tdpMmuMap(vcpu: VcpuState, fault: PageFault): number {
-  const vm = vcpu.vm;
-  hugepageAdjust(vcpu, fault);
-  if (vm.trace.enabled) traceSpteRequested(vm, fault);
-  const iter = vm.mmu.faultIter;
-  const end = fault.gfn + 1;
-  for (iter.start(vm.mmu.shadowPage(vcpu.mmu.mmu.root.pfn), 1, fault.gfn); iter.valid && iter.gfn < end; iter.next()) {
-    if (fault.nxHugePageWorkaroundEnabled) disallowedHugepageAdjust(vm, fault, iter.oldLo, iter.oldHi, iter.level);
-    if (isFrozenSpte(iter.oldLo, iter.oldHi)) return RET_PF_RETRY;
-    if (iter.level === fault.goalLevel) return mapTargetLevel(vcpu, fault, iter);
-    if (isShadowPresent(iter.oldLo) && !isLargePte(iter.oldLo)) continue;
-    const sp = allocSp(vm);
-    if (sp === null) return -ENOMEM;
-    initChildSp(vm, sp, iter);
-    sp.nxHugePageDisallowed = fault.hugePageDisallowed;
-    const level = iter.level;
-    const r = isShadowPresent(iter.oldLo) ? splitHugePage(vm, iter, sp, true) : linkSp(vm, iter, sp, true);
-    if (r !== 0) {
-      freeSp(vm, sp);
-      return RET_PF_RETRY;
-    }
-    if (fault.hugePageDisallowed && fault.reqLevel >= level) trackPossibleNxHugePage(vm, sp);
+  mapBegin(vcpu, fault);
+  for (;;) {
+    let ret = mapWalk(vcpu, fault);
+    if (ret === RET_PF_CONTINUE) ret = mapInstall(vcpu, fault);
+    if (ret !== RET_PF_CONTINUE) return ret;
   }
-  vm.log.warnOnOnce(iter.level === fault.goalLevel, 'kvm_tdp_mmu_map', 'the walk ended at its goal');
-  return RET_PF_RETRY;
 }
