@@ -10,12 +10,6 @@ const later: readonly (readonly [name: string, args: string, description: string
     'range-diff series-v1 series-v2',
   ],
   [
-    'explore',
-    '<scene>',
-    'every interleaving of a small scene; a violated invariant prints its schedule',
-    'explore scenes/attr-vs-fault.ts',
-  ],
-  [
     'trace',
     '[args...]',
     'read ftrace, trace-cmd or perf text of kvm events; report, convert, replay',

@@ -76,7 +76,7 @@ describe('the command line', () => {
     }
   });
 
-  it.each([['range-diff', 'a', 'b'], ['explore', 'x'], ['trace', 'report'], ['inspect'], ['series'], ['campaign']])(
+  it.each([['range-diff', 'a', 'b'], ['trace', 'report'], ['inspect'], ['series'], ['campaign']])(
     'says that %s is not supported yet',
     async (...args) => {
       await refuses(args, /^softkvm: not supported yet: softkvm /);
@@ -125,6 +125,16 @@ describe('the command line', () => {
       () => ['run', file('i', Uint8Array.of(0xeb, 0xfe)), '--trace', join(folder, 'no', 'where')],
       /where: cannot be written \(ENOENT\)/,
     ],
+    ['explore with nothing', () => ['explore'], /explore: expected a scene, or --list/],
+    ['an unknown scene', () => ['explore', 'frob'], /frob: no such scene/],
+    ['a scene under an unknown revision', () => ['explore', 'fault-protocol', '--revision', 'v9'], /--revision v9: /],
+    ['a schedule that is none', () => ['explore', 'fault-protocol', '--replay', '3a?'], /character 3 of '3a\?'/],
+    [
+      'a schedule that cannot be',
+      () => ['explore', 'fault-protocol', '--replay', 'a.7'],
+      /move 1: a \(vcpu0\): choice 7/,
+    ],
+    ['a schedule of nobody', () => ['explore', 'fault-protocol', '--replay', 'z'], /actors a to c/],
     ['explain with nothing', () => ['explain'], /expected a scenario, or --error-code/],
   ];
   it.each(bad)('refuses %s', async (_name, args, message) => {

@@ -8,6 +8,7 @@ import { addDecode } from './decode.ts';
 import { addDemo } from './demo.ts';
 import { EXIT_PIPE, EXIT_USAGE } from './exit-status.ts';
 import { addExplain } from './explain.ts';
+import { addExplore } from './explore.ts';
 import { addLater } from './later.ts';
 import { addRun } from './run.ts';
 
@@ -39,7 +40,7 @@ function commandLine(): Command {
       'after',
       '\nExample:\n  softkvm demo                              the tour: one guest, every class of fault\n  softkvm decode 0x100000006                an error code, bit by bit',
     );
-  for (const add of [addRun, addConform, addExplain, addDecode, addBench, addDemo, addLater]) add(program);
+  for (const add of [addRun, addConform, addExplain, addExplore, addDecode, addBench, addDemo, addLater]) add(program);
   return program;
 }
 
