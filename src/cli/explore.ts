@@ -1,7 +1,9 @@
 /** `softkvm explore`. */
+import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { type ExploreOptions, exploreScene, type ReplayReport, replayScene } from '../tools/explore/explore-scene.ts';
 import type { ModelSpec } from '../tools/explore/model.ts';
+import { parallelSearch } from '../tools/explore/parallel.ts';
 import { differenceLines, reportLines, scheduleLines } from '../tools/explore/report.ts';
 import { type SceneInfo, scenes } from '../tools/explore/scene-library.ts';
 import { InputError } from '../tools/input-error.ts';
@@ -24,6 +26,9 @@ interface Options {
   readonly explain?: boolean;
   readonly json?: boolean;
 }
+
+/** The code of threads: main.ts as it was built, from wherever this file went. */
+const BUILT_MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
 export function addExplore(program: Command): void {
   program
@@ -88,8 +93,10 @@ async function explore(spec: ModelSpec, options: Options): Promise<void> {
     const exploreOptions: ExploreOptions = {
       reduce: options.reduction,
       workers,
+      parallel: (...args) => parallelSearch({ file: BUILT_MAIN, name: 'exploreThread' }, ...args),
       interrupted,
-      onProgress: (p) => progress.update(() => `depth ${p.depth}: ${p.states.toLocaleString('en-US')} states`),
+      onProgress: (p) =>
+        progress.update(() => `${p.depth === 0 ? '' : `depth ${p.depth}: `}${p.states.toLocaleString('en-US')} states`),
       ...(options.depth === undefined ? {} : { depth: options.depth }),
       ...(options.maxStates === undefined ? {} : { maxStates: options.maxStates }),
       ...(options.random === undefined ? {} : { random: { runs: options.random, seed: options.seed ?? 1 } }),

@@ -1,6 +1,9 @@
 /** The command line: finds the command, runs it, and turns what it throws into one line and an exit status. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { threadMain } from '../tools/explore/parallel.ts';
+import { makeModel } from '../tools/explore/scene-library.ts';
+import type { WorkerTask } from '../tools/explore/worker.ts';
 import { InputError, UnsupportedError } from '../tools/input-error.ts';
 import { addBench } from './bench.ts';
 import { addConform } from './conform.ts';
@@ -11,6 +14,11 @@ import { addExplain } from './explain.ts';
 import { addExplore } from './explore.ts';
 import { addLater } from './later.ts';
 import { addRun } from './run.ts';
+
+/** What a thread of `softkvm explore --workers` runs: the threads have this same module as their code. */
+export function exploreThread(task: WorkerTask): Promise<unknown> {
+  return threadMain(task, makeModel);
+}
 
 /** Runs the command that `args` (without the program's name) ask for and sets the process's exit status. */
 export async function runCommandLine(args: readonly string[]): Promise<void> {

@@ -1,9 +1,8 @@
 /** One search in this thread, and what follows from it: a livelock, a shortest schedule. */
-import { firstHopeless } from './livelock.ts';
+import { conclude, partOf } from './conclusion.ts';
 import type { Model } from './model.ts';
-import type { Move } from './schedule.ts';
 import type { SearchOptions, SearchResult, Stop } from './search.ts';
-import { actorOf, choiceOf, DEADLOCK, Shard } from './shard.ts';
+import { Shard } from './shard.ts';
 
 /** States between two looks at the clock. */
 const BATCH = 4096;
@@ -40,35 +39,9 @@ export async function search(model: Model, options: SearchOptions): Promise<Sear
     if (shard.finding !== null || stopped === 'interrupted' || shard.table.count === shard.levelEnd) break;
     if (shard.table.count >= most) stopped ??= 'max-states';
   }
-  const { finding } = shard;
-  if (shard.cut && finding === null) stopped ??= 'depth';
-  const complete = finding === null && stopped === null;
-  const base = {
-    complete,
-    stopped: finding === null ? stopped : null,
-    states: shard.levelEnd,
-    transitions: finding === null ? shard.transitions : transitions,
-    depth,
-    reducedStates: finding === null ? shard.reducedStates : reducedStates,
-    bytes: shard.bytes,
-  };
-  const seconds = (): number => (performance.now() - start) / 1000;
-  if (finding !== null) {
-    const verdict = finding.violation === DEADLOCK ? 'deadlock' : 'violation';
-    const moves = pathTo(shard, finding.state);
-    return { ...base, verdict, violation: Math.max(0, finding.violation), moves, seconds: seconds() };
-  }
-  const hopeless = complete && options.livelock ? firstHopeless(shard.levelEnd, shard.edges, shard.finished) : -1;
-  if (hopeless < 0) return { ...base, verdict: 'holds', violation: 0, moves: [], seconds: seconds() };
-  return { ...base, verdict: 'livelock', violation: 0, moves: pathTo(shard, hopeless), seconds: seconds() };
-}
-
-function pathTo(shard: Shard, state: number): Move[] {
-  const { parents, steps } = shard.table;
-  const moves: Move[] = [];
-  for (let at = state; parents[at] !== -1; at = parents[at]!)
-    moves.push({ actor: actorOf(steps[at]!), choice: choiceOf(steps[at]!) });
-  return moves.reverse();
+  const before = shard.finding === null ? shard : { transitions, reducedStates };
+  const part = partOf(shard, { transitions: before.transitions, reducedStates: before.reducedStates });
+  return conclude([part], depth, stopped, options.livelock, () => (performance.now() - start) / 1000);
 }
 
 /** The fewest states that a second search may take to make a schedule shorter, and how many times those of the first. */

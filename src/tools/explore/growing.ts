@@ -4,10 +4,23 @@ const CHUNK_BITS = 16;
 const CHUNK = 1 << CHUNK_BITS;
 const CHUNK_MASK = CHUNK - 1;
 
-export class GrowingInts {
-  private readonly chunks: Int32Array[] = [];
+/** What can be read of such a list, also when it came from another thread in pieces. */
+export interface IntList {
+  readonly length: number;
+  at(index: number): number;
+}
+
+export class GrowingInts implements IntList {
+  private readonly chunks: Int32Array<ArrayBuffer>[];
   private last = new Int32Array(0);
-  length = 0;
+  length: number;
+
+  /** From the pieces of another one. */
+  constructor(pieces: readonly Int32Array<ArrayBuffer>[] = [], length = 0) {
+    this.chunks = [...pieces];
+    this.last = this.chunks.at(-1) ?? this.last;
+    this.length = length;
+  }
 
   /* HOT */
   push(value: number): void {
@@ -25,21 +38,14 @@ export class GrowingInts {
     return this.chunks[index >>> CHUNK_BITS]![index & CHUNK_MASK]!;
   }
 
-  set(index: number, value: number): void {
-    this.chunks[index >>> CHUNK_BITS]![index & CHUNK_MASK] = value;
-  }
-
   clear(): void {
     this.chunks.length = 0;
     this.length = 0;
   }
 
-  /** One array with everything in it. */
-  flat(): Int32Array<ArrayBuffer> {
-    const all = new Int32Array(this.length);
-    for (const [i, chunk] of this.chunks.entries())
-      all.set(i === this.chunks.length - 1 ? chunk.subarray(0, this.length - i * CHUNK) : chunk, i * CHUNK);
-    return all;
+  /** What it is kept in; with `length` it can be made again elsewhere. */
+  get pieces(): readonly Int32Array<ArrayBuffer>[] {
+    return this.chunks;
   }
 
   get bytes(): number {

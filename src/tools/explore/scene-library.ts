@@ -31,6 +31,13 @@ const textbook: readonly SceneInfo[] = [
     revisions: [],
     make: protocol(false, 2, 1, 2, 2),
   },
+  {
+    name: 'fault-protocol-large',
+    title: 'the same with the second look, two invalidators and three pages: what `bench explore` measures',
+    expects: 'holds',
+    revisions: [],
+    make: protocol(true, 2, 2, 3, 1),
+  },
 ];
 
 export function scenes(): readonly SceneInfo[] {

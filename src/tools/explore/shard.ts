@@ -54,6 +54,8 @@ export class Shard {
   /** The level whose states are being expanded: local numbers from levelStart to levelEnd. */
   levelStart = 0;
   levelEnd = 0;
+  /** Where each level so far begins. */
+  readonly levels: number[] = [];
   /** The first finding of the level in an order that does not depend on the order of the search. */
   finding: Finding | null = null;
   /** Whether states are expanded, or only looked at: the bound is reached. */
@@ -107,6 +109,7 @@ export class Shard {
   nextLevel(): void {
     this.levelStart = this.levelEnd;
     this.levelEnd = this.table.count;
+    this.levels.push(this.levelStart);
     this.next = this.levelStart;
     this.awaiting.clear();
     if (this.reduction !== null && this.exchange !== null) {
@@ -247,7 +250,7 @@ export class Shard {
   }
 
   private note(state: number, violation: number): void {
-    const found = { state, hash: this.table.hashOf(state), violation };
+    const found = { state, hash: this.table.hashes[state]!, violation };
     if (this.finding === null || comesBefore(found, this.finding)) this.finding = found;
   }
 

@@ -18,13 +18,13 @@ export class StateTable {
   count = 0;
   /** Whether the last `insert` found the state new. */
   fresh = false;
-  /** By state: which state it was first reached from, and by which step (see `stepWord`); the parent's hash. */
+  /** By state: its hash; which state it was reached from, that one's hash, and by which step (see `stepWord`). */
   parents = new Int32Array(1024);
   steps = new Int32Array(1024);
   parentHashes = new Int32Array(1024);
   private readonly inner = new BlockTable();
   private roots = new Int32Array(4 * 1024);
-  private hashes = new Int32Array(1024);
+  hashes = new Int32Array(1024);
   private slots = new Int32Array(2048);
   private shift = 21;
   /** Where each level begins in a cursor; the last is the root block. */
@@ -157,10 +157,6 @@ export class StateTable {
       to = from;
     }
     into.hash = this.hashes[id]!;
-  }
-
-  hashOf(id: number): number {
-    return this.hashes[id]!;
   }
 
   private grow(): void {

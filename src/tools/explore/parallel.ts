@@ -1,0 +1,93 @@
+/** A search in several threads, of a Piscina pool: who starts them and puts together what they found. */
+import { conclude, type Part } from './conclusion.ts';
+import { Overseer, sharedSpace } from './exchange.ts';
+import { GrowingInts } from './growing.ts';
+import type { Model, ModelSpec } from './model.ts';
+import type { SearchOptions, SearchResult } from './search.ts';
+import { buffersOf, type Pieces, runShard, type WorkerAnswer, type WorkerTask } from './worker.ts';
+
+/** Milliseconds between two looks at how far they are. */
+const TICK = 100;
+
+/** Where threads find their code: a module of the build that exports `name`. */
+export interface ThreadCode {
+  readonly file: string;
+  readonly name: string;
+}
+
+/** Searches with `workers` threads. The result is the one of `search`, except for memory and time. */
+export async function parallelSearch(
+  code: ThreadCode,
+  stateWords: number,
+  spec: ModelSpec,
+  workers: number,
+  options: SearchOptions,
+): Promise<SearchResult> {
+  const start = performance.now();
+  const { Piscina } = await import('piscina');
+  const space = sharedSpace(workers, stateWords);
+  const overseer = new Overseer(space);
+  const pool = new Piscina({
+    filename: code.file,
+    name: code.name,
+    minThreads: workers,
+    maxThreads: workers,
+    concurrentTasksPerWorker: 1,
+    // a thread that waits for work would need to be woken between two levels; these have one task each
+    atomics: 'disabled',
+  });
+  const timer = setInterval(() => {
+    if (options.interrupted?.() === true) overseer.stop();
+    options.onProgress?.({ states: overseer.states(), depth: 0, level: 0 });
+  }, TICK);
+  try {
+    const { depth, maxStates } = options;
+    const bounds = { ...(depth === undefined ? {} : { depth }), ...(maxStates === undefined ? {} : { maxStates }) };
+    const { reduce, livelock } = options;
+    const tasks = Array.from({ length: workers }, (_, me): Promise<WorkerAnswer> => {
+      const task: WorkerTask = { space, me, spec, reduce, livelock, bounds };
+      return pool.run(task).catch((error: unknown) => {
+        overseer.abort();
+        throw error;
+      });
+    });
+    const answers = await allOrFirstError(tasks);
+    const parts = answers.map(
+      (answer): Part => ({ ...answer, edges: joined(answer.edges), finished: joined(answer.finished) }),
+    );
+    const stopped = answers.find((a) => a.stopped !== null)?.stopped ?? null;
+    return conclude(parts, answers[0]!.depth, stopped, livelock, () => (performance.now() - start) / 1000);
+  } finally {
+    clearInterval(timer);
+    await pool.destroy();
+  }
+}
+
+function joined({ pieces, length }: Pieces): GrowingInts {
+  return new GrowingInts(pieces, length);
+}
+
+/** The error that came first is the cause; the others only heard of it. */
+async function allOrFirstError<T>(tasks: readonly Promise<T>[]): Promise<T[]> {
+  let first: { readonly error: unknown } | null = null;
+  const settled = await Promise.allSettled(
+    tasks.map((task) =>
+      task.catch((error: unknown) => {
+        first ??= { error };
+        throw error;
+      }),
+    ),
+  );
+  if (first !== null) throw (first as { readonly error: unknown }).error;
+  return settled.map((s) => (s as PromiseFulfilledResult<T>).value);
+}
+
+/** What a thread runs: makes the model again and searches its share. */
+export async function threadMain(
+  task: WorkerTask,
+  makeModel: (spec: ModelSpec) => Model | Promise<Model>,
+): Promise<unknown> {
+  const { move, transferableSymbol, valueSymbol } = (await import('piscina')).Piscina;
+  const answer = runShard(await makeModel(task.spec), task);
+  return move({ [transferableSymbol]: buffersOf(answer), [valueSymbol]: answer } as never);
+}
