@@ -37,6 +37,12 @@ export class Locks {
   held = 0;
   /** Nesting of SRCU read sections (kvm->srcu); sections nest and order with no mutex here. */
   srcuDepth = 0;
+  /**
+   * Who else is in an SRCU read section, as bits, and whom a grace period under way waits for. One thread has nobody beside it: both stay 0
+   * unless somebody steps several actors.
+   */
+  srcuReaders = 0;
+  srcuGrace = 0;
   /** Told of every acquire (true) and release (false); null costs one test. */
   observer: ((lock: number, acquired: boolean) => void) | null = null;
 
@@ -78,6 +84,11 @@ export class Locks {
   srcuReadUnlock(): void {
     if (this.srcuDepth === 0) throw new Error('srcu read section left, but none was entered');
     this.srcuDepth--;
+  }
+
+  /** A grace period begins: it is over when everybody who reads now has left (`srcuGrace` is 0). @kvm srcu.h synchronize_srcu */
+  srcuBeginGrace(): void {
+    this.srcuGrace = this.srcuReaders;
   }
 
   /** @throws Error outside an SRCU read section. @kvm srcu.h srcu_read_lock_held */

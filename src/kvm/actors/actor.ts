@@ -50,8 +50,14 @@ export function runActor<C>(stages: readonly ActorStage<C>[], context: C): void 
   for (let i = 0; i < stages.length; i++) if (stages[i]!.run(context) === STAGE_DONE) return;
 }
 
+/** What an actor's stages work on and remember between them. */
+export interface ActorContext {
+  /** What they remember, as bits 0 to 7: who steps an actor captures and restores it. */
+  locals: number;
+}
+
 /** What the end of a flush needs. */
-export interface FlushContext {
+export interface FlushContext extends ActorContext {
   readonly vm: VmState;
   /** TLBs must be flushed before the mappings that went can be called gone. */
   flush: boolean;

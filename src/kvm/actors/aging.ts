@@ -33,6 +33,15 @@ export class Aging implements FlushContext {
     this.handler = handler;
     this.flushYoung = flushYoung;
   }
+
+  get locals(): number {
+    return (this.flush ? 1 : 0) | (this.young ? 2 : 0);
+  }
+
+  set locals(bits: number) {
+    this.flush = (bits & 1) !== 0;
+    this.young = (bits & 2) !== 0;
+  }
 }
 
 type Stage = ActorStage<Aging>;

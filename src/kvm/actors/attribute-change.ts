@@ -37,6 +37,15 @@ export class AttributeChange implements FlushContext {
     this.end = end;
     this.attrs = attrs;
   }
+
+  get locals(): number {
+    return (this.flush ? 1 : 0) | (this.found ? 2 : 0);
+  }
+
+  set locals(bits: number) {
+    this.flush = (bits & 1) !== 0;
+    this.found = (bits & 2) !== 0;
+  }
 }
 
 type Stage = ActorStage<AttributeChange>;

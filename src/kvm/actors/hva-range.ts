@@ -40,6 +40,15 @@ export class HvaInvalidation implements FlushContext {
     this.start = start;
     this.end = end;
   }
+
+  get locals(): number {
+    return (this.flush ? 1 : 0) | (this.found ? 2 : 0);
+  }
+
+  set locals(bits: number) {
+    this.flush = (bits & 1) !== 0;
+    this.found = (bits & 2) !== 0;
+  }
 }
 
 /** The slots whose host memory meets [start, end), by host address. INVALID ones are in the tree too. */

@@ -91,6 +91,12 @@ export class GuestMemfdFile {
     return this.pages.get(index) ?? -1;
   }
 
+  /** Puts the file's page `index` back to what `peekPage` said; reference counts are the allocator's business. */
+  placePage(index: number, pfn: number): void {
+    if (pfn >= 0) this.pages.set(index, pfn);
+    else this.pages.delete(index);
+  }
+
   /** @kvm guest_memfd.c kvm_gmem_invalidate_begin */
   private invalidateBegin(start: number, end: number): void {
     const vm = this.vm;

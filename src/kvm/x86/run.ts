@@ -33,7 +33,7 @@ import { traceUserspaceExit } from './trace-exit.ts';
 const QUANTUM = 10_000_000;
 
 /** What a vCPU must do besides entering the guest once: 0 or 1 as KVM_RUN answers, -1 to go on. HOT only when nothing is asked. */
-function serviceRequests(vcpu: VcpuState): number {
+export function serviceRequests(vcpu: VcpuState): number {
   const { vendor } = vcpu.vm;
   if (S.checkRequest(vcpu, S.REQ_VM_DEAD)) return -EIO;
   if (dirtyRingCheckRequest(vcpu)) return 0;

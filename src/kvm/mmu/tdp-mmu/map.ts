@@ -78,7 +78,8 @@ function mapTable(vcpu: VcpuState, fault: PageFault, iter: TdpIter): number {
     return RET_PF_RETRY;
   }
   if (fault.hugePageDisallowed && fault.reqLevel >= level) trackPossibleNxHugePage(vm, sp);
-  iter.next();
+  // The walk goes on from the table's entry, and reads what is below only then.
+  iter.refresh();
   return RET_PF_CONTINUE;
 }
 

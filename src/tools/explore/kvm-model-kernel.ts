@@ -1,0 +1,158 @@
+/** An actor on the kernel's side: lists of stages of src/kvm/actors, one after the other. */
+import type { ActorContext, ActorStage } from '../../kvm/actors/actor.ts';
+import { STAGE_DONE } from '../../kvm/actors/actor.ts';
+import type { Memslot } from '../../kvm/memslots/memslot.ts';
+import type { ModelActor, SceneState } from './kvm-model-state.ts';
+
+/** A list of stages and what they work on. Slots that the context refers to are captured by number. */
+export interface KernelPart {
+  /** `mmap_lock` of the VMM's process and such: parts with the same word exclude each other. Absent: nothing but KVM's own locks. */
+  readonly stages: readonly ActorStage<ActorContext>[];
+  readonly context: ActorContext & { slotA?: Memslot | null; slotB?: Memslot | null };
+}
+
+/** Makes the parts of an actor for a scene's VM. */
+export type KernelActor = (state: SceneState) => readonly KernelPart[];
+
+/** A part of any kind of context. */
+export function part<C extends ActorContext>(stages: readonly ActorStage<C>[], context: C): KernelPart {
+  return { stages: stages as unknown as readonly ActorStage<ActorContext>[], context };
+}
+
+export class SceneKernelActor implements ModelActor {
+  readonly name: string;
+  readonly cpu: string;
+  readonly words = 2;
+  held = 0;
+  srcu = 0;
+  note = '';
+  private pc = 0;
+  private readonly stages: ActorStage<ActorContext>[] = [];
+  private readonly contexts: KernelPart['context'][] = [];
+  /** By stage: the stage after the last one of its part. */
+  private readonly partEnd: number[] = [];
+  private readonly restReads: Int32Array;
+  private readonly restWrites: Int32Array;
+  private readonly state: SceneState;
+
+  constructor(state: SceneState, name: string, cpu: string, parts: readonly KernelPart[]) {
+    this.state = state;
+    this.name = name;
+    this.cpu = cpu;
+    for (const { stages, context } of parts) {
+      const end = this.stages.length + stages.length;
+      for (const stage of stages) {
+        this.stages.push(stage);
+        this.contexts.push(context);
+        this.partEnd.push(end);
+      }
+    }
+    const n = this.stages.length;
+    this.restReads = new Int32Array(n + 1);
+    this.restWrites = new Int32Array(n + 1);
+    for (let i = n - 1; i >= 0; i--) {
+      this.restReads[i] = this.restReads[i + 1]! | this.readsOf(i);
+      this.restWrites[i] = this.restWrites[i + 1]! | this.stages[i]!.writes;
+    }
+  }
+
+  private readsOf(i: number): number {
+    return this.stages[i]!.reads;
+  }
+
+  /** Locks that any of its stages takes. */
+  get allTakes(): number {
+    return this.stages.reduce((mask, s) => mask | s.takes, 0);
+  }
+
+  takesFrom(pc: number): number {
+    let mask = 0;
+    for (let i = pc; i < this.stages.length; i++) mask |= this.stages[i]!.takes;
+    return mask;
+  }
+
+  get position(): number {
+    return this.pc;
+  }
+
+  get finished(): boolean {
+    return this.pc === this.stages.length;
+  }
+
+  get started(): boolean {
+    return this.pc > 0;
+  }
+
+  ready(): boolean {
+    const { pc } = this;
+    if (pc === this.stages.length) return false;
+    const stage = this.stages[pc]!;
+    return stage.ready === undefined || stage.ready(this.contexts[pc]!);
+  }
+
+  takes(): number {
+    return this.pc === this.stages.length ? 0 : this.stages[this.pc]!.takes;
+  }
+
+  choices(): number {
+    return 1;
+  }
+
+  step(): void {
+    const { pc } = this;
+    const done = this.stages[pc]!.run(this.contexts[pc]!) === STAGE_DONE;
+    this.pc = done ? this.partEnd[pc]! : pc + 1;
+    // What a part remembers ends with it.
+    if (this.pc === this.partEnd[pc]) this.forget(this.contexts[pc]!);
+  }
+
+  private forget(context: KernelPart['context']): void {
+    context.locals = 0;
+    if (context.slotA !== undefined) context.slotA = null;
+    if (context.slotB !== undefined) context.slotB = null;
+  }
+
+  save(into: Int32Array, at: number): void {
+    const { pc, state } = this;
+    into[at] = pc | (this.held << 8) | (this.srcu << 14);
+    into[at + 1] = 0;
+    if (pc === this.stages.length) return;
+    const context = this.contexts[pc]!;
+    const a = context.slotA === undefined ? 0 : state.slots.number(context.slotA);
+    const b = context.slotB === undefined ? 0 : state.slots.number(context.slotB);
+    into[at + 1] = context.locals | (a << 16) | (b << 22);
+  }
+
+  load(from: Int32Array, at: number): void {
+    const { state } = this;
+    const word = from[at]!;
+    this.pc = word & 255;
+    this.held = (word >>> 8) & 63;
+    this.srcu = (word >>> 14) & 3;
+    if (this.pc === this.stages.length) return;
+    const context = this.contexts[this.pc]!;
+    const rest = from[at + 1]!;
+    context.locals = rest & 0xffff;
+    if (context.slotA !== undefined) context.slotA = state.slots.slot((rest >>> 16) & 63);
+    if (context.slotB !== undefined) context.slotB = state.slots.copy((rest >>> 22) & 63);
+  }
+
+  resources(): void {
+    const { pc, state } = this;
+    state.reads = pc === this.stages.length ? 0 : this.readsOf(pc);
+    state.writes = pc === this.stages.length ? 0 : this.stages[pc]!.writes;
+  }
+
+  restResources(): void {
+    this.state.reads = this.restReads[this.pc]!;
+    this.state.writes = this.restWrites[this.pc]!;
+  }
+
+  stageName(): string {
+    return this.finished ? 'done' : this.stages[this.pc]!.name;
+  }
+
+  describe(): string {
+    return `${this.name} ${this.finished ? 'done' : this.pc === 0 ? 'not begun' : `before ${this.stageName()}`}`;
+  }
+}

@@ -1,0 +1,98 @@
+/** What the actors of a scene's model share. */
+import type { GuestMemfdFile } from '../../kvm/guest-memfd/guest-memfd.ts';
+import type { VcpuState } from '../../kvm/vcpu-state.ts';
+import type { VmState } from '../../kvm/vm-state.ts';
+import type { SceneSlots } from './kvm-model-slots.ts';
+import type { SceneTables } from './kvm-model-tables.ts';
+import type { SceneVcpu } from './kvm-model-vcpu.ts';
+import type { ScenePages } from './kvm-model-vm.ts';
+
+/** One actor of a model, whatever it is. */
+export interface ModelActor {
+  readonly name: string;
+  readonly cpu: string;
+  /** Words of its own state. */
+  readonly words: number;
+  /** Locks it holds between steps, and its depth of SRCU read sections. */
+  held: number;
+  srcu: number;
+  readonly finished: boolean;
+  /** What the last step came to, in a word. */
+  note: string;
+  /** The next step waits for nothing but locks. HOT */
+  ready(): boolean;
+  /** Locks that the next step takes. HOT */
+  takes(): number;
+  choices(): number;
+  step(choice: number): void;
+  save(into: Int32Array, at: number): void;
+  load(from: Int32Array, at: number): void;
+  /** Sets `state.reads` and `state.writes` for the next step, or for everything to come. */
+  resources(): void;
+  restResources(): void;
+  stageName(): string;
+  describe(): string;
+}
+
+/** The state that is nobody's own. */
+export class SceneState {
+  readonly vm: VmState;
+  readonly pages: ScenePages;
+  readonly gfns: readonly number[];
+  readonly tables: SceneTables;
+  readonly slots: SceneSlots;
+  readonly gmem: GuestMemfdFile | null;
+  readonly actors: ModelActor[] = [];
+  readonly vcpus: SceneVcpu[] = [];
+  /** Results of `ModelActor.resources`. */
+  reads = 0;
+  writes = 0;
+  /** Frames (by gfn number, as bits) that the guest wrote since userspace last heard of it from the dirty log. */
+  unreported = 0;
+  /** Frames that were emulated although a slot has them (bits 0..7), or although they are private (bits 8..15). */
+  emulatedSlots = 0;
+
+  constructor(
+    vm: VmState,
+    pages: ScenePages,
+    gfns: readonly number[],
+    tables: SceneTables,
+    slots: SceneSlots,
+    gmem: GuestMemfdFile | null,
+  ) {
+    this.vm = vm;
+    this.pages = pages;
+    this.gfns = gfns;
+    this.tables = tables;
+    this.slots = slots;
+    this.gmem = gmem;
+  }
+
+  guestWrote(g: number): void {
+    this.unreported |= 1 << g;
+  }
+
+  /** The emulator did an access: MMIO where there is no slot, else memory through the slot's host address. */
+  emulated(_vcpu: VcpuState, _gfn: number, _write: boolean): void {}
+
+  /** Everybody but `self` has finished, or idles in the guest. */
+  othersRest(self: ModelActor): boolean {
+    for (const actor of this.actors) {
+      if (actor === self || actor.finished) continue;
+      const vcpu = this.vcpus.find((v) => v === actor);
+      if (vcpu === undefined || !vcpu.idle) return false;
+    }
+    return true;
+  }
+
+  /** Resource: what the vCPU's processor holds (TLB, guest mode). */
+  guestBit(vcpu: SceneVcpu): number {
+    return 1 << (RES_FIRST_GUEST + vcpu.vcpu.id);
+  }
+}
+
+/** Resources of the model beyond those of actor.ts. */
+export const RES_MMU_LOCK = 1 << 11;
+export const RES_SLOTS_LOCK = 1 << 12;
+const RES_FIRST_GUEST = 13;
+export const RES_GUESTS = 0xff << RES_FIRST_GUEST;

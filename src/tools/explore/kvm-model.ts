@@ -1,0 +1,438 @@
+/**
+ * The real KVM as a model: a VM of the product, whose faults run the stages of the revision and whose other actors run the lists of
+ * src/kvm/actors, one atomic step at a time. All state that a step can change is a few words, which are captured and restored.
+ */
+import { NestedWalker } from '../../cpu/mmu/nested-walker.ts';
+import { siliconEpyc } from '../../cpu/profiles/silicon-epyc.ts';
+import { RES_ALL } from '../../kvm/actors/actor.ts';
+import { LOCK_MMU_READ, LOCK_MMU_WRITE, LOCK_SLOTS, LOCK_SLOTS_ARCH } from '../../kvm/locks.ts';
+import { slotHva } from '../../kvm/memslots/hva.ts';
+import type { VmState } from '../../kvm/vm-state.ts';
+import { BUG, firstViolation, invariantTexts } from './invariants.ts';
+import { type KernelPart, SceneKernelActor } from './kvm-model-kernel.ts';
+import { SceneSlots } from './kvm-model-slots.ts';
+import { type ModelActor, RES_GUESTS, RES_MMU_LOCK, RES_SLOTS_LOCK, SceneState } from './kvm-model-state.ts';
+import { SceneTables } from './kvm-model-tables.ts';
+import { SceneVcpu } from './kvm-model-vcpu.ts';
+import { addSceneVcpu, DATA_FRAMES, makeSceneVm, type SceneOverrides } from './kvm-model-vm.ts';
+import type { Actor, Footprint, Model } from './model.ts';
+import type { Scene } from './scene.ts';
+
+/** Roots at a time: the one in use, those that a slot change made obsolete, one of SMM. */
+const MAX_ROOTS = 3;
+/** Fixed words at the start of a state. */
+const W_COUNTS = 0;
+const W_RANGE_START = 1;
+const W_RANGE_END = 2;
+const W_STATS = 3;
+const W_FRAMES = 4;
+const W_ATTRIBUTES = 5;
+const W_DIRTY = 6;
+const W_MIXED = 7;
+const W_MORE = 8;
+const FIXED_WORDS = 9;
+
+/** Frames of the scene, in order. */
+function framesOf(scene: Scene): number[] {
+  const all = new Set<number>(scene.gfns ?? []);
+  for (const actor of scene.actors) {
+    if (actor.kind === 'vcpu') for (const op of [...actor.before, ...actor.ops]) all.add(op.gfn);
+    else for (const gfn of actor.gfns) all.add(gfn);
+  }
+  return [...all].sort((a, b) => a - b);
+}
+
+export class KvmModel implements Model {
+  readonly actors: readonly Actor[];
+  readonly stateWords: number;
+  readonly invariants = invariantTexts;
+  readonly observed = RES_ALL | RES_GUESTS;
+  readonly state: SceneState;
+  private readonly vm: VmState;
+  private readonly list: readonly ModelActor[];
+  private scanned = false;
+  private broken = 0;
+  private brokenText = '';
+  /** Addresses of the process behind the scene's frames, and pages of the guest_memfd. */
+  private readonly hvas: readonly number[];
+  private readonly gmemPages: readonly number[];
+  /** Ranges of frames that have one attribute throughout: bounds. */
+  private readonly attributeBounds: readonly number[];
+  private readonly scratch: Int32Array;
+
+  constructor(scene: Scene, overrides: SceneOverrides = {}) {
+    const gfns = framesOf(scene);
+    const flushed = (id: number): void => this.state?.vcpus[id]?.flushTlb();
+    const { vm, pages, gmem } = makeSceneVm(scene, overrides, flushed);
+    this.vm = vm;
+    for (const spec of scene.actors) if (spec.kind === 'vcpu') addSceneVcpu(vm, spec.smm);
+    const tables = new SceneTables(vm, pages, gfns, MAX_ROOTS);
+    const slots = new SceneSlots(vm, gfns);
+    const state = new SceneState(vm, pages, gfns, tables, slots, gmem);
+    this.state = state;
+    const walker = new NestedWalker(vm.memory, siliconEpyc);
+    let id = 0;
+    for (const spec of scene.actors) {
+      if (spec.kind !== 'vcpu') continue;
+      const vcpu = new SceneVcpu(state, vm.vcpus[id++]!, walker, spec.ops);
+      state.vcpus.push(vcpu);
+    }
+    this.watchLog();
+    this.hvas = hostAddresses(state);
+    this.gmemPages = gmemIndices(state);
+    let nextVcpu = 0;
+    const edges = new Set<number>();
+    scene.actors.forEach((spec, i) => {
+      if (spec.kind === 'vcpu') {
+        state.actors.push(state.vcpus[nextVcpu++]!);
+        return;
+      }
+      const parts: readonly KernelPart[] = spec.make(state);
+      state.actors.push(new SceneKernelActor(state, spec.name, `CPU${i}`, parts));
+      for (const gfn of spec.gfns) edges.add(gfn);
+      for (const { context } of parts) {
+        const range = context as { attrs?: number; start?: number; end?: number };
+        if (range.attrs === undefined) continue;
+        edges.add(range.start!);
+        edges.add(range.end!);
+      }
+    });
+    for (const [start, count] of scene.private ?? []) {
+      edges.add(start);
+      edges.add(start + count);
+    }
+    for (const gfn of gfns) {
+      edges.add(gfn);
+      edges.add(gfn + 1);
+    }
+    this.attributeBounds = [...edges].sort((a, b) => a - b);
+    if (this.attributeBounds.length > 32) throw new Error(`scene ${scene.name}: too many ranges of attributes`);
+    this.list = state.actors;
+    this.actors = this.list.map((a, i) => ({ name: a.name, cpu: `CPU${i}` }));
+    const own = this.list.reduce((n, a) => n + a.words, 0);
+    this.stateWords = FIXED_WORDS + 2 * vm.slots.count + this.hvas.length + this.gmemPages.length + own + tables.words;
+    this.scratch = new Int32Array(this.stateWords);
+    // What is active at the start is what restores use.
+    for (let asId = 0; asId < vm.slots.count; asId++) slots.active(asId);
+    scene.actors.forEach((spec, i) => {
+      if (spec.kind === 'vcpu' && spec.before.length > 0) (this.list[i] as SceneVcpu).warmUp(spec.before);
+    });
+    state.unreported = 0;
+    this.settle();
+  }
+
+  /** Puts everything into the places that restores use. */
+  private settle(): void {
+    this.capture(this.scratch, 0);
+    this.restore(this.scratch, 0);
+  }
+
+  /** What KVM warns of is a violation. */
+  private watchLog(): void {
+    const { log } = this.vm;
+    log.warnOnOnce = (condition, where, message) => {
+      if (condition) this.breaks(`WARN in ${where}: ${message}`);
+      return condition;
+    };
+    log.kvmBugOn = (condition, where, message) => {
+      if (condition) this.breaks(`KVM_BUG in ${where}: ${message}`);
+      return condition;
+    };
+    log.prWarnRatelimited = () => {};
+  }
+
+  private breaks(text: string): void {
+    if (this.broken !== 0) return;
+    this.broken = BUG;
+    this.brokenText = text;
+  }
+
+  private scan(): void {
+    if (this.scanned) return;
+    this.state.tables.scan();
+    this.scanned = true;
+  }
+
+  // ---- steps ----
+
+  enabled(): number {
+    const { list } = this;
+    let mask = 0;
+    for (let i = 0; i < list.length; i++) {
+      const actor = list[i]!;
+      if (actor.ready() && !this.conflicts(i, actor.takes())) mask |= 1 << i;
+    }
+    return mask;
+  }
+
+  /** Somebody else holds one of the locks in `takes` in a mode that excludes it. */
+  private conflicts(self: number, takes: number): boolean {
+    if (takes === 0) return false;
+    const { list } = this;
+    for (let i = 0; i < list.length; i++) {
+      if (i === self) continue;
+      const { held } = list[i]!;
+      if (held === 0) continue;
+      if ((held & takes & (LOCK_SLOTS | LOCK_SLOTS_ARCH)) !== 0) return true;
+      if ((takes & LOCK_MMU_WRITE) !== 0 && (held & (LOCK_MMU_READ | LOCK_MMU_WRITE)) !== 0) return true;
+      if ((takes & LOCK_MMU_READ) !== 0 && (held & LOCK_MMU_WRITE) !== 0) return true;
+    }
+    return false;
+  }
+
+  unfinished(): number {
+    let mask = 0;
+    for (let i = 0; i < this.list.length; i++) if (!this.list[i]!.finished) mask |= 1 << i;
+    return mask;
+  }
+
+  choices(actor: number): number {
+    return this.list[actor]!.choices();
+  }
+
+  step(index: number, choice: number): void {
+    const { vm, list } = this;
+    const { locks } = vm;
+    const actor = list[index]!;
+    if (this.state.pages.tablesLeft < 16) this.settle();
+    let readers = 0;
+    for (let i = 0; i < list.length; i++) if (i !== index && list[i]!.srcu > 0) readers |= 1 << i;
+    locks.srcuReaders = readers;
+    locks.held = actor.held;
+    locks.srcuDepth = actor.srcu;
+    this.scanned = false;
+    this.broken = 0;
+    try {
+      actor.step(choice);
+    } catch (error) {
+      this.breaks(`${actor.name}: ${error instanceof Error ? error.message : String(error)}`);
+    }
+    actor.held = locks.held;
+    actor.srcu = locks.srcuDepth;
+    if (actor.srcu === 0) locks.srcuGrace &= ~(1 << index);
+    locks.held = 0;
+    locks.srcuDepth = 0;
+  }
+
+  violation(): number {
+    if (this.broken !== 0) return this.broken;
+    this.scan();
+    return firstViolation(this.state);
+  }
+
+  // ---- state ----
+
+  capture(into: Int32Array, at: number): void {
+    this.scan();
+    const { vm, state } = this;
+    const { pages } = vm.host;
+    const busy = vm.mmuInvalidateInProgress !== 0;
+    let flags = 0;
+    for (let asId = 0; asId < vm.slots.count; asId++) if (vm.slots.updateInProgress(asId)) flags |= 1 << asId;
+    into[at + W_COUNTS] =
+      (vm.mmuInvalidateSeq & 0x3ff) |
+      (vm.mmuInvalidateInProgress << 10) |
+      (vm.notifier.activeInvalidateCount << 13) |
+      (flags << 16) |
+      (vm.locks.srcuGrace << 18);
+    into[at + W_RANGE_START] = busy ? vm.mmuInvalidateRangeStart : -1;
+    into[at + W_RANGE_END] = busy ? vm.mmuInvalidateRangeEnd : -1;
+    into[at + W_STATS] =
+      (vm.stats.pages_4k & 0xffff) | (vm.stats.pages_2m << 16) | (vm.stats.pages_1g << 20) | (vm.mmu.tdpMmuPages << 24);
+    let frames = 0;
+    for (let i = 0; i < DATA_FRAMES; i++) frames |= (pages.refs[state.pages.data[i]!]! & 3) << (2 * i);
+    into[at + W_FRAMES] = frames;
+    let attributes = 0;
+    if (vm.hasPrivateMem) {
+      const { attributeBounds } = this;
+      for (let i = 0; i + 1 < attributeBounds.length; i++) {
+        if (vm.attributes.private.has(attributeBounds[i]!)) attributes |= 1 << i;
+      }
+    }
+    into[at + W_ATTRIBUTES] = attributes;
+    into[at + W_MORE] = state.unreported | (vm.mmu.possibleNxHugePages << 8) | (vm.mmu.mmuValidGen << 16);
+    let w = at + FIXED_WORDS;
+    for (let asId = 0; asId < vm.slots.count; asId++) {
+      into[w++] = state.slots.active(asId);
+      into[w++] = vm.slots.generation(asId);
+    }
+    into[at + W_DIRTY] = state.slots.dirtyBits();
+    into[at + W_MIXED] = state.slots.mixedBits();
+    for (let i = 0; i < this.hvas.length; i++) into[w++] = vm.mm.table.lookup(this.hvas[i]!);
+    for (let i = 0; i < this.gmemPages.length; i++) into[w++] = state.gmem!.peekPage(this.gmemPages[i]!);
+    for (let i = 0; i < this.list.length; i++) {
+      this.list[i]!.save(into, w);
+      w += this.list[i]!.words;
+    }
+    state.tables.capture(into, w);
+  }
+
+  restore(from: Int32Array, at: number): void {
+    const { vm, state } = this;
+    const { pages } = vm.host;
+    this.broken = 0;
+    this.scanned = false;
+    const counts = from[at + W_COUNTS]!;
+    vm.mmuInvalidateSeq = counts & 0x3ff;
+    vm.mmuInvalidateInProgress = (counts >>> 10) & 7;
+    vm.notifier.activeInvalidateCount = (counts >>> 13) & 7;
+    vm.locks.srcuGrace = counts >>> 18;
+    vm.mmuInvalidateRangeStart = from[at + W_RANGE_START]!;
+    vm.mmuInvalidateRangeEnd = from[at + W_RANGE_END]!;
+    const stats = from[at + W_STATS]!;
+    vm.stats.pages_4k = (stats << 16) >> 16;
+    vm.stats.pages_2m = (stats >>> 16) & 15;
+    vm.stats.pages_1g = (stats >>> 20) & 15;
+    vm.mmu.tdpMmuPages = stats >>> 24;
+    const frames = from[at + W_FRAMES]!;
+    for (let i = 0; i < DATA_FRAMES; i++) {
+      const pfn = state.pages.data[i]!;
+      pages.refs[pfn] = (frames >>> (2 * i)) & 3;
+      pages.flags[pfn] = 1;
+    }
+    if (vm.hasPrivateMem) {
+      const attributes = from[at + W_ATTRIBUTES]!;
+      const { attributeBounds } = this;
+      for (let i = 0; i + 1 < attributeBounds.length; i++) {
+        const isPrivate = (attributes & (1 << i)) !== 0;
+        const start = attributeBounds[i]!;
+        if (vm.attributes.private.has(start) !== isPrivate) {
+          vm.attributes.private.set(start, attributeBounds[i + 1]!, isPrivate);
+        }
+      }
+    }
+    const more = from[at + W_MORE]!;
+    state.unreported = more & 255;
+    vm.mmu.possibleNxHugePages = (more >>> 8) & 255;
+    vm.mmu.mmuValidGen = (more >>> 16) & 1;
+    let w = at + FIXED_WORDS;
+    for (let asId = 0; asId < vm.slots.count; asId++) {
+      state.slots.restoreActive(asId, from[w++]!);
+      const set = vm.slots.sets[asId]!;
+      set.generation = from[w++]!;
+      set.updateInProgress = (counts & (1 << (16 + asId))) !== 0;
+    }
+    state.slots.restoreDirtyBits(from[at + W_DIRTY]!);
+    state.slots.restoreMixedBits(from[at + W_MIXED]!);
+    const { table } = vm.mm;
+    for (let i = 0; i < this.hvas.length; i++) {
+      const word = from[w++]!;
+      if (table.lookup(this.hvas[i]!) !== word) table.replace(this.hvas[i]!, Math.max(1, table.level), word);
+    }
+    for (let i = 0; i < this.gmemPages.length; i++) state.gmem!.placePage(this.gmemPages[i]!, from[w++]!);
+    let own = w;
+    for (let i = 0; i < this.list.length; i++) own += this.list[i]!.words;
+    state.tables.restore(from, own);
+    for (let i = 0; i < this.list.length; i++) {
+      this.list[i]!.load(from, w);
+      w += this.list[i]!.words;
+    }
+  }
+
+  // ---- what a step touches ----
+
+  footprint(actor: number, out: Footprint): void {
+    const { state } = this;
+    this.list[actor]!.resources();
+    const takes = this.list[actor]!.takes() | this.list[actor]!.held;
+    out.reads = state.reads | lockBits(takes);
+    out.writes = state.writes | lockBits(takes);
+  }
+
+  restFootprint(actor: number, out: Footprint): void {
+    const { state } = this;
+    const a = this.list[actor]!;
+    a.restResources();
+    const takes = a instanceof SceneKernelActor ? a.takesFrom(a.position) | a.held : LOCK_MMU_READ;
+    const locks = a.finished ? 0 : lockBits(takes);
+    out.reads = state.reads | locks;
+    out.writes = state.writes | locks;
+  }
+
+  // ---- words ----
+
+  stageName(actor: number): string {
+    return this.list[actor]!.stageName();
+  }
+
+  violationText(n: number): string {
+    return n === BUG && this.broken !== 0 ? this.brokenText : (invariantTexts[n - 1] ?? `violation ${n}`);
+  }
+
+  describe(): readonly string[] {
+    this.scan();
+    const { vm, state } = this;
+    const lines: string[] = [];
+    const range =
+      vm.mmuInvalidateInProgress === 0
+        ? ''
+        : `, ${vm.mmuInvalidateInProgress} in progress on gfns 0x${vm.mmuInvalidateRangeStart.toString(16)} to 0x${vm.mmuInvalidateRangeEnd.toString(16)}`;
+    lines.push(`mmu_invalidate_seq ${vm.mmuInvalidateSeq}${range}`);
+    state.gfns.forEach((gfn, g) => {
+      const parts = [`gfn 0x${gfn.toString(16)}`];
+      if (vm.hasPrivateMem) parts.push(vm.attributes.private.has(gfn) ? 'private' : 'shared');
+      const slot = vm.slots.sets[0]!.find(gfn);
+      if (slot === null) parts.push('no slot');
+      else {
+        parts.push(`slot ${slot.id}${(slot.flags & 0x10000) !== 0 ? ' (invalid)' : ''}`);
+        const word = vm.mm.table.lookup(slotHva(slot, gfn));
+        parts.push((word & (1 << 20)) !== 0 ? `host frame 0x${(word & 0xfffff).toString(16)}` : 'no host frame');
+        if (slot.gmem?.file)
+          parts.push(`guest_memfd frame ${hexOrNone(slot.gmem.file.peekPage(gfn - slot.baseGfn + slot.gmem.pgoff))}`);
+      }
+      for (let r = 0; r < state.tables.roots; r++) {
+        const leaf = state.tables.leaf(r, g);
+        const invalid = (vm.mmu.tdpMmuRoots[r]!.role & (1 << 11)) !== 0 ? ' (invalid root)' : '';
+        const what =
+          leaf.pfn >= 0
+            ? `maps 0x${leaf.pfn.toString(16)}${(leaf.lo & 2) !== 0 ? ' W' : ''}${leaf.level > 1 ? ' huge' : ''}`
+            : leaf.lo === 0
+              ? 'nothing'
+              : `0x${(leaf.hi >>> 0).toString(16)}${(leaf.lo >>> 0).toString(16).padStart(8, '0')}`;
+        parts.push(`entry${invalid}: ${what}`);
+      }
+      lines.push(parts.join(', '));
+    });
+    for (const actor of this.list) lines.push(actor.describe());
+    return lines;
+  }
+}
+
+function hexOrNone(n: number): string {
+  return n < 0 ? 'none' : `0x${n.toString(16)}`;
+}
+
+function lockBits(locks: number): number {
+  return (
+    ((locks & (LOCK_MMU_READ | LOCK_MMU_WRITE)) !== 0 ? RES_MMU_LOCK : 0) |
+    ((locks & (LOCK_SLOTS | LOCK_SLOTS_ARCH)) !== 0 ? RES_SLOTS_LOCK : 0)
+  );
+}
+
+/** Host pages behind the scene's frames in any slot; a huge page is one. */
+function hostAddresses(state: SceneState): number[] {
+  const found = new Set<number>();
+  const { table } = state.vm.mm;
+  for (const set of state.vm.slots.sets) {
+    for (const slot of set.slots) {
+      for (const gfn of state.gfns) {
+        if (gfn < slot.baseGfn || gfn >= slot.baseGfn + slot.npages) continue;
+        const hva = slotHva(slot, gfn);
+        table.lookup(hva);
+        found.add(table.level === 2 ? hva - (hva % 0x200000) : hva);
+      }
+    }
+  }
+  return [...found].sort((a, b) => a - b);
+}
+
+function gmemIndices(state: SceneState): number[] {
+  const found = new Set<number>();
+  for (const slot of state.vm.slots.sets[0]!.slots) {
+    if (slot.gmem === null) continue;
+    for (const gfn of state.gfns) {
+      if (gfn >= slot.baseGfn && gfn < slot.baseGfn + slot.npages) found.add(gfn - slot.baseGfn + slot.gmem.pgoff);
+    }
+  }
+  return [...found].sort((a, b) => a - b);
+}

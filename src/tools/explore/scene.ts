@@ -1,0 +1,113 @@
+/** Scenes: a VM with a few guest frames and the actors that race for them, declared. `kvm-model.ts` makes a model of one. */
+import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
+import type { KvmParams } from '../../kvm/params.ts';
+import type { KernelActor } from './kvm-model-kernel.ts';
+
+/** One thing that a vCPU does. `pre-fault` is KVM_PRE_FAULT_MEMORY, `page-ready` the end of an asynchronous page fault. */
+export interface VcpuOp {
+  readonly kind: 'read' | 'write' | 'fetch' | 'pre-fault' | 'page-ready';
+  readonly gfn: number;
+}
+
+export interface VcpuSpec {
+  readonly kind: 'vcpu';
+  readonly ops: readonly VcpuOp[];
+  /** Done before anybody else begins: the vCPU is in the guest then, with these translations in its TLB. */
+  readonly before: readonly VcpuOp[];
+  /** Runs in system management mode: sees the other address space. */
+  readonly smm: boolean;
+}
+
+/** One actor on the kernel's side: what it does, in order. */
+export interface KernelSpec {
+  readonly kind: 'kernel';
+  readonly name: string;
+  /** Makes the actor for the scene's VM. */
+  readonly make: KernelActor;
+  /** Frames that it concerns. */
+  readonly gfns: readonly number[];
+}
+
+export type ActorSpec = VcpuSpec | KernelSpec;
+
+export interface SlotSpec {
+  readonly id: number;
+  readonly gfn: number;
+  readonly pages: number;
+  /** KVM_MEM_* */
+  readonly flags?: number;
+  /** A guest_memfd is bound to it. */
+  readonly gmem?: boolean;
+  /** Address space: 1 is SMM's. */
+  readonly asId?: number;
+  /**
+   * Host memory behind it: there and writable (the default), there but read-only until it is written, not there yet, one page of 2 MiB, or
+   * one of 2 MiB for which pages are made at the first touch.
+   */
+  readonly host?: 'present' | 'read-only' | 'absent' | 'huge';
+}
+
+export interface SceneSpec {
+  /** The scene's name on the command line. */
+  readonly name: string;
+  /** One line. */
+  readonly title: string;
+  /** What KVM's sources say that is tested here: function, and the claim in our own words. */
+  readonly claim: string;
+  /** The revision to run on when none is asked for: its name, or one of the scene's own. */
+  readonly revision?: string | Revision;
+  readonly vm?: {
+    readonly type?: 'default' | 'sw-protected';
+    readonly params?: Partial<KvmParams>;
+    readonly quirks?: number;
+  };
+  readonly slots: readonly SlotSpec[];
+  /** Ranges that are private from the start: first frame and number. */
+  readonly private?: readonly (readonly [number, number])[];
+  readonly actors: readonly ActorSpec[];
+  /** Frames to watch besides those that actors name. */
+  readonly gfns?: readonly number[];
+  /** Generation that the slots start with. */
+  readonly generation?: number;
+  /** What must come out: nothing wrong, or a violation of this invariant (by the beginning of its text). */
+  readonly expect: 'safe' | { readonly violates: string };
+  /** The scene without its guard, of which this one is the twin. */
+  readonly guardOf?: string;
+}
+
+export interface Scene extends SceneSpec {
+  readonly isScene: true;
+}
+
+/** Declares a scene. @throws Error for one that cannot be: no actors, frames that are none. */
+export function scene(spec: SceneSpec): Scene {
+  if (!/^[a-z0-9][a-z0-9-]*$/.test(spec.name))
+    throw new Error(`scene ${spec.name}: a name is small letters, digits and dashes`);
+  if (spec.actors.length < 1 || spec.actors.length > 8) throw new Error(`scene ${spec.name}: 1 to 8 actors`);
+  return { ...spec, isScene: true };
+}
+
+/** A vCPU that does `ops` one after the other. */
+export function vcpu(ops: readonly VcpuOp[], options: { before?: readonly VcpuOp[]; smm?: boolean } = {}): VcpuSpec {
+  return { kind: 'vcpu', ops, before: options.before ?? [], smm: options.smm === true };
+}
+
+export function read(gfn: number): VcpuOp {
+  return { kind: 'read', gfn };
+}
+
+export function write(gfn: number): VcpuOp {
+  return { kind: 'write', gfn };
+}
+
+export function fetch(gfn: number): VcpuOp {
+  return { kind: 'fetch', gfn };
+}
+
+export function preFault(gfn: number): VcpuOp {
+  return { kind: 'pre-fault', gfn };
+}
+
+export function pageReady(gfn: number): VcpuOp {
+  return { kind: 'page-ready', gfn };
+}
