@@ -17,7 +17,6 @@ const later: readonly (readonly [name: string, args: string, description: string
   ],
   ['inspect', '[args...]', 'the web inspector', 'inspect'],
   ['series', '[args...]', 'the patches of the series, one by one', 'series'],
-  ['campaign', '[args...]', 'many scenarios over many machines', 'campaign'],
 ];
 
 export function addLater(program: Command): void {

@@ -66,6 +66,7 @@ describe('the command line', () => {
       'range-diff',
       'explore',
       'trace',
+
       'inspect',
     ]) {
       stdout = '';
@@ -76,7 +77,7 @@ describe('the command line', () => {
     }
   });
 
-  it.each([['range-diff', 'a', 'b'], ['trace', 'report'], ['inspect'], ['series'], ['campaign']])(
+  it.each([['range-diff', 'a', 'b'], ['trace', 'report'], ['inspect'], ['series']])(
     'says that %s is not supported yet',
     async (...args) => {
       await refuses(args, /^softkvm: not supported yet: softkvm /);

@@ -1,11 +1,14 @@
 /** The command line: finds the command, runs it, and turns what it throws into one line and an exit status. */
 import { readFileSync } from 'node:fs';
 import { Command, CommanderError } from 'commander';
+import { type Job, runJob } from '../tools/campaign/jobs.ts';
 import { threadMain } from '../tools/explore/parallel.ts';
+import type { ExploreReport } from '../tools/explore/report.ts';
 import { makeModel } from '../tools/explore/scene-library.ts';
 import type { WorkerTask } from '../tools/explore/worker.ts';
 import { InputError, UnsupportedError } from '../tools/input-error.ts';
 import { addBench } from './bench.ts';
+import { addCampaign } from './campaign.ts';
 import { addConform } from './conform.ts';
 import { addDecode } from './decode.ts';
 import { addDemo } from './demo.ts';
@@ -18,6 +21,11 @@ import { addRun } from './run.ts';
 /** What a thread of `softkvm explore --workers` runs: the threads have this same module as their code. */
 export function exploreThread(task: WorkerTask): Promise<unknown> {
   return threadMain(task, makeModel);
+}
+
+/** What a thread of `softkvm campaign` runs. */
+export function campaignThread(job: Job): Promise<ExploreReport> {
+  return runJob(job);
 }
 
 /** Runs the command that `args` (without the program's name) ask for and sets the process's exit status. */
@@ -48,7 +56,8 @@ function commandLine(): Command {
       'after',
       '\nExample:\n  softkvm demo                              the tour: one guest, every class of fault\n  softkvm decode 0x100000006                an error code, bit by bit',
     );
-  for (const add of [addRun, addConform, addExplain, addExplore, addDecode, addBench, addDemo, addLater]) add(program);
+  for (const add of [addRun, addConform, addExplain, addExplore, addCampaign, addDecode, addBench, addDemo, addLater])
+    add(program);
   return program;
 }
 
