@@ -5,10 +5,10 @@
 import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../locks.ts';
 import type { VmState } from '../vm-state.ts';
 
-/** Go on with the next stage. */
+/** What a stage answers: go on with the next one; n > 0: with the one after leaving out n. */
 export const STAGE_NEXT = 0;
 /** The actor is finished: the stages that follow are not run. */
-export const STAGE_DONE = 1;
+export const STAGE_DONE = -1;
 
 /** One atomic step of an actor that works on a context `C`. */
 export interface ActorStage<C> {
@@ -17,12 +17,14 @@ export interface ActorStage<C> {
   readonly kvmFunction: string;
   /** Locks (LOCK_*) that `run` takes, whether it keeps them or not: it cannot start while somebody else holds them. */
   readonly takes: number;
+  /** The same where it depends; goes before `takes`. */
+  readonly takesNow?: (context: C) => number;
   /** What the kernel waits for here, besides locks; absent when it waits for nothing. With one thread there is nothing to wait for. */
   readonly ready?: (context: C) => boolean;
   /** What the stage reads and changes for others to see: RES_* bits. */
   readonly reads: number;
   readonly writes: number;
-  /** STAGE_NEXT or STAGE_DONE. */
+  /** STAGE_NEXT, STAGE_DONE, or how many stages to leave out. */
   readonly run: (context: C) => number;
 }
 
@@ -47,7 +49,11 @@ export const RES_ALL = (1 << 11) - 1;
 
 /** Runs the actor from start to end, as its ioctl or notifier does. */
 export function runActor<C>(stages: readonly ActorStage<C>[], context: C): void {
-  for (let i = 0; i < stages.length; i++) if (stages[i]!.run(context) === STAGE_DONE) return;
+  for (let i = 0; i < stages.length; i++) {
+    const answer = stages[i]!.run(context);
+    if (answer === STAGE_DONE) return;
+    i += answer;
+  }
 }
 
 /** What an actor's stages work on and remember between them. */

@@ -50,6 +50,9 @@ export class AttributeChange implements FlushContext {
 
 type Stage = ActorStage<AttributeChange>;
 
+/** What comes between the begin and the change of the attributes. */
+const STAGES_OF_INVALIDATION = 5;
+
 export const attributesLock: Stage = {
   name: 'slots-lock',
   kvmFunction: 'kvm_vm_set_mem_attributes',
@@ -77,7 +80,7 @@ export const attributesBegin: Stage = {
     forGfnRanges(vm, start, end, () => {
       change.found = true;
     });
-    if (!change.found) return STAGE_NEXT;
+    if (!change.found) return STAGES_OF_INVALIDATION;
     vm.locks.acquire(LOCK_MMU_WRITE);
     mmuInvalidateBegin(vm);
     return STAGE_NEXT;

@@ -1,9 +1,9 @@
 /** Dirty logging by bitmap: KVM_GET_DIRTY_LOG and KVM_CLEAR_DIRTY_LOG (@kvm kvm_main.c kvm_get_dirty_log_protect). */
 import { EINVAL, ENOENT, ENXIO } from '../../host/errno.ts';
-import { LOCK_MMU_WRITE, LOCK_SLOTS } from '../locks.ts';
+import { runActor } from '../actors/actor.ts';
+import { DirtyLogHarvest, dirtyLogStages } from '../actors/dirty-log.ts';
+import { LOCK_SLOTS } from '../locks.ts';
 import { KVM_USER_MEM_SLOTS, type Memslot } from '../memslots/memslot.ts';
-import { enableLogDirtyPtMasked } from '../mmu/slot-hooks.ts';
-import { flushRemoteTlbsRange } from '../mmu/tlb-flush.ts';
 import type { VmState } from '../vm-state.ts';
 
 /** Bits of KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2. */
@@ -30,11 +30,6 @@ function loggedSlot(vm: VmState, slot: number): Memslot | number {
   return memslot === null || memslot.dirtyBitmap === null ? -ENOENT : memslot;
 }
 
-/** @kvm kvm_main.c kvm_flush_remote_tlbs_memslot */
-function flushMemslot(vm: VmState, slot: Memslot): void {
-  flushRemoteTlbsRange(vm, slot.baseGfn, slot.npages);
-}
-
 function locked<T>(vm: VmState, fn: () => T): T {
   vm.locks.acquire(LOCK_SLOTS);
   const result = fn();
@@ -55,20 +50,9 @@ function getDirtyLogLocked(vm: VmState, slot: number): Uint8Array | number {
   if (!useDirtyBitmap(vm)) return -ENXIO;
   const memslot = loggedSlot(vm, slot);
   if (typeof memslot === 'number') return memslot;
-  const bitmap = memslot.dirtyBitmap!;
-  const copy = bitmap.slice();
-  if (vm.manualDirtyLogProtect !== 0) return copy;
-  const words = new Int32Array(copy.buffer);
-  let flush = false;
-  vm.locks.acquire(LOCK_MMU_WRITE);
-  for (let i = 0; i < words.length; i += 2) {
-    if (words[i] === 0 && words[i + 1] === 0) continue;
-    flush = true;
-    bitmap.fill(0, 4 * i, 4 * i + 8);
-    enableLogDirtyPtMasked(vm, memslot, 32 * i, words[i]!, words[i + 1]!);
-  }
-  vm.locks.release(LOCK_MMU_WRITE);
-  if (flush) flushMemslot(vm, memslot);
+  if (vm.manualDirtyLogProtect !== 0) return memslot.dirtyBitmap!.slice();
+  const copy = new Uint8Array(memslot.dirtyBitmap!.length).fill(0xff);
+  runActor(dirtyLogStages, new DirtyLogHarvest(vm, memslot, 0, new Int32Array(copy.buffer)));
   return copy;
 }
 
@@ -102,21 +86,6 @@ function clearDirtyLogLocked(vm: VmState, log: ClearDirtyLog): number {
   if (left < 0 || log.numPages > left || (log.numPages < left && log.numPages % 64 !== 0)) return -EINVAL;
   const asked = new Uint8Array(dirtyBitmapBytes(log.numPages));
   asked.set(log.bitmap.subarray(0, asked.length));
-  const words = new Int32Array(asked.buffer);
-  const bitmap = new Int32Array(memslot.dirtyBitmap!.buffer);
-  let flush = false;
-  vm.locks.acquire(LOCK_MMU_WRITE);
-  for (let i = 0; i < words.length; i += 2) {
-    const at = log.firstPage / 32 + i;
-    const lo = words[i]! & bitmap[at]!;
-    const hi = words[i + 1]! & bitmap[at + 1]!;
-    if (lo === 0 && hi === 0) continue;
-    bitmap[at]! &= ~lo;
-    bitmap[at + 1]! &= ~hi;
-    flush = true;
-    enableLogDirtyPtMasked(vm, memslot, log.firstPage + 32 * i, lo, hi);
-  }
-  vm.locks.release(LOCK_MMU_WRITE);
-  if (flush) flushMemslot(vm, memslot);
+  runActor(dirtyLogStages, new DirtyLogHarvest(vm, memslot, log.firstPage, new Int32Array(asked.buffer)));
   return 0;
 }

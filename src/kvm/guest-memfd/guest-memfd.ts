@@ -3,10 +3,11 @@
  * of it are bound to slots, and what happens to a range takes the slots' private mappings away first.
  */
 import { EFAULT, EFBIG, EHWPOISON, EINVAL, EIO, ENODEV, ENOMEM, EOPNOTSUPP, ESPIPE } from '../../host/errno.ts';
-import { LOCK_MMU_WRITE, LOCK_SLOTS } from '../locks.ts';
+import { runActor } from '../actors/actor.ts';
+import { GmemInvalidation, gmemInvalidateStages, punchHoleStages } from '../actors/punch-hole.ts';
+import { LOCK_SLOTS } from '../locks.ts';
 import type { Memslot } from '../memslots/memslot.ts';
-import { flushRemoteTlbs } from '../mmu/tlb-flush.ts';
-import { KVM_FILTER_PRIVATE, mmuInvalidateBegin, mmuInvalidateEnd, mmuUnmapGfnRange } from '../notifier.ts';
+import { type GfnRange, KVM_FILTER_PRIVATE } from '../notifier.ts';
 import type { VmState } from '../vm-state.ts';
 
 export const FALLOC_FL_KEEP_SIZE = 1;
@@ -97,35 +98,16 @@ export class GuestMemfdFile {
     else this.pages.delete(index);
   }
 
-  /** @kvm guest_memfd.c kvm_gmem_invalidate_begin */
-  private invalidateBegin(start: number, end: number): void {
-    const vm = this.vm;
-    const bound = this.bound(start, end);
-    if (bound.length === 0) return;
-    vm.locks.acquire(LOCK_MMU_WRITE);
-    mmuInvalidateBegin(vm);
-    let flush = false;
-    for (const b of bound) {
-      const range = {
-        slot: b.slot,
-        start: b.slot.baseGfn + Math.max(b.start, start) - b.start,
-        end: b.slot.baseGfn + Math.min(b.end, end) - b.start,
-        attributes: 0,
-        attrFilter: KVM_FILTER_PRIVATE,
-        mayBlock: true,
-      };
-      if (mmuUnmapGfnRange(vm, range)) flush = true;
-    }
-    if (flush) flushRemoteTlbs(vm);
-    vm.locks.release(LOCK_MMU_WRITE);
-  }
-
-  /** @kvm guest_memfd.c kvm_gmem_invalidate_end */
-  private invalidateEnd(start: number, end: number): void {
-    if (this.bound(start, end).length === 0) return;
-    this.vm.locks.acquire(LOCK_MMU_WRITE);
-    mmuInvalidateEnd(this.vm);
-    this.vm.locks.release(LOCK_MMU_WRITE);
+  /** The private frames of slots that pages [start, end) are behind, in order of the file. */
+  boundRanges(start: number, end: number): GfnRange[] {
+    return this.bound(start, end).map((b) => ({
+      slot: b.slot,
+      start: b.slot.baseGfn + Math.max(b.start, start) - b.start,
+      end: b.slot.baseGfn + Math.min(b.end, end) - b.start,
+      attributes: 0,
+      attrFilter: KVM_FILTER_PRIVATE,
+      mayBlock: true,
+    }));
   }
 
   /**
@@ -149,9 +131,7 @@ export class GuestMemfdFile {
 
   /** @kvm guest_memfd.c kvm_gmem_punch_hole */
   private punchHole(start: number, end: number): void {
-    this.invalidateBegin(start, end);
-    this.dropPages(start, end);
-    this.invalidateEnd(start, end);
+    runActor(punchHoleStages, new GmemInvalidation(this, start, end));
   }
 
   /** @kvm guest_memfd.c kvm_gmem_allocate */
@@ -163,7 +143,8 @@ export class GuestMemfdFile {
     return 0;
   }
 
-  private dropPages(start: number, end: number): void {
+  /** Frees the memory of pages [start, end), which nothing maps any more. */
+  dropPages(start: number, end: number): void {
     for (const [index, pfn] of this.pages) {
       if (index < start || index >= end) continue;
       this.pages.delete(index);
@@ -193,8 +174,7 @@ export class GuestMemfdFile {
 
   /** A memory error hit page `index`: mappings go, the page stays and fails from now on. @kvm guest_memfd.c kvm_gmem_error_folio */
   errorPage(index: number): void {
-    this.invalidateBegin(index, index + 1);
-    this.invalidateEnd(index, index + 1);
+    runActor(gmemInvalidateStages, new GmemInvalidation(this, index, index + 1));
   }
 
   /** The last descriptor is closed: slots lose their memory, it is freed. @kvm guest_memfd.c kvm_gmem_release */
@@ -204,8 +184,7 @@ export class GuestMemfdFile {
     const locks = this.vm.locks;
     locks.acquire(LOCK_SLOTS);
     for (const b of this.bindings) if (b.slot.gmem !== null) b.slot.gmem.file = null;
-    this.invalidateBegin(0, Number.POSITIVE_INFINITY);
-    this.invalidateEnd(0, Number.POSITIVE_INFINITY);
+    runActor(gmemInvalidateStages, new GmemInvalidation(this, 0, Number.POSITIVE_INFINITY));
     this.bindings.length = 0;
     locks.release(LOCK_SLOTS);
     this.dropPages(0, Number.POSITIVE_INFINITY);

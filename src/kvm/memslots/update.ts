@@ -1,21 +1,17 @@
 /**
- * Carrying out a slot update (@kvm kvm_main.c kvm_set_memslot). A slot that is deleted or moved is first replaced by an INVALID copy,
- * under which the MMU drops everything it has of the slot; each replacement moves the generation on.
+ * What the stages of a slot update (actors/memslot-update.ts) are made of: the two halves of a swap of the active slots, preparing the new slot,
+ * and what follows when it is there (@kvm kvm_main.c kvm_set_memslot).
  */
+import { runActor } from '../actors/actor.ts';
+import { MemslotUpdate, memslotStages } from '../actors/memslot-update.ts';
 import { dirtyBitmapBytes, useDirtyBitmap } from '../dirty/dirty-bitmap.ts';
 import { gmemUnbind } from '../guest-memfd/guest-memfd.ts';
-import { LOCK_SLOTS_ARCH } from '../locks.ts';
-import {
-  archCommitMemoryRegion,
-  archCreateMemslot,
-  archFlushShadowMemslot,
-  invalidateMmioSptes,
-} from '../mmu/slot-hooks.ts';
+import { archCommitMemoryRegion, archCreateMemslot } from '../mmu/slot-hooks.ts';
 import type { VmState } from '../vm-state.ts';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, Memslot, type MemslotChange } from './memslot.ts';
 
-/** The first half of an update: readers see `next` instead of `old`, and that an update is in flight. */
-function beginSwap(vm: VmState, asId: number, old: Memslot | null, next: Memslot | null): void {
+/** The first half of a swap: readers see `next` instead of `old`, and that an update is in flight. */
+export function beginSwap(vm: VmState, asId: number, old: Memslot | null, next: Memslot | null): void {
   if (vm.notifier.activeInvalidateCount !== 0) {
     // The kernel waits here: starts and ends of invalidations must see the same slots.
     throw new Error('slots cannot change while an MMU notifier invalidation is under way');
@@ -25,24 +21,20 @@ function beginSwap(vm: VmState, asId: number, old: Memslot | null, next: Memslot
   set.updateInProgress = true;
 }
 
+/** The generation that the set has after the swap that is in flight. */
+export function nextGeneration(vm: VmState, asId: number): number {
+  return vm.slots.sets[asId]!.generation + vm.slots.count;
+}
+
 /** The second half: nobody uses what was replaced any more; the generation moves on and MMIO caches go stale. */
-function endSwap(vm: VmState, asId: number): void {
+export function endSwap(vm: VmState, asId: number): void {
   const set = vm.slots.sets[asId]!;
-  const generation = set.generation + vm.slots.count;
-  invalidateMmioSptes(vm, generation);
-  set.generation = generation;
+  set.generation = nextGeneration(vm, asId);
   set.updateInProgress = false;
 }
 
-/** @kvm kvm_main.c kvm_swap_active_memslots; drops slots_arch_lock. */
-function swapActive(vm: VmState, asId: number, old: Memslot | null, next: Memslot | null): void {
-  beginSwap(vm, asId, old, next);
-  vm.locks.release(LOCK_SLOTS_ARCH);
-  endSwap(vm, asId);
-}
-
-/** @kvm kvm_main.c kvm_invalidate_memslot */
-function invalidateMemslot(vm: VmState, old: Memslot): Memslot {
+/** The copy of a slot under which the MMU drops all that it has of it. @kvm kvm_main.c kvm_invalidate_memslot */
+export function invalidCopy(old: Memslot): Memslot {
   const invalid = new Memslot(
     old.id,
     old.asId,
@@ -53,14 +45,16 @@ function invalidateMemslot(vm: VmState, old: Memslot): Memslot {
   );
   invalid.dirtyBitmap = old.dirtyBitmap;
   invalid.arch = old.arch;
-  swapActive(vm, old.asId, old, invalid);
-  archFlushShadowMemslot(vm, old);
-  vm.locks.acquire(LOCK_SLOTS_ARCH);
   return invalid;
 }
 
 /** Gives the new slot its bitmap and its MMU part. @kvm kvm_main.c kvm_prepare_memory_region */
-function prepareMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | null, change: MemslotChange): number {
+export function prepareMemoryRegion(
+  vm: VmState,
+  old: Memslot | null,
+  next: Memslot | null,
+  change: MemslotChange,
+): number {
   if (next === null) return 0;
   if ((next.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) {
     next.dirtyBitmap = null;
@@ -82,15 +76,21 @@ function setAllPages(bitmap: Uint8Array, npages: number): void {
   if ((npages & 7) !== 0) bitmap[npages >>> 3] = (1 << (npages & 7)) - 1;
 }
 
-/** @kvm kvm_main.c kvm_commit_memory_region */
-function commitMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | null, change: MemslotChange): void {
+/** The change is done. True when TLBs must be flushed. @kvm kvm_main.c kvm_commit_memory_region */
+export function commitMemoryRegion(
+  vm: VmState,
+  old: Memslot | null,
+  next: Memslot | null,
+  change: MemslotChange,
+): boolean {
   if (change === 'delete') vm.slots.nrMemslotPages -= old!.npages;
   else if (change === 'create') vm.slots.nrMemslotPages += next!.npages;
   const oldLogs = old === null ? 0 : old.flags & KVM_MEM_LOG_DIRTY_PAGES;
   const newLogs = next === null ? 0 : next.flags & KVM_MEM_LOG_DIRTY_PAGES;
   if (oldLogs !== newLogs) vm.slots.nrDirtyLogging += newLogs !== 0 ? 1 : -1;
-  archCommitMemoryRegion(vm, old, next, change);
+  const flush = archCommitMemoryRegion(vm, old, next, change);
   if (change === 'delete') gmemUnbind(old!);
+  return flush;
 }
 
 /**
@@ -99,16 +99,7 @@ function commitMemoryRegion(vm: VmState, old: Memslot | null, next: Memslot | nu
  * @kvm kvm_main.c kvm_set_memslot
  */
 export function setMemslot(vm: VmState, old: Memslot | null, next: Memslot | null, change: MemslotChange): number {
-  vm.locks.acquire(LOCK_SLOTS_ARCH);
-  const asId = (old ?? next)!.asId;
-  const invalid = change === 'delete' || change === 'move' ? invalidateMemslot(vm, old!) : null;
-  const r = prepareMemoryRegion(vm, old, next, change);
-  if (r !== 0) {
-    if (invalid !== null) swapActive(vm, asId, invalid, old);
-    else vm.locks.release(LOCK_SLOTS_ARCH);
-    return r;
-  }
-  swapActive(vm, asId, invalid ?? old, next);
-  commitMemoryRegion(vm, old, next, change);
-  return 0;
+  const update = new MemslotUpdate(vm, old, next, change);
+  runActor(memslotStages(change), update);
+  return update.result;
 }

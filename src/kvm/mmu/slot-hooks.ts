@@ -16,8 +16,7 @@ import { zapAllRoots } from './tdp-mmu/roots.ts';
 import { trySplitHugePages } from './tdp-mmu/split.ts';
 import { wrprotSlot } from './tdp-mmu/write-protect.ts';
 import { zapCollapsibleSptes } from './tdp-mmu/zap.ts';
-import { flushRemoteTlbs, flushRemoteTlbsRange } from './tlb-flush.ts';
-import { zapAllFast, zapAllFastBackHalf, zapAllFastFrontHalf } from './zap-all-fast.ts';
+import { zapAllFastFrontHalf } from './zap-all-fast.ts';
 
 export { enableLogDirtyPtMasked, syncDirtyLog } from './dirty-log.ts';
 export type { SlotArch } from './lpage-info.ts';
@@ -34,25 +33,28 @@ export function archCreateMemslot(vm: VmState, slot: Memslot): number {
   return 0;
 }
 
-/** The slot is marked invalid and will go or move: nothing of it stays mapped. @kvm mmu.c kvm_arch_flush_shadow_memslot */
-export function archFlushShadowMemslot(vm: VmState, slot: Memslot): void {
-  const zapAll = vm.type === KVM_X86_DEFAULT_VM && hasQuirk(vm.x86, KVM_X86_QUIRK_SLOT_ZAP_ALL);
-  vm.locks.acquire(LOCK_MMU_WRITE);
-  if (zapAll) {
+/** Losing one slot drops every mapping of the VM, as userspace came to expect of ordinary VMs. @kvm mmu.c kvm_memslot_flush_zap_all */
+export function slotZapsAll(vm: VmState): boolean {
+  return vm.type === KVM_X86_DEFAULT_VM && hasQuirk(vm.x86, KVM_X86_QUIRK_SLOT_ZAP_ALL);
+}
+
+/**
+ * The slot is marked invalid and will go or move: nothing of it stays mapped. With `slotZapsAll` the roots are only made invalid here, and
+ * zapped afterwards. mmu_lock held for write. True when TLBs must be flushed. @kvm mmu.c kvm_arch_flush_shadow_memslot
+ */
+export function archZapMemslot(vm: VmState, slot: Memslot): boolean {
+  if (slotZapsAll(vm)) {
     zapAllFastFrontHalf(vm);
-  } else {
-    const range = {
-      slot,
-      start: slot.baseGfn,
-      end: slot.baseGfn + slot.npages,
-      attributes: 0,
-      attrFilter: 0,
-      mayBlock: true,
-    };
-    if (unmapGfnRange(vm, range)) flushRemoteTlbs(vm);
+    return false;
   }
-  vm.locks.release(LOCK_MMU_WRITE);
-  if (zapAll) zapAllFastBackHalf(vm);
+  return unmapGfnRange(vm, {
+    slot,
+    start: slot.baseGfn,
+    end: slot.baseGfn + slot.npages,
+    attributes: 0,
+    attrFilter: 0,
+    mayBlock: true,
+  });
 }
 
 /** The process or the VM goes: nothing at all stays mapped. @kvm mmu.c kvm_arch_flush_shadow_all */
@@ -62,22 +64,22 @@ export function archFlushShadowAll(vm: VmState): void {
   vm.locks.release(LOCK_MMU_WRITE);
 }
 
-/** The change is done; `old` and `next` are null where there is none. @kvm x86.c kvm_arch_commit_memory_region */
+/** The change is done; `old` and `next` are null where there is none. True when TLBs must be flushed. @kvm x86.c kvm_arch_commit_memory_region */
 export function archCommitMemoryRegion(
   vm: VmState,
   old: Memslot | null,
   next: Memslot | null,
   change: MemslotChange,
-): void {
+): boolean {
   if (vm.mmu.nRequestedMmuPages === 0 && (change === 'create' || change === 'delete')) {
     vm.mmu.nMaxMmuPages = Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES);
   }
-  applyFlags(vm, old === null ? 0 : old.flags, next, change);
+  return applyFlags(vm, old === null ? 0 : old.flags, next, change);
 }
 
-/** Dirty logging goes on or off (@kvm x86.c kvm_mmu_slot_apply_flags). */
-function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change: MemslotChange): void {
-  if (change !== 'flags-only' || next === null || (next.flags & KVM_MEM_READONLY) !== 0) return;
+/** Dirty logging goes on or off: true when TLBs must be flushed (@kvm x86.c kvm_mmu_slot_apply_flags). */
+function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change: MemslotChange): boolean {
+  if (change !== 'flags-only' || next === null || (next.flags & KVM_MEM_READONLY) !== 0) return false;
   if (
     vm.log.warnOnOnce(
       ((oldFlags ^ next.flags) & KVM_MEM_LOG_DIRTY_PAGES) === 0,
@@ -85,13 +87,13 @@ function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change:
       'no change',
     )
   ) {
-    return;
+    return false;
   }
   vm.locks.acquire(LOCK_MMU_READ);
   if ((next.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) {
     zapCollapsibleSptes(vm, next);
     vm.locks.release(LOCK_MMU_READ);
-    return;
+    return false;
   }
   const allSet = dirtyLogManualProtectAndInitSet(vm);
   if (!allSet) {
@@ -101,14 +103,14 @@ function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change:
     wrprotSlot(vm, next, PG_LEVEL_4K);
   }
   vm.locks.release(LOCK_MMU_READ);
-  if (!allSet) flushRemoteTlbsRange(vm, next.baseGfn, next.npages);
+  return !allSet;
 }
 
 /**
- * Slots have a new generation: when it wraps, MMIO entries of long ago would look fresh, so all go. @kvm mmu.c
+ * Slots are to have a new generation: when it wraps, MMIO entries of long ago would look fresh, so all must go first. @kvm mmu.c
  * kvm_mmu_invalidate_mmio_sptes
  */
-export function invalidateMmioSptes(vm: VmState, generation: number): void {
+export function mmioGenerationWraps(vm: VmState, generation: number): boolean {
   const mmioGeneration = generation % (MMIO_SPTE_GEN_MASK + 1);
-  if (mmioGeneration - (mmioGeneration % vm.slots.count) === 0) zapAllFast(vm);
+  return mmioGeneration - (mmioGeneration % vm.slots.count) === 0;
 }

@@ -91,7 +91,10 @@ export class SceneKernelActor implements ModelActor {
   }
 
   takes(): number {
-    return this.pc === this.stages.length ? 0 : this.stages[this.pc]!.takes;
+    const { pc } = this;
+    if (pc === this.stages.length) return 0;
+    const { takes, takesNow } = this.stages[pc]!;
+    return takesNow === undefined ? takes : takesNow(this.contexts[pc]!);
   }
 
   choices(): number {
@@ -100,8 +103,8 @@ export class SceneKernelActor implements ModelActor {
 
   step(): void {
     const { pc } = this;
-    const done = this.stages[pc]!.run(this.contexts[pc]!) === STAGE_DONE;
-    this.pc = done ? this.partEnd[pc]! : pc + 1;
+    const answer = this.stages[pc]!.run(this.contexts[pc]!);
+    this.pc = answer === STAGE_DONE ? this.partEnd[pc]! : pc + 1 + answer;
     // What a part remembers ends with it.
     if (this.pc === this.partEnd[pc]) this.forget(this.contexts[pc]!);
   }
