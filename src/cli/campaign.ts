@@ -17,6 +17,7 @@ interface WorkOptions {
   readonly workers?: number;
   readonly redis?: string;
   readonly redisPatience: number;
+  readonly stalled: number;
   readonly json?: boolean;
 }
 
@@ -90,6 +91,12 @@ function withWork(command: Command): Command {
       'how long Redis may be away',
       count('--redis-patience', 'seconds'),
       QUEUE_DEFAULTS.patience / 1000,
+    )
+    .option(
+      '--stalled <seconds>',
+      'after how long the job of a worker that is gone is given to another',
+      count('--stalled', 'seconds'),
+      QUEUE_DEFAULTS.stalled / 1000,
     )
     .option('--json', 'machine-readable output');
 }
@@ -175,7 +182,7 @@ async function serve(options: WorkOptions): Promise<void> {
 }
 
 function queueOptions(url: string, options: WorkOptions): { url: string; patience: number; stalled: number } {
-  return { url, patience: options.redisPatience * 1000, stalled: QUEUE_DEFAULTS.stalled };
+  return { url, patience: options.redisPatience * 1000, stalled: options.stalled * 1000 };
 }
 
 /** A pool of threads that do jobs, for as long as `use` runs. */

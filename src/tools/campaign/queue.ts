@@ -111,7 +111,12 @@ export async function collectFromQueue(
   options: QueueOptions,
   onProgress: (done: number, total: number) => void = () => {},
 ): Promise<void> {
-  const link = await Link.to(options.url, options.patience);
+  const link = await Link.to(options.url, options.patience).catch((error: unknown) => {
+    if (!(error instanceof InputError)) throw error;
+    throw new InputError(
+      `${error.message}; the jobs are in ${results.file}: \`softkvm campaign resume ${results.file}\``,
+    );
+  });
   const bullmq = await optional(() => import('bullmq'), 'bullmq');
   const queue: Queue<QueueJob, QueueResult> = new bullmq.Queue(QUEUE, { connection: link.redis });
   queue.on('error', () => {});

@@ -146,7 +146,10 @@ async function open(file: string): Promise<ResultsFile> {
   takeOver(file);
   try {
     const { default: sqlite } = await import('node-sqlite3-wasm');
-    return ResultsFile.of(file, new sqlite.Database(file));
+    const db = new sqlite.Database(file);
+    // somebody may be reading with a tool of their own
+    db.exec('PRAGMA busy_timeout = 10000');
+    return ResultsFile.of(file, db);
   } catch (error) {
     rmSync(ownerFile(file), { force: true });
     throw new InputError(`${file}: cannot be opened (${(error as Error).message})`);
