@@ -1,14 +1,18 @@
 /** `softkvm bench NAME`. */
 import { type Command, Option } from 'commander';
+import { benchExplore, type ExploreBench, type ExploreTiming, STANDARD_SCENE } from '../tools/bench/explore.ts';
 import { benchFaults, type FaultBench } from '../tools/bench/faults.ts';
+import { builtParallelSearch } from './built-threads.ts';
 import { count } from './options.ts';
 import { Progress, print, printJson } from './output.ts';
 
 export function addBench(program: Command): void {
-  program
+  const bench = program
     .command('bench')
     .description('the benchmarks')
-    .addHelpText('after', '\nExample:\n  softkvm bench faults --mib 256')
+    .addHelpText('after', '\nExample:\n  softkvm bench faults --mib 256\n  softkvm bench explore');
+  addExploreBench(bench);
+  bench
     .command('faults')
     .description('a guest touches fresh memory page by page: faults a second, end to end and of the bare fault path')
     .option('--mib <n>', 'MiB of memory to touch', count('--mib', 'MiB of memory'), 256)
@@ -22,6 +26,56 @@ export function addBench(program: Command): void {
       if (options.json) printJson(result);
       else for (const line of benchLines(result)) print(line);
     });
+}
+
+function addExploreBench(bench: Command): void {
+  bench
+    .command('explore [scene]')
+    .description(
+      'states a second, in one thread and in several; of the standard scene also under spin, where it is installed',
+    )
+    .option('--workers <n>', 'threads of the second measurement', count('--workers', 'a count of threads', 2), 2)
+    .option('--json', 'machine-readable output')
+    .addHelpText('after', '\nExample:\n  softkvm bench explore --workers 2')
+    .action(async (scene: string | undefined, options: { workers: number; json?: boolean }) => {
+      const progress = new Progress(0);
+      const result = await benchExplore(scene ?? STANDARD_SCENE, options.workers, builtParallelSearch, (phase) =>
+        progress.update(() => phase),
+      ).finally(() => progress.done());
+      if (options.json) printJson(result);
+      else for (const line of exploreLines(result)) print(line);
+    });
+}
+
+function exploreLines(b: ExploreBench): string[] {
+  const n = (x: number): string => Math.round(x).toLocaleString('en-US');
+  const line = (name: string, states: number, transitions: number, seconds: number, more: string): string =>
+    `  ${name.padEnd(22)} ${n(states).padStart(11)} states ${n(transitions).padStart(12)} transitions ${seconds.toFixed(2).padStart(7)} s ${n(states / seconds).padStart(10)} states/s  ${more}`;
+  const own = (name: string, t: ExploreTiming): string =>
+    line(
+      name,
+      t.states,
+      t.transitions,
+      t.seconds,
+      `${t.bytesPerState.toFixed(0)} bytes a state, processor time ${t.cpuSeconds.toFixed(2)} s`,
+    );
+  const lines = [
+    `${b.scene}: ${b.verdict}`,
+    own('one thread', b.one),
+    own(`${b.several.workers} threads`, b.several),
+    own('one thread, reduced', b.reduced),
+  ];
+  if (b.spin !== null) {
+    const { full, reduced } = b.spin;
+    lines.push(
+      line('spin', full.states, full.transitions, full.seconds, 'compiled C, -O2 -DSAFETY -DNOREDUCE'),
+      line('spin, reduced', reduced.states, reduced.transitions, reduced.seconds, 'its own partial-order reduction'),
+    );
+  }
+  lines.push(
+    `  ${b.several.workers} threads: ${b.speedup.toFixed(2)} times as fast; ten million states need ${n(b.tenMillionMiB)} MiB`,
+  );
+  return lines;
 }
 
 function benchLines(b: FaultBench): string[] {

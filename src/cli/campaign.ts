@@ -1,6 +1,5 @@
 /** `softkvm campaign`. */
 import { availableParallelism } from 'node:os';
-import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { campaignLines, campaignReport, runJobs } from '../tools/campaign/campaign.ts';
 import { type Job, jobsOf } from '../tools/campaign/jobs.ts';
@@ -9,6 +8,7 @@ import { ResultsFile } from '../tools/campaign/results-file.ts';
 import type { ExploreReport } from '../tools/explore/report.ts';
 import { findScene, scenes } from '../tools/explore/scene-library.ts';
 import { splitParams } from '../tools/module-params.ts';
+import { BUILT_MAIN } from './built-threads.ts';
 import { EXIT_FAILED } from './exit-status.ts';
 import { collect, count, untilInterrupted } from './options.ts';
 import { Progress, print, printJson } from './output.ts';
@@ -31,9 +31,6 @@ interface RunOptions extends WorkOptions {
   readonly runs: number;
   readonly results: string;
 }
-
-/** The code of threads: main.ts as it was built, from wherever this file went. */
-const BUILT_MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
 export function addCampaign(program: Command): void {
   const campaign = program

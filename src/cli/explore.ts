@@ -1,13 +1,12 @@
 /** `softkvm explore`. */
-import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { type ExploreOptions, exploreScene, type ReplayReport, replayScene } from '../tools/explore/explore-scene.ts';
 import type { ModelSpec } from '../tools/explore/model.ts';
-import { parallelSearch } from '../tools/explore/parallel.ts';
 import { differenceLines, reportLines, scheduleLines } from '../tools/explore/report.ts';
 import { type SceneInfo, scenes } from '../tools/explore/scene-library.ts';
 import { InputError } from '../tools/input-error.ts';
 import { splitParams } from '../tools/module-params.ts';
+import { builtParallelSearch } from './built-threads.ts';
 import { EXIT_FAILED } from './exit-status.ts';
 import { collect, count, untilInterrupted } from './options.ts';
 import { colour, Progress, print, printJson } from './output.ts';
@@ -26,9 +25,6 @@ interface Options {
   readonly explain?: boolean;
   readonly json?: boolean;
 }
-
-/** The code of threads: main.ts as it was built, from wherever this file went. */
-const BUILT_MAIN = fileURLToPath(new URL('../cli/main.js', import.meta.url));
 
 export function addExplore(program: Command): void {
   program
@@ -93,7 +89,7 @@ async function explore(spec: ModelSpec, options: Options): Promise<void> {
     const exploreOptions: ExploreOptions = {
       reduce: options.reduction,
       workers,
-      parallel: (...args) => parallelSearch({ file: BUILT_MAIN, name: 'exploreThread' }, ...args),
+      parallel: builtParallelSearch,
       interrupted,
       onProgress: (p) =>
         progress.update(() => `${p.depth === 0 ? '' : `depth ${p.depth}: `}${p.states.toLocaleString('en-US')} states`),

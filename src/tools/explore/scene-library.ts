@@ -1,7 +1,8 @@
 /** The scenes that come with the project, by name, and the way from a spec to a model. */
 import { InputError } from '../input-error.ts';
+import { kvmSceneInfos } from './kvm-scenes.ts';
 import type { Model, ModelSpec } from './model.ts';
-import { FaultProtocol } from './textbook/fault-protocol.ts';
+import { FaultProtocol, type FaultProtocolSize } from './textbook/fault-protocol.ts';
 
 export interface SceneInfo {
   readonly name: string;
@@ -13,8 +14,8 @@ export interface SceneInfo {
   readonly make: (spec: ModelSpec) => Model | Promise<Model>;
 }
 
-const protocol = (guard: boolean, vcpus: number, invalidators: number, pages: number, rounds: number) => () =>
-  new FaultProtocol({ vcpus, invalidators, pages, rounds, guard });
+const PROTOCOL: FaultProtocolSize = { vcpus: 2, invalidators: 1, pages: 2, rounds: 2, guard: true };
+export const PROTOCOL_LARGE: FaultProtocolSize = { vcpus: 3, invalidators: 2, pages: 2, rounds: 1, guard: true };
 
 const textbook: readonly SceneInfo[] = [
   {
@@ -22,26 +23,28 @@ const textbook: readonly SceneInfo[] = [
     title: 'the rule of sequence and second look, by itself: two vCPUs, one invalidator, two pages',
     expects: 'holds',
     revisions: [],
-    make: protocol(true, 2, 1, 2, 2),
+    make: () => new FaultProtocol(PROTOCOL),
   },
   {
     name: 'fault-protocol-unguarded',
     title: 'the same without the second look',
     expects: 'violation',
     revisions: [],
-    make: protocol(false, 2, 1, 2, 2),
+    make: () => new FaultProtocol({ ...PROTOCOL, guard: false }),
   },
   {
     name: 'fault-protocol-large',
-    title: 'the same with the second look, two invalidators and three pages: what `bench explore` measures',
+    title: 'the same with the second look, three vCPUs and two invalidators: what `bench explore` measures',
     expects: 'holds',
     revisions: [],
-    make: protocol(true, 2, 2, 3, 1),
+    make: () => new FaultProtocol(PROTOCOL_LARGE),
   },
 ];
 
+const all: readonly SceneInfo[] = [...textbook, ...kvmSceneInfos];
+
 export function scenes(): readonly SceneInfo[] {
-  return textbook;
+  return all;
 }
 
 /** @throws InputError when there is no such scene, or not under that revision */

@@ -1,7 +1,7 @@
 /**
  * The protocol of docs/locking.md by itself, with nothing of the MMU: vCPUs fault pages in while invalidators take them away and give the
  * frames to somebody else. It says whether the rule (remember the sequence, fetch, look again under the lock) is right, not whether the
- * code follows it; that is what the other scenes are for. `fault-protocol.pml` is the same for spin, and `softkvm bench explore` runs both.
+ * code follows it; that is what the other scenes are for. `fault-protocol-promela.ts` is the same for spin, and `softkvm bench explore` runs both.
  */
 import type { Actor, Footprint, Model } from '../model.ts';
 
