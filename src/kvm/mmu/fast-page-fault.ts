@@ -31,7 +31,7 @@ function pageFaultCanBeFast(vm: VmState, fault: PageFault): boolean {
 }
 
 /** @kvm mmu.c is_access_allowed */
-function isAccessAllowed(m: SpteMasks, fault: PageFault, lo: number, hi: number): boolean {
+export function isAccessAllowed(m: SpteMasks, fault: PageFault, lo: number, hi: number): boolean {
   if (fault.exec) return isExecutable(m, lo, hi);
   if (fault.write) return isWritable(lo);
   return (lo & PT_PRESENT_MASK) !== 0;

@@ -1,6 +1,8 @@
 /** An actor on the kernel's side: lists of stages of src/kvm/actors, one after the other. */
 import type { ActorContext, ActorStage } from '../../kvm/actors/actor.ts';
-import { STAGE_DONE } from '../../kvm/actors/actor.ts';
+import { RES_SRCU, STAGE_DONE } from '../../kvm/actors/actor.ts';
+import { MemslotUpdate } from '../../kvm/actors/memslot-update.ts';
+import { LOCK_MMU } from '../../kvm/locks.ts';
 import type { Memslot } from '../../kvm/memslots/memslot.ts';
 import type { ModelActor, SceneState } from './kvm-model-state.ts';
 
@@ -51,23 +53,23 @@ export class SceneKernelActor implements ModelActor {
     this.restReads = new Int32Array(n + 1);
     this.restWrites = new Int32Array(n + 1);
     for (let i = n - 1; i >= 0; i--) {
-      this.restReads[i] = this.restReads[i + 1]! | this.readsOf(i);
+      this.restReads[i] = this.restReads[i + 1]! | this.stages[i]!.reads;
       this.restWrites[i] = this.restWrites[i + 1]! | this.stages[i]!.writes;
     }
   }
 
-  private readsOf(i: number): number {
-    return this.stages[i]!.reads;
+  /** It makes, replaces or removes slots. */
+  get changesSlots(): boolean {
+    return this.contexts.some((c) => c instanceof MemslotUpdate);
   }
 
-  /** Locks that any of its stages takes. */
-  get allTakes(): number {
-    return this.stages.reduce((mask, s) => mask | s.takes, 0);
-  }
-
+  /** Locks that stages from `pc` on may take. */
   takesFrom(pc: number): number {
     let mask = 0;
-    for (let i = pc; i < this.stages.length; i++) mask |= this.stages[i]!.takes;
+    for (let i = pc; i < this.stages.length; i++) {
+      const { takes, takesNow } = this.stages[i]!;
+      mask |= takesNow === undefined ? takes : takes | LOCK_MMU;
+    }
     return mask;
   }
 
@@ -142,13 +144,19 @@ export class SceneKernelActor implements ModelActor {
 
   resources(): void {
     const { pc, state } = this;
-    state.reads = pc === this.stages.length ? 0 : this.readsOf(pc);
+    state.reads = pc === this.stages.length ? 0 : this.stages[pc]!.reads;
     state.writes = pc === this.stages.length ? 0 : this.stages[pc]!.writes;
   }
 
   restResources(): void {
     this.state.reads = this.restReads[this.pc]!;
     this.state.writes = this.restWrites[this.pc]!;
+  }
+
+  changed(a: Int32Array, b: Int32Array, at: number, own: boolean): number {
+    if (!own) return a[at] === b[at] && a[at + 1] === b[at + 1] ? 0 : -1;
+    // Its SRCU section is everybody's business.
+    return ((a[at]! ^ b[at]!) & (3 << 14)) !== 0 ? RES_SRCU : 0;
   }
 
   stageName(): string {

@@ -13,6 +13,8 @@ const MAX_GFNS = 8;
 
 export class SceneSlots {
   readonly slots: Memslot[] = [];
+  /** All slots that there can be have their numbers. */
+  complete = false;
   private readonly numberOf = new WeakMap<Memslot, number>();
   private readonly numberOfKey = new Map<string, number>();
   private readonly bitmaps: Uint8Array[] = [];
@@ -46,12 +48,7 @@ export class SceneSlots {
   /** A slot like the one with this number, for somebody who is still to change it. */
   copy(number: number): Memslot | null {
     const slot = this.slot(number);
-    if (slot === null) return null;
-    const copy = new Memslot(slot.id, slot.asId, slot.baseGfn, slot.npages, slot.flags, slot.userspaceAddr);
-    copy.arch = slot.arch;
-    copy.dirtyBitmap = slot.dirtyBitmap;
-    copy.gmem = slot.gmem;
-    return copy;
+    return slot === null ? null : copyOf(slot);
   }
 
   private learn(slot: Memslot): number {
@@ -62,8 +59,10 @@ export class SceneSlots {
     const key = `${range} ${slot.flags} ${slot.userspaceAddr} ${bitmap} ${arch} ${gmem}`;
     let number = this.numberOfKey.get(key);
     if (number === undefined) {
+      if (this.complete) throw new Error(`a step made a slot that no order of the scene's slot changes makes: ${key}`);
       if (this.slots.length === MAX_SLOTS) throw new Error('a scene makes more slots than a model can tell apart');
-      number = this.slots.push(slot);
+      // One that is still being made changes yet: what is kept is how it is now.
+      number = this.slots.push(slot.arch === null ? copyOf(slot) : slot);
       this.numberOfKey.set(key, number);
       this.bitmapSlot[bitmap - 1] ??= slot;
       this.archSlot[arch - 1] ??= slot;
@@ -176,6 +175,14 @@ export class SceneSlots {
       }
     }
   }
+}
+
+function copyOf(slot: Memslot): Memslot {
+  const copy = new Memslot(slot.id, slot.asId, slot.baseGfn, slot.npages, slot.flags, slot.userspaceAddr);
+  copy.arch = slot.arch;
+  copy.dirtyBitmap = slot.dirtyBitmap;
+  copy.gmem = slot.gmem;
+  return copy;
 }
 
 function inSlot(slot: Memslot, gfn: number): boolean {

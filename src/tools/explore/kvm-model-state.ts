@@ -30,6 +30,8 @@ export interface ModelActor {
   /** Sets `state.reads` and `state.writes` for the next step, or for everything to come. */
   resources(): void;
   restResources(): void;
+  /** Resources of which its words at `at` say something else in `b` than in `a`; `own`: it took the step itself. */
+  changed(a: Int32Array, b: Int32Array, at: number, own: boolean): number;
   stageName(): string;
   describe(): string;
 }
@@ -44,13 +46,13 @@ export class SceneState {
   readonly gmem: GuestMemfdFile | null;
   readonly actors: ModelActor[] = [];
   readonly vcpus: SceneVcpu[] = [];
+  /** Addresses of the process behind the scene's frames: each is one page of some size. */
+  readonly hvas = new Set<number>();
   /** Results of `ModelActor.resources`. */
   reads = 0;
   writes = 0;
   /** Frames (by gfn number, as bits) that the guest wrote since userspace last heard of it from the dirty log. */
   unreported = 0;
-  /** Frames that were emulated although a slot has them (bits 0..7), or although they are private (bits 8..15). */
-  emulatedSlots = 0;
 
   constructor(
     vm: VmState,

@@ -246,6 +246,11 @@ export class SceneTables {
     return this.cutOff[level]!;
   }
 
+  /** Whether a word, counted from the end of the tables' words, says something of a root rather than of an entry. */
+  isHeader(fromEnd: number): boolean {
+    return (this.words + fromEnd) % this.rootWords === 0;
+  }
+
   /** Writes the state of the last scan. HOT */
   capture(into: Int32Array, at: number): void {
     const { nodes, now, rootWords } = this;

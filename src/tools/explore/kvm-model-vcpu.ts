@@ -197,7 +197,8 @@ export class SceneVcpu implements ModelActor {
   takes(): number {
     const { phase, vcpu } = this;
     if (phase === PHASE_ENTER) {
-      const drops = (vcpu.requests & REQ_MMU_FREE_OBSOLETE_ROOTS) !== 0 && this.rootObsolete;
+      const drops =
+        this.current.kind !== 'pre-fault' && (vcpu.requests & REQ_MMU_FREE_OBSOLETE_ROOTS) !== 0 && this.rootObsolete;
       return drops || vcpu.mmu.mmu.root.pfn === INVALID_ROOT ? LOCK_MMU_READ : 0;
     }
     if (phase < PHASE_STAGE || this.held !== 0) return 0;
@@ -225,10 +226,10 @@ export class SceneVcpu implements ModelActor {
   /** Back to the guest: requests are served, a root is loaded (@kvm x86.c vcpu_enter_guest). */
   private enter(): void {
     const { vcpu } = this;
-    this.setSrcu(1);
-    if (vcpu.requests !== 0) serviceRequests(vcpu);
-    if (mmuReload(vcpu) !== 0) throw new Error('no memory for a root');
     const { kind } = this.current;
+    this.setSrcu(1);
+    if (vcpu.requests !== 0 && kind !== 'pre-fault') serviceRequests(vcpu);
+    if (mmuReload(vcpu) !== 0) throw new Error('no memory for a root');
     if (kind === 'pre-fault' || kind === 'page-ready') {
       this.errorLo = kind === 'page-ready' ? PFERR_USER | PFERR_WRITE : 0;
       this.errorHi = PFERR_GUEST_FINAL_HI;
@@ -387,7 +388,7 @@ export class SceneVcpu implements ModelActor {
     if (kind === 'page-ready') this.opDone();
     else if (kind === 'pre-fault') {
       // Tries again at once, with the root that it has, until the fault is settled (@kvm mmu.c kvm_tdp_map_page).
-      if (ret === RET_PF_RETRY && !this.rootObsolete) this.phase = PHASE_BEGIN;
+      if (ret === RET_PF_RETRY) this.phase = PHASE_BEGIN;
       else this.opDone();
     } else if (ret === RET_PF_EMULATE || ret === RET_PF_WRITE_PROTECTED) this.phase = PHASE_EMULATE;
     else if (ret === RET_PF_RETRY || ret === RET_PF_FIXED || ret === RET_PF_SPURIOUS) this.phase = PHASE_ENTER;
@@ -564,6 +565,16 @@ export class SceneVcpu implements ModelActor {
       reads = RES_ALL;
       writes = RES_REQUESTS | state.guestBit(this);
     }
+    // Any stage can be the last one, after which the vCPU may return to userspace.
+    if (
+      phase >= PHASE_STAGE ||
+      phase === PHASE_WALK ||
+      phase === PHASE_INSTALL ||
+      phase === PHASE_CODE ||
+      phase === PHASE_EMULATE
+    ) {
+      writes |= RES_SRCU;
+    }
     state.reads = reads;
     state.writes = writes;
   }
@@ -573,6 +584,20 @@ export class SceneVcpu implements ModelActor {
     const rest = this.phase === PHASE_DONE ? 0 : RES_ALL;
     state.reads = rest;
     state.writes = rest === 0 ? 0 : (rest & ~(RES_ATTRIBUTES | RES_SLOTS | RES_SEQUENCE)) | state.guestBit(this);
+  }
+
+  changed(a: Int32Array, b: Int32Array, at: number, own: boolean): number {
+    let mask = 0;
+    if (a[at + 1] !== b[at + 1]) mask |= RES_REQUESTS;
+    let guest = ((a[at]! ^ b[at]!) & (1 << 10)) !== 0;
+    for (let g = 0; g < this.gfns.length; g++) if (a[at + 8 + g] !== b[at + 8 + g]) guest = true;
+    if (guest) mask |= this.state.guestBit(this);
+    if (((a[at]! ^ b[at]!) & (1 << 12)) !== 0) mask |= RES_SRCU;
+    if (own) return mask;
+    // Of what the vCPU remembers, others change only what it is worth: whether its snapshot is still the last one, and what its walk stands on.
+    const others =
+      ((a[at]! ^ b[at]!) & 0x3ff) !== 0 || a[at + 2] !== b[at + 2] || ((a[at + 3]! ^ b[at + 3]!) & ~(1 << 14)) !== 0;
+    return others ? -1 : mask;
   }
 
   stageName(): string {

@@ -4,7 +4,19 @@
  */
 import { NestedWalker } from '../../cpu/mmu/nested-walker.ts';
 import { siliconEpyc } from '../../cpu/profiles/silicon-epyc.ts';
-import { RES_ALL } from '../../kvm/actors/actor.ts';
+import {
+  RES_ALL,
+  RES_ATTRIBUTES,
+  RES_DIRTY_LOG,
+  RES_GMEM,
+  RES_HOST,
+  RES_NOTIFIER_COUNT,
+  RES_ROOTS,
+  RES_SEQUENCE,
+  RES_SLOTS,
+  RES_SRCU,
+  RES_TABLES,
+} from '../../kvm/actors/actor.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE, LOCK_SLOTS, LOCK_SLOTS_ARCH } from '../../kvm/locks.ts';
 import { slotHva } from '../../kvm/memslots/hva.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
@@ -59,6 +71,8 @@ export class KvmModel implements Model {
   /** Ranges of frames that have one attribute throughout: bounds. */
   private readonly attributeBounds: readonly number[];
   private readonly scratch: Int32Array;
+  /** Somebody waits for SRCU grace periods: without, read sections are nobody's business. */
+  private readonly usesSrcu: boolean;
 
   constructor(scene: Scene, overrides: SceneOverrides = {}) {
     const gfns = framesOf(scene);
@@ -78,7 +92,7 @@ export class KvmModel implements Model {
       state.vcpus.push(vcpu);
     }
     this.watchLog();
-    this.hvas = hostAddresses(state);
+    findHostAddresses(state);
     this.gmemPages = gmemIndices(state);
     let nextVcpu = 0;
     const edges = new Set<number>();
@@ -105,6 +119,7 @@ export class KvmModel implements Model {
       edges.add(gfn);
       edges.add(gfn + 1);
     }
+    this.hvas = [...state.hvas].sort((a, b) => a - b);
     this.attributeBounds = [...edges].sort((a, b) => a - b);
     if (this.attributeBounds.length > 32) throw new Error(`scene ${scene.name}: too many ranges of attributes`);
     this.list = state.actors;
@@ -114,11 +129,47 @@ export class KvmModel implements Model {
     this.scratch = new Int32Array(this.stateWords);
     // What is active at the start is what restores use.
     for (let asId = 0; asId < vm.slots.count; asId++) slots.active(asId);
+    this.usesSrcu = state.actors.some((a) => a instanceof SceneKernelActor && a.changesSlots);
     scene.actors.forEach((spec, i) => {
       if (spec.kind === 'vcpu' && spec.before.length > 0) (this.list[i] as SceneVcpu).warmUp(spec.before);
     });
     state.unreported = 0;
     this.settle();
+    this.numberSlots();
+  }
+
+  /**
+   * Numbers every slot that there can be, the same in each model of the scene: slots_lock lets changes of slots happen only one after the
+   * other, so all orders of them are tried.
+   */
+  private numberSlots(): void {
+    const { list, scratch, state } = this;
+    const first = scratch.slice();
+    const changers = list.flatMap((a, i) => (a instanceof SceneKernelActor && a.changesSlots ? [i] : []));
+    const go = (left: readonly number[]): void => {
+      const here = new Int32Array(this.stateWords);
+      this.capture(here, 0);
+      for (const i of left) {
+        this.restore(here, 0);
+        this.runAlone(i);
+        go(left.filter((j) => j !== i));
+      }
+    };
+    go(changers);
+    state.slots.complete = true;
+    this.restore(first, 0);
+  }
+
+  /** Runs one actor to its end; others only get out of its way. */
+  private runAlone(actor: number): void {
+    for (let steps = 0; !this.list[actor]!.finished; steps++) {
+      if (steps > 500) throw new Error(`${this.list[actor]!.name} does not come to an end by itself`);
+      const enabled = this.enabled();
+      const next = (enabled & (1 << actor)) !== 0 ? actor : this.list.findIndex((_, i) => (enabled & (1 << i)) !== 0);
+      if (next < 0) throw new Error(`${this.list[actor]!.name} cannot go on by itself`);
+      this.step(next, next === actor ? 0 : this.choices(next) - 1);
+      this.capture(this.scratch, 0);
+    }
   }
 
   /** Puts everything into the places that restores use. */
@@ -250,7 +301,11 @@ export class KvmModel implements Model {
       }
     }
     into[at + W_ATTRIBUTES] = attributes;
-    into[at + W_MORE] = state.unreported | (vm.mmu.possibleNxHugePages << 8) | (vm.mmu.mmuValidGen << 16);
+    into[at + W_MORE] =
+      state.unreported |
+      (vm.mmu.possibleNxHugePages << 8) |
+      (vm.mmu.mmuValidGen << 16) |
+      (this.broken === 0 ? 0 : 1 << 24);
     let w = at + FIXED_WORDS;
     for (let asId = 0; asId < vm.slots.count; asId++) {
       into[w++] = state.slots.active(asId);
@@ -270,7 +325,6 @@ export class KvmModel implements Model {
   restore(from: Int32Array, at: number): void {
     const { vm, state } = this;
     const { pages } = vm.host;
-    this.broken = 0;
     this.scanned = false;
     const counts = from[at + W_COUNTS]!;
     vm.mmuInvalidateSeq = counts & 0x3ff;
@@ -302,6 +356,7 @@ export class KvmModel implements Model {
       }
     }
     const more = from[at + W_MORE]!;
+    this.broken = (more & (1 << 24)) === 0 ? 0 : BUG;
     state.unreported = more & 255;
     vm.mmu.possibleNxHugePages = (more >>> 8) & 255;
     vm.mmu.mmuValidGen = (more >>> 16) & 1;
@@ -335,8 +390,9 @@ export class KvmModel implements Model {
     const { state } = this;
     this.list[actor]!.resources();
     const takes = this.list[actor]!.takes() | this.list[actor]!.held;
-    out.reads = state.reads | lockBits(takes);
-    out.writes = state.writes | lockBits(takes);
+    const mask = this.usesSrcu ? -1 : ~RES_SRCU;
+    out.reads = (state.reads & mask) | lockBits(takes);
+    out.writes = (state.writes & mask) | lockBits(takes);
   }
 
   restFootprint(actor: number, out: Footprint): void {
@@ -345,8 +401,36 @@ export class KvmModel implements Model {
     a.restResources();
     const takes = a instanceof SceneKernelActor ? a.takesFrom(a.position) | a.held : LOCK_MMU_READ;
     const locks = a.finished ? 0 : lockBits(takes);
-    out.reads = state.reads | locks;
-    out.writes = state.writes | locks;
+    const mask = this.usesSrcu ? -1 : ~RES_SRCU;
+    out.reads = (state.reads & mask) | locks;
+    out.writes = (state.writes & mask) | locks;
+  }
+
+  /** Resources in which two states differ, what belongs to `actor` alone left out: to check footprints by. */
+  changed(a: Int32Array, b: Int32Array, actor: number): number {
+    const { vm } = this;
+    let mask = 0;
+    const differ = (w: number, bits = -1): boolean => ((a[w]! ^ b[w]!) & bits) !== 0;
+    if (differ(W_COUNTS, 0x1fff) || differ(W_RANGE_START) || differ(W_RANGE_END)) mask |= RES_SEQUENCE;
+    if (differ(W_COUNTS, 7 << 13)) mask |= RES_NOTIFIER_COUNT;
+    if (differ(W_COUNTS, 3 << 16) || differ(W_MIXED)) mask |= RES_SLOTS;
+    if (differ(W_COUNTS, -1 << 18)) mask |= RES_SRCU;
+    if (differ(W_STATS)) mask |= RES_TABLES;
+    if (differ(W_ATTRIBUTES)) mask |= RES_ATTRIBUTES;
+    if (differ(W_DIRTY) || differ(W_MORE, 255)) mask |= RES_DIRTY_LOG;
+    let w = FIXED_WORDS;
+    for (let i = 0; i < 2 * vm.slots.count; i++) if (differ(w++)) mask |= RES_SLOTS;
+    for (let i = 0; i < this.hvas.length; i++) if (differ(w++)) mask |= RES_HOST;
+    for (let i = 0; i < this.gmemPages.length; i++) if (differ(w++)) mask |= RES_GMEM;
+    // Frames are the host's or the guest_memfd's.
+    if (differ(W_FRAMES) && (mask & RES_GMEM) === 0) mask |= RES_HOST;
+    this.list.forEach((other, i) => {
+      mask |= other.changed(a, b, w, i === actor);
+      w += other.words;
+    });
+    for (; w < this.stateWords; w++)
+      if (differ(w)) mask |= this.state.tables.isHeader(w - this.stateWords) ? RES_ROOTS : RES_TABLES;
+    return this.usesSrcu ? mask : mask & ~RES_SRCU;
   }
 
   // ---- words ----
@@ -410,8 +494,7 @@ function lockBits(locks: number): number {
 }
 
 /** Host pages behind the scene's frames in any slot; a huge page is one. */
-function hostAddresses(state: SceneState): number[] {
-  const found = new Set<number>();
+function findHostAddresses(state: SceneState): void {
   const { table } = state.vm.mm;
   for (const set of state.vm.slots.sets) {
     for (const slot of set.slots) {
@@ -419,11 +502,10 @@ function hostAddresses(state: SceneState): number[] {
         if (gfn < slot.baseGfn || gfn >= slot.baseGfn + slot.npages) continue;
         const hva = slotHva(slot, gfn);
         table.lookup(hva);
-        found.add(table.level === 2 ? hva - (hva % 0x200000) : hva);
+        state.hvas.add(table.level === 2 ? hva - (hva % 0x200000) : hva);
       }
     }
   }
-  return [...found].sort((a, b) => a - b);
 }
 
 function gmemIndices(state: SceneState): number[] {

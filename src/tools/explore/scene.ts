@@ -1,5 +1,7 @@
 /** Scenes: a VM with a few guest frames and the actors that race for them, declared. `kvm-model.ts` makes a model of one. */
-import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
+import { remove } from '../../kvm/mmu/revisions/edit.ts';
+import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
+import type { FaultStage, Revision, RevisionRules } from '../../kvm/mmu/revisions/revision.ts';
 import type { KvmParams } from '../../kvm/params.ts';
 import type { KernelActor } from './kvm-model-kernel.ts';
 
@@ -69,8 +71,11 @@ export interface SceneSpec {
   readonly gfns?: readonly number[];
   /** Generation that the slots start with. */
   readonly generation?: number;
-  /** What must come out: nothing wrong, or a violation of this invariant (by the beginning of its text). */
-  readonly expect: 'safe' | { readonly violates: string };
+  /**
+   * What must come out: nothing wrong; a violation of this invariant (by the beginning of its text); or an actor that can go round for ever
+   * with nobody else in the way.
+   */
+  readonly expect: 'safe' | 'livelock' | { readonly violates: string };
   /** The scene without its guard, of which this one is the twin. */
   readonly guardOf?: string;
 }
@@ -85,6 +90,27 @@ export function scene(spec: SceneSpec): Scene {
     throw new Error(`scene ${spec.name}: a name is small letters, digits and dashes`);
   if (spec.actors.length < 1 || spec.actors.length > 8) throw new Error(`scene ${spec.name}: 1 to 8 actors`);
   return { ...spec, isScene: true };
+}
+
+/** A revision with another list of stages: `edit` gets those of the revision called `name`. */
+export function edited(
+  name: string,
+  what: string,
+  edit: (stages: readonly FaultStage[]) => readonly FaultStage[],
+): Revision {
+  const base = revisionByName(name);
+  return { ...base, name: `${name} ${what}`, stages: edit(base.stages) };
+}
+
+/** A revision without one of its stages. */
+export function withoutStage(name: string, stage: string): Revision {
+  return edited(name, `without ${stage}`, (stages) => remove(stages, stage));
+}
+
+/** A revision with other rules. */
+export function ruled(name: string, what: string, rules: Partial<RevisionRules>): Revision {
+  const base = revisionByName(name);
+  return { ...base, name: `${name} ${what}`, rules: { ...base.rules, ...rules } };
 }
 
 /** A vCPU that does `ops` one after the other. */

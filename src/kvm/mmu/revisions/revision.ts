@@ -49,6 +49,9 @@ export interface RevisionRules {
   readonly noSlotSetsHva: boolean;
   /** pfn and hva start as error values rather than 0 (f3310e622f77). */
   readonly faultStartsWithErrors: boolean;
+  // Map.
+  /** An entry that allows the access already is left alone, even if this fault would make a lesser one (386d69f9f29b, Linux 6.13). */
+  readonly keepsAllowingEntries?: boolean;
 }
 
 /** One version of the fault path. */

@@ -1,6 +1,8 @@
 /** Installing the entry that a fault needs, with the page tables above it (@kvm tdp_mmu.c kvm_tdp_mmu_map). */
 import { ENOMEM } from '../../../host/errno.ts';
 import type { VcpuState } from '../../vcpu-state.ts';
+import type { VmState } from '../../vm-state.ts';
+import { isAccessAllowed } from '../fast-page-fault.ts';
 import type { PageFault } from '../fault.ts';
 import { disallowedHugepageAdjust, hugepageAdjust } from '../hugepage-adjust.ts';
 import { makeSpte } from '../make-spte.ts';
@@ -15,7 +17,7 @@ import {
   RET_PF_WRITE_PROTECTED,
 } from '../ret-pf.ts';
 import { ACC_ALL } from '../role.ts';
-import { isFrozenSpte, isLargePte, isLastSpte, isMmioSpte, isShadowPresent, makeMmioSpte } from '../spte.ts';
+import { isFrozenSpte, isLargePte, isLastSpte, isMmioSpte, isShadowPresent, makeMmioSpte, sptePfn } from '../spte.ts';
 import type { TdpIter } from '../tdp-iter.ts';
 import { flushRemoteTlbsGfn } from '../tlb-flush.ts';
 import { setSpteAtomic } from './changed-spte.ts';
@@ -23,10 +25,20 @@ import { linkSp } from './link.ts';
 import { allocSp, freeSp, initChildSp, trackPossibleNxHugePage } from './pages.ts';
 import { splitHugePage } from './split.ts';
 
+/** The entry the iterator is on maps the page for this access already. */
+function allowsAccess(vm: VmState, fault: PageFault, iter: TdpIter): boolean {
+  const { oldLo, oldHi } = iter;
+  if (!isShadowPresent(oldLo) || !isLastSpte(oldLo, iter.level)) return false;
+  if (!isAccessAllowed(vm.mmu.masks, fault, oldLo, oldHi)) return false;
+  vm.log.warnOnOnce(fault.pfn !== sptePfn(oldLo, oldHi), 'tdp_mmu_map_handle_target_level', 'another frame is mapped');
+  return true;
+}
+
 /** @kvm tdp_mmu.c tdp_mmu_map_handle_target_level. HOT */
 function mapTargetLevel(vcpu: VcpuState, fault: PageFault, iter: TdpIter): number {
   const vm = vcpu.vm;
   const mmu = vm.mmu;
+  if (vm.revision.rules.keepsAllowingEntries === true && allowsAccess(vm, fault, iter)) return RET_PF_SPURIOUS;
   const spte = mmu.newSpte;
   let wrprot = false;
   if (fault.slot === null) {

@@ -1,0 +1,29 @@
+/** The scenes of the real KVM that come with the project. */
+import type { Scene } from '../scene.ts';
+import { aging } from './aging.ts';
+import { attributeChange } from './attribute-change.ts';
+import { dirtyLog } from './dirty-log.ts';
+import { hugePages } from './huge-pages.ts';
+import { mmio } from './mmio.ts';
+import { pageMoves } from './page-moves.ts';
+import { preFaults } from './pre-fault.ts';
+import { privateMemory } from './private-memory.ts';
+import { privateToShared } from './private-to-shared.ts';
+import { slotGoes } from './slot-goes.ts';
+import { standard } from './standard.ts';
+import { twoVcpus } from './two-vcpus.ts';
+
+export const kvmScenes: readonly Scene[] = [
+  ...attributeChange,
+  ...privateToShared,
+  ...pageMoves,
+  ...slotGoes,
+  ...mmio,
+  ...hugePages,
+  ...dirtyLog,
+  ...twoVcpus,
+  ...privateMemory,
+  ...preFaults,
+  ...aging,
+  ...standard,
+];
