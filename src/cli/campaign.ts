@@ -55,7 +55,7 @@ export function addCampaign(program: Command): void {
     .option('--results <file>', 'SQLite file to make', 'softkvm-campaign.sqlite')
     .addHelpText('after', '\nExample:\n  softkvm campaign run fault-protocol --seeds 4 --workers 2')
     .action(async (names: readonly string[], options: RunOptions) => {
-      const jobs = plannedJobs(names, options);
+      const jobs = await plannedJobs(names, options);
       await work(await ResultsFile.create(options.results, jobs), options);
     });
   withWork(campaign.command('resume <file>').description('do what is still to do of a campaign'))
@@ -98,9 +98,9 @@ function withWork(command: Command): Command {
     .option('--json', 'machine-readable output');
 }
 
-function plannedJobs(names: readonly string[], options: RunOptions): Job[] {
+async function plannedJobs(names: readonly string[], options: RunOptions): Promise<Job[]> {
   const asked = names.length === 0 ? scenes().map((s) => s.name) : names;
-  for (const name of asked) findScene(name);
+  for (const name of asked) await findScene(name);
   return jobsOf({
     scenes: asked,
     revisions: options.revision.length === 0 ? [null] : options.revision,

@@ -34,7 +34,11 @@ export function addExplore(program: Command): void {
     .option('--revision <name>', 'revision of the fault path')
     .option('--param <name=value>', 'KVM module parameter, as kvm.mmio_caching=0 (repeatable)', collect, [])
     .option('--depth <n>', 'schedules of at most n steps', count('--depth', 'a count of steps'))
-    .option('--max-states <n>', 'stop after so many states', count('--max-states', 'a count of states'))
+    .option(
+      '--max-states <n>',
+      'stop after so many states (default: 40 million)',
+      count('--max-states', 'a count of states'),
+    )
     .option('--random <n>', 'n schedules by chance instead of all', count('--random', 'a count of schedules'))
     .option('--seed <n>', 'seed of --random', count('--seed', 'a seed', 0), 1)
     .option('--no-reduction', 'every order of steps, also where the order cannot matter')

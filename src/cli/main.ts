@@ -18,9 +18,12 @@ import { addExplore } from './explore.ts';
 import { addLater } from './later.ts';
 import { addRun } from './run.ts';
 
+// Scene files import 'softkvm/scenes' from here: the module that runs them.
+export * from '../tools/explore/scene-api.ts';
+
 /** What a thread of `softkvm explore --workers` runs: the threads have this same module as their code. */
 export function exploreThread(task: WorkerTask): Promise<unknown> {
-  return threadMain(task, makeModel);
+  return threadMain(task, (spec) => makeModel(spec, false));
 }
 
 /** What a thread of `softkvm campaign` runs. */

@@ -1,7 +1,7 @@
 /** The command line as it is built, for tests that need processes and threads, which cannot run TypeScript. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { copyFileSync, mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { copyFileSync, mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { type OutputOptions, type RolldownOptions, rolldown } from 'rolldown';
@@ -34,6 +34,7 @@ export class BuiltCli {
     await bundle.write({ ...(output as OutputOptions), dir: join(cli.folder, 'dist'), sourcemap: false });
     await bundle.close();
     copyFileSync(join(root, 'package.json'), join(cli.folder, 'package.json'));
+    symlinkSync(join(root, 'src'), join(cli.folder, 'src'));
     mkdirSync(join(cli.folder, 'work'));
     writeFileSync(
       cli.bin,

@@ -20,10 +20,10 @@ function hashBlock(a: number, b: number, c: number, d: number): number {
 
 export class BlockTable {
   /** Four words a block. */
-  cells = new Int32Array(4 * 1024);
+  cells = new Int32Array(4 * 64);
   /** Open addressing; a block's number plus 1, 0 for nothing. */
-  private slots = new Int32Array(2048);
-  private mask = 2047;
+  private slots = new Int32Array(128);
+  private mask = 127;
   count = 0;
 
   /** The number of the block with these words: the one that it has, or a new one. HOT */

@@ -25,13 +25,15 @@ export interface ExploreOptions {
   readonly onProgress?: (progress: Progress) => void;
 }
 
+/** Unless `maxStates` says otherwise: about 4 GiB of them. A scene without end must not take all memory there is. */
+const MOST_STATES = 40_000_000;
 /** Of a random run, unless `depth` says otherwise. */
 const RANDOM_DEPTH = 10_000;
 
 /** @throws InputError when there is no such scene */
 export async function exploreScene(spec: ModelSpec, options: ExploreOptions): Promise<ExploreReport> {
   const model = await makeModel(spec);
-  return await exploreModel(model, spec, findScene(spec.scene).title, options);
+  return await exploreModel(model, spec, (await findScene(spec.scene, false)).title, options);
 }
 
 /** The same for a model that is in its first state, to which it comes back. */
@@ -67,7 +69,7 @@ async function searched(model: Model, spec: ModelSpec, options: ExploreOptions, 
     reduce: options.reduce,
     livelock: true,
     ...(options.depth === undefined ? {} : { depth: options.depth }),
-    ...(options.maxStates === undefined ? {} : { maxStates: options.maxStates }),
+    maxStates: options.maxStates ?? MOST_STATES,
     ...(options.interrupted === undefined ? {} : { interrupted: options.interrupted }),
     ...(options.onProgress === undefined ? {} : { onProgress: options.onProgress }),
   };
@@ -171,7 +173,7 @@ export async function replayScene(
   const report: ReplayReport = {
     version: 1,
     scene: spec.scene,
-    title: findScene(spec.scene).title,
+    title: (await findScene(spec.scene, false)).title,
     revision: spec.revision ?? null,
     replay,
     ...run,

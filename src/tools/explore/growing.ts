@@ -48,7 +48,8 @@ export class GrowingInts implements IntList {
     return this.chunks;
   }
 
+  /** Bytes of what is in it; nearly what is allocated. */
   get bytes(): number {
-    return this.chunks.length * CHUNK * 4;
+    return this.length * 4;
   }
 }

@@ -68,7 +68,7 @@ function stopText(r: ExploreReport): string {
 function searchLine(r: ExploreReport): string {
   return (
     `  ${n(r.states)} states, ${n(r.transitions)} transitions, depth ${n(r.depth)}, ${r.seconds.toFixed(2)} s, ` +
-    `${n(r.statesPerSecond)} states/s, ${n(r.bytesPerState)} bytes a state`
+    `${n(r.statesPerSecond)} states/s, ${n(r.bytesPerState)} bytes a state (${n((r.bytesPerState * r.states) / 1024 ** 2)} MiB)`
   );
 }
 

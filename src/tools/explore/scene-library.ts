@@ -1,7 +1,8 @@
 /** The scenes that come with the project, by name, and the way from a spec to a model. */
 import { InputError } from '../input-error.ts';
-import { kvmSceneInfos } from './kvm-scenes.ts';
+import { kvmSceneInfo, kvmSceneInfos } from './kvm-scenes.ts';
 import type { Model, ModelSpec } from './model.ts';
+import { isSceneFile, loadSceneFile } from './scene-file.ts';
 import { FaultProtocol, type FaultProtocolSize } from './textbook/fault-protocol.ts';
 
 export interface SceneInfo {
@@ -47,22 +48,23 @@ export function scenes(): readonly SceneInfo[] {
   return all;
 }
 
-/** @throws InputError when there is no such scene, or not under that revision */
-export async function makeModel(spec: ModelSpec): Promise<Model> {
-  const scene = findScene(spec.scene);
+/** `check`: the types of a scene file are checked; its other threads need not do it again. @throws InputError */
+export async function makeModel(spec: ModelSpec, check = true): Promise<Model> {
+  const scene = await findScene(spec.scene, check);
   if (spec.revision !== undefined && !scene.revisions.includes(spec.revision))
     throw new InputError(
       `--revision ${spec.revision}: ${scene.name} ${
-        scene.revisions.length === 0 ? 'has nothing to do with a revision' : `runs under ${scene.revisions.join(', ')}`
+        scene.revisions.length === 0 ? 'has a fixed one, or none' : `runs under ${scene.revisions.join(', ')}`
       }`,
     );
   return await scene.make(spec);
 }
 
-/** @throws InputError */
-export function findScene(name: string): SceneInfo {
+/** A scene of the project by name, or one of a file (scene-file.ts). @throws InputError */
+export async function findScene(name: string, check = true): Promise<SceneInfo> {
+  if (isSceneFile(name)) return kvmSceneInfo(await loadSceneFile(name, check));
   const scene = scenes().find((s) => s.name === name);
   if (scene === undefined)
-    throw new InputError(`${name}: no such scene: a name from \`softkvm explore --list\` is expected`);
+    throw new InputError(`${name}: no such scene: a name from \`softkvm explore --list\` is expected, or a file`);
   return scene;
 }

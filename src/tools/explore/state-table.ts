@@ -19,14 +19,14 @@ export class StateTable {
   /** Whether the last `insert` found the state new. */
   fresh = false;
   /** By state: its hash; which state it was reached from, that one's hash, and by which step (see `stepWord`). */
-  parents = new Int32Array(1024);
-  steps = new Int32Array(1024);
-  parentHashes = new Int32Array(1024);
+  parents = new Int32Array(64);
+  steps = new Int32Array(64);
+  parentHashes = new Int32Array(64);
   private readonly inner = new BlockTable();
-  private roots = new Int32Array(4 * 1024);
-  hashes = new Int32Array(1024);
-  private slots = new Int32Array(2048);
-  private shift = 21;
+  private roots = new Int32Array(4 * 64);
+  hashes = new Int32Array(64);
+  private slots = new Int32Array(128);
+  private shift = 25;
   /** Where each level begins in a cursor; the last is the root block. */
   private readonly offsets: Int32Array;
   private readonly cursorWords: number;

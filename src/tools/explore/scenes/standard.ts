@@ -9,12 +9,7 @@ export const standard = [
     claim: 'is_page_fault_stale: whatever changes between the snapshot and the lock is seen',
     vm: { type: 'sw-protected' },
     slots: [{ id: 0, gfn: 0x100, pages: 2, gmem: true }],
-    actors: [
-      vcpu([write(0x100)]),
-      vcpu([read(0x101)]),
-      migratePage(0x100),
-      setAttributes(0x101, 1, 'private'),
-    ],
+    actors: [vcpu([write(0x100)]), vcpu([read(0x101)]), migratePage(0x100), setAttributes(0x101, 1, 'private')],
     expect: 'safe',
   }),
 ];

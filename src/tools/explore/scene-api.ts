@@ -1,0 +1,3 @@
+/** What a scene file imports, as 'softkvm/scenes': what scenes and their actors are made of. */
+export * from './kernel-actors.ts';
+export * from './scene.ts';
