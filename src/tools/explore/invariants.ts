@@ -7,7 +7,6 @@ import { INVALID_ROOT } from '../../kvm/mmu/mmu-context.ts';
 import { ROLE_INVALID, roleAsId } from '../../kvm/mmu/role.ts';
 import { isMmioSpte, isShadowPresent, isWritable, MMIO_SPTE_GEN_MASK, mmioSpteGeneration } from '../../kvm/mmu/spte.ts';
 import { gfnRoundForLevel, pagesPerLevel } from '../../kvm/mmu/tdp-iter.ts';
-import { SceneKernelActor } from './kvm-model-kernel.ts';
 import type { SceneState } from './kvm-model-state.ts';
 import { SceneVcpu, TLB_VALID, TLB_WRITE } from './kvm-model-vcpu.ts';
 
@@ -145,11 +144,10 @@ function tlbsWrong(state: SceneState): number {
   return 0;
 }
 
-/** No kernel-side actor is in the middle of something and no vCPU changes page tables. */
+/** No kernel-side actor is in the middle of something. */
 function quiet(state: SceneState): boolean {
-  for (const actor of state.actors) {
-    if (actor instanceof SceneKernelActor ? actor.started && !actor.finished : (actor as SceneVcpu).maps) return false;
-  }
+  const { kernels } = state;
+  for (let i = 0; i < kernels.length; i++) if (kernels[i]!.started && !kernels[i]!.finished) return false;
   return true;
 }
 

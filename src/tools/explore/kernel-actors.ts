@@ -38,6 +38,11 @@ function kernel(name: string, gfns: readonly number[], make: KernelSpec['make'])
   return { kind: 'kernel', name, gfns, make };
 }
 
+/** An actor that changes slots. */
+function slotKernel(name: string, gfns: readonly number[], make: KernelSpec['make']): KernelSpec {
+  return { ...kernel(name, gfns, make), changesSlots: true };
+}
+
 // ---- attributes ----
 
 /** KVM_SET_MEMORY_ATTRIBUTES on `pages` frames from `gfn`. */
@@ -125,14 +130,14 @@ function regionStages(stages: readonly ActorStage<MemslotUpdate>[]): readonly Ac
 
 /** KVM_SET_USER_MEMORY_REGION with size 0. */
 export function deleteSlot(id: number, stages = memslotInvalidateStages): KernelSpec {
-  return kernel('delete slot', [], (state) => [
+  return slotKernel('delete slot', [], (state) => [
     part(regionStages(stages), new RegionUpdate(state, 'delete', id, () => null)),
   ]);
 }
 
 /** The slot goes to `gfn`. */
 export function moveSlot(id: number, gfn: number, stages = memslotInvalidateStages): KernelSpec {
-  return kernel('move slot', [gfn], (state) => [
+  return slotKernel('move slot', [gfn], (state) => [
     part(
       regionStages(stages),
       new RegionUpdate(
@@ -147,7 +152,7 @@ export function moveSlot(id: number, gfn: number, stages = memslotInvalidateStag
 
 /** A new slot over new memory of the process. */
 export function createSlot(id: number, gfn: number, pages: number, stages = memslotReplaceStages): KernelSpec {
-  return kernel('create slot', [gfn], (state) => {
+  return slotKernel('create slot', [gfn], (state) => {
     const hva = hostMemory(state.vm, { pages }, []);
     for (let i = 0; i < pages; i++) if (state.gfns.includes(gfn + i)) state.hvas.add(hva + i * 4096);
     return [
@@ -158,7 +163,7 @@ export function createSlot(id: number, gfn: number, pages: number, stages = mems
 
 /** The slot gets other flags (KVM_MEM_*): dirty logging on or off. */
 export function setFlags(id: number, flags: number, stages = memslotReplaceStages): KernelSpec {
-  return kernel('set flags', [], (state) => [
+  return slotKernel('set flags', [], (state) => [
     part(
       regionStages(stages),
       new RegionUpdate(

@@ -4,7 +4,7 @@ import { RES_SRCU, STAGE_DONE } from '../../kvm/actors/actor.ts';
 import { MemslotUpdate } from '../../kvm/actors/memslot-update.ts';
 import { LOCK_MMU } from '../../kvm/locks.ts';
 import type { Memslot } from '../../kvm/memslots/memslot.ts';
-import type { ModelActor, SceneState } from './kvm-model-state.ts';
+import { type ModelActor, RES_QUIET, type SceneState } from './kvm-model-state.ts';
 
 /** A list of stages and what they work on. Slots that the context refers to are captured by number. */
 export interface KernelPart {
@@ -107,6 +107,7 @@ export class SceneKernelActor implements ModelActor {
     const { pc } = this;
     const answer = this.stages[pc]!.run(this.contexts[pc]!);
     this.pc = answer === STAGE_DONE ? this.partEnd[pc]! : pc + 1 + answer;
+    if (this.finished && this.quietBit(pc) === 0) throw new Error(`${this.name} ended at ${this.stages[pc]!.name}`);
     // What a part remembers ends with it.
     if (this.pc === this.partEnd[pc]) this.forget(this.contexts[pc]!);
   }
@@ -145,12 +146,17 @@ export class SceneKernelActor implements ModelActor {
   resources(): void {
     const { pc, state } = this;
     state.reads = pc === this.stages.length ? 0 : this.stages[pc]!.reads;
-    state.writes = pc === this.stages.length ? 0 : this.stages[pc]!.writes;
+    state.writes = pc === this.stages.length ? 0 : this.stages[pc]!.writes | this.quietBit(pc);
+  }
+
+  /** With the first step it begins (and may end, finding nothing to do), with the last one it ends. */
+  private quietBit(pc: number): number {
+    return pc === 0 || pc === this.stages.length - 1 ? RES_QUIET : 0;
   }
 
   restResources(): void {
     this.state.reads = this.restReads[this.pc]!;
-    this.state.writes = this.restWrites[this.pc]!;
+    this.state.writes = this.restWrites[this.pc]! | (this.finished ? 0 : RES_QUIET);
   }
 
   changed(a: Int32Array, b: Int32Array, at: number, own: boolean): number {

@@ -2,6 +2,7 @@
 import type { GuestMemfdFile } from '../../kvm/guest-memfd/guest-memfd.ts';
 import type { VcpuState } from '../../kvm/vcpu-state.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
+import type { SceneKernelActor } from './kvm-model-kernel.ts';
 import type { SceneSlots } from './kvm-model-slots.ts';
 import type { SceneTables } from './kvm-model-tables.ts';
 import type { SceneVcpu } from './kvm-model-vcpu.ts';
@@ -46,6 +47,7 @@ export class SceneState {
   readonly gmem: GuestMemfdFile | null;
   readonly actors: ModelActor[] = [];
   readonly vcpus: SceneVcpu[] = [];
+  readonly kernels: SceneKernelActor[] = [];
   /** Addresses of the process behind the scene's frames: each is one page of some size. */
   readonly hvas = new Set<number>();
   /** Results of `ModelActor.resources`. */
@@ -96,5 +98,7 @@ export class SceneState {
 /** Resources of the model beyond those of actor.ts. */
 export const RES_MMU_LOCK = 1 << 11;
 export const RES_SLOTS_LOCK = 1 << 12;
-const RES_FIRST_GUEST = 13;
+/** Whether a kernel-side actor is in the middle of something: some invariants only hold while none is. */
+export const RES_QUIET = 1 << 13;
+const RES_FIRST_GUEST = 14;
 export const RES_GUESTS = 0xff << RES_FIRST_GUEST;

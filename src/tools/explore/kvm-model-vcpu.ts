@@ -164,11 +164,6 @@ export class SceneVcpu implements ModelActor {
     return this.phase === PHASE_IDLE;
   }
 
-  /** In the middle of changing page tables. */
-  get maps(): boolean {
-    return this.phase === PHASE_WALK || this.phase === PHASE_INSTALL || this.held !== 0;
-  }
-
   private get current(): VcpuOp {
     return this.ops[this.op]!;
   }

@@ -11,6 +11,7 @@ import {
   RES_GMEM,
   RES_HOST,
   RES_NOTIFIER_COUNT,
+  RES_REQUESTS,
   RES_ROOTS,
   RES_SEQUENCE,
   RES_SLOTS,
@@ -23,15 +24,20 @@ import type { VmState } from '../../kvm/vm-state.ts';
 import { BUG, firstViolation, invariantTexts } from './invariants.ts';
 import { type KernelPart, SceneKernelActor } from './kvm-model-kernel.ts';
 import { SceneSlots } from './kvm-model-slots.ts';
-import { type ModelActor, RES_GUESTS, RES_MMU_LOCK, RES_SLOTS_LOCK, SceneState } from './kvm-model-state.ts';
+import { type ModelActor, RES_GUESTS, RES_MMU_LOCK, RES_QUIET, RES_SLOTS_LOCK, SceneState } from './kvm-model-state.ts';
 import { SceneTables } from './kvm-model-tables.ts';
 import { SceneVcpu } from './kvm-model-vcpu.ts';
 import { addSceneVcpu, DATA_FRAMES, makeSceneVm, type SceneOverrides } from './kvm-model-vm.ts';
 import type { Actor, Footprint, Model } from './model.ts';
 import type { Scene } from './scene.ts';
 
-/** Roots at a time: the one in use, those that a slot change made obsolete, one of SMM. */
-const MAX_ROOTS = 3;
+/** Roots at a time: the one in use, one of SMM, and those that slot changes made obsolete. */
+function maxRoots(scene: Scene): number {
+  const smm = scene.actors.some((a) => a.kind === 'vcpu' && a.smm) ? 1 : 0;
+  const changers = scene.actors.filter((a) => a.kind === 'kernel' && a.changesSlots === true).length;
+  return 1 + smm + (changers > 0 ? 1 + smm : 0) + changers - (changers > 0 ? 1 : 0);
+}
+
 /** Fixed words at the start of a state. */
 const W_COUNTS = 0;
 const W_RANGE_START = 1;
@@ -43,6 +49,11 @@ const W_DIRTY = 6;
 const W_MIXED = 7;
 const W_MORE = 8;
 const FIXED_WORDS = 9;
+/** In W_MORE: KVM has warned. */
+const BROKEN = 1 << 30;
+const TABLE_BITS = RES_TABLES | RES_ROOTS;
+/** In `stale`: somebody took a step. */
+const STEPPED = 1 << 30;
 
 /** Frames of the scene, in order. */
 function framesOf(scene: Scene): number[] {
@@ -58,7 +69,7 @@ export class KvmModel implements Model {
   readonly actors: readonly Actor[];
   readonly stateWords: number;
   readonly invariants = invariantTexts;
-  readonly observed = RES_ALL | RES_GUESTS;
+  readonly observed = (RES_ALL & ~(RES_SEQUENCE | RES_NOTIFIER_COUNT | RES_SRCU)) | RES_GUESTS | RES_QUIET;
   readonly state: SceneState;
   private readonly vm: VmState;
   private readonly list: readonly ModelActor[];
@@ -70,6 +81,16 @@ export class KvmModel implements Model {
   private readonly gmemPages: readonly number[];
   /** Ranges of frames that have one attribute throughout: bounds. */
   private readonly attributeBounds: readonly number[];
+  /** The words of the present state, but for what `stale` (resources) and `stepped` (actors, as bits) say has changed since. */
+  private readonly live: Int32Array;
+  private stale = RES_ALL | RES_GUESTS;
+  private stepped = -1;
+  /** A step since the last restore may have put new objects in the place of slots or of their parts. */
+  private slotsReplaced = true;
+  /** First words of the host's page tables, of each actor, and of the VM's page tables. */
+  private readonly hostWords: number;
+  private readonly actorWords: readonly number[];
+  private readonly tableWords: number;
   private readonly scratch: Int32Array;
   /** Somebody waits for SRCU grace periods: without, read sections are nobody's business. */
   private readonly usesSrcu: boolean;
@@ -80,7 +101,7 @@ export class KvmModel implements Model {
     const { vm, pages, gmem } = makeSceneVm(scene, overrides, flushed);
     this.vm = vm;
     for (const spec of scene.actors) if (spec.kind === 'vcpu') addSceneVcpu(vm, spec.smm);
-    const tables = new SceneTables(vm, pages, gfns, MAX_ROOTS);
+    const tables = new SceneTables(vm, pages, gfns, maxRoots(scene));
     const slots = new SceneSlots(vm, gfns);
     const state = new SceneState(vm, pages, gfns, tables, slots, gmem);
     this.state = state;
@@ -102,7 +123,9 @@ export class KvmModel implements Model {
         return;
       }
       const parts: readonly KernelPart[] = spec.make(state);
-      state.actors.push(new SceneKernelActor(state, spec.name, `CPU${i}`, parts));
+      const actor = new SceneKernelActor(state, spec.name, `CPU${i}`, parts);
+      state.actors.push(actor);
+      state.kernels.push(actor);
       for (const gfn of spec.gfns) edges.add(gfn);
       for (const { context } of parts) {
         const range = context as { attrs?: number; start?: number; end?: number };
@@ -124,8 +147,15 @@ export class KvmModel implements Model {
     if (this.attributeBounds.length > 32) throw new Error(`scene ${scene.name}: too many ranges of attributes`);
     this.list = state.actors;
     this.actors = this.list.map((a, i) => ({ name: a.name, cpu: `CPU${i}` }));
-    const own = this.list.reduce((n, a) => n + a.words, 0);
-    this.stateWords = FIXED_WORDS + 2 * vm.slots.count + this.hvas.length + this.gmemPages.length + own + tables.words;
+    this.hostWords = FIXED_WORDS + 2 * vm.slots.count;
+    let next = this.hostWords + this.hvas.length + this.gmemPages.length;
+    this.actorWords = this.list.map((a) => {
+      next += a.words;
+      return next - a.words;
+    });
+    this.tableWords = next;
+    this.stateWords = next + tables.words;
+    this.live = new Int32Array(this.stateWords);
     this.scratch = new Int32Array(this.stateWords);
     // What is active at the start is what restores use.
     for (let asId = 0; asId < vm.slots.count; asId++) slots.active(asId);
@@ -175,6 +205,7 @@ export class KvmModel implements Model {
   /** Puts everything into the places that restores use. */
   private settle(): void {
     this.capture(this.scratch, 0);
+    this.slotsReplaced = true;
     this.restore(this.scratch, 0);
   }
 
@@ -251,8 +282,12 @@ export class KvmModel implements Model {
     locks.srcuReaders = readers;
     locks.held = actor.held;
     locks.srcuDepth = actor.srcu;
-    this.scanned = false;
-    this.broken = 0;
+    actor.resources();
+    const { writes } = this.state;
+    this.stale |= writes | STEPPED;
+    this.stepped |= 1 << index;
+    if ((writes & RES_SLOTS) !== 0) this.slotsReplaced = true;
+    if ((writes & TABLE_BITS) !== 0) this.scanned = false;
     try {
       actor.step(choice);
     } catch (error) {
@@ -273,64 +308,99 @@ export class KvmModel implements Model {
 
   // ---- state ----
 
-  capture(into: Int32Array, at: number): void {
+  /** Brings `live` up to date with what the steps since have changed, as far as they said. HOT */
+  private refresh(): void {
+    const { stale, vm, state, live, list } = this;
+    if (stale === 0) return;
+    this.stale = 0;
     this.scan();
-    const { vm, state } = this;
     const { pages } = vm.host;
     const busy = vm.mmuInvalidateInProgress !== 0;
     let flags = 0;
     for (let asId = 0; asId < vm.slots.count; asId++) if (vm.slots.updateInProgress(asId)) flags |= 1 << asId;
-    into[at + W_COUNTS] =
+    live[W_COUNTS] =
       (vm.mmuInvalidateSeq & 0x3ff) |
       (vm.mmuInvalidateInProgress << 10) |
       (vm.notifier.activeInvalidateCount << 13) |
       (flags << 16) |
       (vm.locks.srcuGrace << 18);
-    into[at + W_RANGE_START] = busy ? vm.mmuInvalidateRangeStart : -1;
-    into[at + W_RANGE_END] = busy ? vm.mmuInvalidateRangeEnd : -1;
-    into[at + W_STATS] =
+    live[W_RANGE_START] = busy ? vm.mmuInvalidateRangeStart : -1;
+    live[W_RANGE_END] = busy ? vm.mmuInvalidateRangeEnd : -1;
+    live[W_STATS] =
       (vm.stats.pages_4k & 0xffff) | (vm.stats.pages_2m << 16) | (vm.stats.pages_1g << 20) | (vm.mmu.tdpMmuPages << 24);
-    let frames = 0;
-    for (let i = 0; i < DATA_FRAMES; i++) frames |= (pages.refs[state.pages.data[i]!]! & 3) << (2 * i);
-    into[at + W_FRAMES] = frames;
-    let attributes = 0;
-    if (vm.hasPrivateMem) {
+    live[W_MORE] =
+      state.unreported |
+      (vm.mmu.possibleNxHugePages << 8) |
+      (vm.mmu.mmuValidGen << 16) |
+      (this.broken !== 0 ? BROKEN : 0);
+    if ((stale & (RES_HOST | RES_GMEM)) !== 0) {
+      let frames = 0;
+      for (let i = 0; i < DATA_FRAMES; i++) frames |= (pages.refs[state.pages.data[i]!]! & 3) << (2 * i);
+      live[W_FRAMES] = frames;
+      let w = this.hostWords;
+      for (let i = 0; i < this.hvas.length; i++) live[w++] = vm.mm.table.lookup(this.hvas[i]!);
+      for (let i = 0; i < this.gmemPages.length; i++) live[w++] = state.gmem!.peekPage(this.gmemPages[i]!);
+    }
+    if ((stale & RES_ATTRIBUTES) !== 0 && vm.hasPrivateMem) {
+      let attributes = 0;
       const { attributeBounds } = this;
       for (let i = 0; i + 1 < attributeBounds.length; i++) {
         if (vm.attributes.private.has(attributeBounds[i]!)) attributes |= 1 << i;
       }
+      live[W_ATTRIBUTES] = attributes;
     }
-    into[at + W_ATTRIBUTES] = attributes;
-    into[at + W_MORE] =
-      state.unreported |
-      (vm.mmu.possibleNxHugePages << 8) |
-      (vm.mmu.mmuValidGen << 16) |
-      (this.broken === 0 ? 0 : 1 << 24);
-    let w = at + FIXED_WORDS;
-    for (let asId = 0; asId < vm.slots.count; asId++) {
-      into[w++] = state.slots.active(asId);
-      into[w++] = vm.slots.generation(asId);
+    if ((stale & RES_SLOTS) !== 0) {
+      let w = FIXED_WORDS;
+      for (let asId = 0; asId < vm.slots.count; asId++) {
+        live[w++] = state.slots.active(asId);
+        live[w++] = vm.slots.generation(asId);
+      }
+      live[W_MIXED] = state.slots.mixedBits();
     }
-    into[at + W_DIRTY] = state.slots.dirtyBits();
-    into[at + W_MIXED] = state.slots.mixedBits();
-    for (let i = 0; i < this.hvas.length; i++) into[w++] = vm.mm.table.lookup(this.hvas[i]!);
-    for (let i = 0; i < this.gmemPages.length; i++) into[w++] = state.gmem!.peekPage(this.gmemPages[i]!);
-    for (let i = 0; i < this.list.length; i++) {
-      this.list[i]!.save(into, w);
-      w += this.list[i]!.words;
+    if ((stale & (RES_SLOTS | RES_DIRTY_LOG)) !== 0) live[W_DIRTY] = state.slots.dirtyBits();
+    if ((stale & TABLE_BITS) !== 0) state.tables.capture(live, this.tableWords);
+    // What a vCPU has in hand is worth something else when these change.
+    const all = (stale & (TABLE_BITS | RES_SEQUENCE | RES_REQUESTS)) !== 0;
+    const { actorWords } = this;
+    for (let i = 0; i < list.length; i++) {
+      if (all || (this.stepped & (1 << i)) !== 0) list[i]!.save(live, actorWords[i]!);
     }
-    state.tables.capture(into, w);
+    this.stepped = 0;
+  }
+
+  /** The next capture looks at everything, whatever the steps since have said: to check them by. */
+  lookAgain(): void {
+    this.stale = RES_ALL | RES_GUESTS;
+    this.stepped = -1;
+    this.scanned = false;
+  }
+
+  capture(into: Int32Array, at: number): void {
+    this.refresh();
+    const { live, stateWords } = this;
+    for (let i = 0; i < stateWords; i++) into[at + i] = live[i]!;
   }
 
   restore(from: Int32Array, at: number): void {
-    const { vm, state } = this;
+    const { vm, state, live, list, actorWords, stateWords } = this;
+    // New objects for slots, and parts of slots, may be in use: then nothing of the present is kept.
+    const whole = this.slotsReplaced;
+    this.refresh();
+    this.slotsReplaced = false;
     const { pages } = vm.host;
-    this.scanned = false;
-    const counts = from[at + W_COUNTS]!;
-    vm.mmuInvalidateSeq = counts & 0x3ff;
-    vm.mmuInvalidateInProgress = (counts >>> 10) & 7;
-    vm.notifier.activeInvalidateCount = (counts >>> 13) & 7;
-    vm.locks.srcuGrace = counts >>> 18;
+    this.broken = 0;
+    let reload = whole;
+    if (live[W_COUNTS] !== from[at + W_COUNTS]) {
+      const counts = from[at + W_COUNTS]!;
+      reload ||= vm.mmuInvalidateSeq !== (counts & 0x3ff);
+      vm.mmuInvalidateSeq = counts & 0x3ff;
+      vm.mmuInvalidateInProgress = (counts >>> 10) & 7;
+      vm.notifier.activeInvalidateCount = (counts >>> 13) & 7;
+      vm.locks.srcuGrace = counts >>> 18;
+      for (let asId = 0; asId < vm.slots.count; asId++) {
+        vm.slots.sets[asId]!.updateInProgress = (counts & (1 << (16 + asId))) !== 0;
+      }
+    }
     vm.mmuInvalidateRangeStart = from[at + W_RANGE_START]!;
     vm.mmuInvalidateRangeEnd = from[at + W_RANGE_END]!;
     const stats = from[at + W_STATS]!;
@@ -338,49 +408,61 @@ export class KvmModel implements Model {
     vm.stats.pages_2m = (stats >>> 16) & 15;
     vm.stats.pages_1g = (stats >>> 20) & 15;
     vm.mmu.tdpMmuPages = stats >>> 24;
-    const frames = from[at + W_FRAMES]!;
-    for (let i = 0; i < DATA_FRAMES; i++) {
-      const pfn = state.pages.data[i]!;
-      pages.refs[pfn] = (frames >>> (2 * i)) & 3;
-      pages.flags[pfn] = 1;
-    }
-    if (vm.hasPrivateMem) {
-      const attributes = from[at + W_ATTRIBUTES]!;
-      const { attributeBounds } = this;
-      for (let i = 0; i + 1 < attributeBounds.length; i++) {
-        const isPrivate = (attributes & (1 << i)) !== 0;
-        const start = attributeBounds[i]!;
-        if (vm.attributes.private.has(start) !== isPrivate) {
-          vm.attributes.private.set(start, attributeBounds[i + 1]!, isPrivate);
-        }
-      }
-    }
     const more = from[at + W_MORE]!;
-    this.broken = (more & (1 << 24)) === 0 ? 0 : BUG;
     state.unreported = more & 255;
     vm.mmu.possibleNxHugePages = (more >>> 8) & 255;
     vm.mmu.mmuValidGen = (more >>> 16) & 1;
-    let w = at + FIXED_WORDS;
-    for (let asId = 0; asId < vm.slots.count; asId++) {
-      state.slots.restoreActive(asId, from[w++]!);
-      const set = vm.slots.sets[asId]!;
-      set.generation = from[w++]!;
-      set.updateInProgress = (counts & (1 << (16 + asId))) !== 0;
+    if ((more & BROKEN) !== 0) this.broken = BUG;
+    const frames = from[at + W_FRAMES]!;
+    if (whole || live[W_FRAMES] !== frames) {
+      for (let i = 0; i < DATA_FRAMES; i++) pages.refs[state.pages.data[i]!] = (frames >>> (2 * i)) & 3;
     }
-    state.slots.restoreDirtyBits(from[at + W_DIRTY]!);
-    state.slots.restoreMixedBits(from[at + W_MIXED]!);
+    const attributes = from[at + W_ATTRIBUTES]!;
+    if (live[W_ATTRIBUTES] !== attributes) this.restoreAttributes(attributes ^ live[W_ATTRIBUTES]!, attributes);
+    let w = FIXED_WORDS;
+    for (let asId = 0; asId < vm.slots.count; asId++, w += 2) {
+      if (whole || live[w] !== from[at + w]) {
+        reload = true;
+        state.slots.restoreActive(asId, from[at + w]!);
+      }
+      vm.slots.sets[asId]!.generation = from[at + w + 1]!;
+    }
+    if (reload || live[W_DIRTY] !== from[at + W_DIRTY]) state.slots.restoreDirtyBits(from[at + W_DIRTY]!);
+    if (reload || live[W_MIXED] !== from[at + W_MIXED]) state.slots.restoreMixedBits(from[at + W_MIXED]!);
     const { table } = vm.mm;
-    for (let i = 0; i < this.hvas.length; i++) {
-      const word = from[w++]!;
-      if (table.lookup(this.hvas[i]!) !== word) table.replace(this.hvas[i]!, Math.max(1, table.level), word);
+    w = this.hostWords;
+    for (let i = 0; i < this.hvas.length; i++, w++) {
+      const word = from[at + w]!;
+      if (live[w] === word) continue;
+      table.lookup(this.hvas[i]!);
+      table.replace(this.hvas[i]!, Math.max(1, table.level), word);
     }
-    for (let i = 0; i < this.gmemPages.length; i++) state.gmem!.placePage(this.gmemPages[i]!, from[w++]!);
-    let own = w;
-    for (let i = 0; i < this.list.length; i++) own += this.list[i]!.words;
-    state.tables.restore(from, own);
-    for (let i = 0; i < this.list.length; i++) {
-      this.list[i]!.load(from, w);
-      w += this.list[i]!.words;
+    for (let i = 0; i < this.gmemPages.length; i++, w++) {
+      if (live[w] !== from[at + w]) state.gmem!.placePage(this.gmemPages[i]!, from[at + w]!);
+    }
+    let tables = whole;
+    for (let i = this.tableWords; i < stateWords && !tables; i++) tables = live[i] !== from[at + i];
+    if (tables) {
+      state.tables.restore(from, at + this.tableWords);
+      this.scanned = false;
+      reload = true;
+    }
+    for (let i = 0; i < list.length; i++) {
+      const first = actorWords[i]!;
+      const end = first + list[i]!.words;
+      let differs = reload;
+      for (let k = first; k < end && !differs; k++) differs = live[k] !== from[at + k];
+      if (differs) list[i]!.load(from, at + first);
+    }
+    for (let i = 0; i < stateWords; i++) live[i] = from[at + i]!;
+  }
+
+  private restoreAttributes(changed: number, attributes: number): void {
+    const { attributeBounds, vm } = this;
+    if (!vm.hasPrivateMem) return;
+    for (let i = 0; i + 1 < attributeBounds.length; i++) {
+      if ((changed & (1 << i)) === 0) continue;
+      vm.attributes.private.set(attributeBounds[i]!, attributeBounds[i + 1]!, (attributes & (1 << i)) !== 0);
     }
   }
 

@@ -28,6 +28,8 @@ export interface KernelSpec {
   readonly make: KernelActor;
   /** Frames that it concerns. */
   readonly gfns: readonly number[];
+  /** It makes, replaces or removes slots. */
+  readonly changesSlots?: boolean;
 }
 
 export type ActorSpec = VcpuSpec | KernelSpec;
