@@ -42,7 +42,7 @@ export class BlockTable {
 
   private add(at: number, a: number, b: number, c: number, d: number): number {
     const id = this.count++;
-    if (id << 2 === this.cells.length) this.cells = enlarged(this.cells);
+    if (id << 2 === this.cells.length) this.cells = resized(this.cells, enlarged(this.cells.length));
     const p = id << 2;
     this.cells[p] = a;
     this.cells[p + 1] = b;
@@ -72,9 +72,14 @@ export class BlockTable {
   }
 }
 
-/** A copy with room for half as much again, a whole number of blocks. */
-export function enlarged(array: Int32Array<ArrayBuffer>): Int32Array<ArrayBuffer> {
-  const larger = new Int32Array((array.length + (array.length >>> 1) + 4) & ~3);
+/** The next length of an array that has become too small. */
+export function enlarged(length: number): number {
+  return (length + (length >>> 1) + 4) & ~3;
+}
+
+/** A copy with room for more. */
+export function resized(array: Int32Array<ArrayBuffer>, length: number): Int32Array<ArrayBuffer> {
+  const larger = new Int32Array(length);
   larger.set(array);
   return larger;
 }

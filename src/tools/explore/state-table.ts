@@ -1,11 +1,16 @@
 /**
  * The states that were reached, each once, numbered in the order in which they came.
  *
- * A state is kept as a tree: its words in blocks of four, the blocks' numbers in blocks of four, and so on up to one root block a state.
+ * A state is kept as a tree: its words in blocks of four, the blocks' numbers in blocks of four, and so on up to a root of at most eight.
  * Every block is kept once (block-table.ts), so two states that differ in a few words share all but a few blocks, and the comparison is
- * exact: states are equal when their root blocks are. A step changes few words; only the blocks above those are looked up again.
+ * exact: states are equal when their roots are. A step changes few words; only the blocks above those are looked up again.
  */
-import { BlockTable, enlarged, mixWord } from './block-table.ts';
+import { BlockTable, enlarged, mixWord, resized } from './block-table.ts';
+
+/** Words of a root, at most: a block less to look up at each step is worth more than what a longer root takes. */
+const MAX_ROOT = 8;
+/** States that there is room for at first. */
+const FIRST = 64;
 
 /** One state, taken apart: its words and the numbers of its blocks, level by level. */
 export interface Cursor {
@@ -19,13 +24,14 @@ export class StateTable {
   /** Whether the last `insert` found the state new. */
   fresh = false;
   /** By state: its hash; which state it was reached from, that one's hash, and by which step (see `stepWord`). */
-  parents = new Int32Array(64);
-  steps = new Int32Array(64);
-  parentHashes = new Int32Array(64);
+  parents = new Int32Array(FIRST);
+  steps = new Int32Array(FIRST);
+  parentHashes = new Int32Array(FIRST);
   private readonly inner = new BlockTable();
-  private roots = new Int32Array(4 * 64);
-  hashes = new Int32Array(64);
-  private slots = new Int32Array(128);
+  private roots: Int32Array<ArrayBuffer>;
+  private readonly rootWords: number;
+  hashes = new Int32Array(FIRST);
+  private slots = new Int32Array(2 * FIRST);
   private shift = 25;
   /** Where each level begins in a cursor; the last is the root block. */
   private readonly offsets: Int32Array;
@@ -34,15 +40,17 @@ export class StateTable {
   constructor(stateWords: number) {
     this.stateWords = stateWords;
     const offsets = [0];
-    let length = Math.max(4, padded(stateWords));
-    let end = length;
-    while (length > 4) {
+    let length = stateWords;
+    let end = 0;
+    while (length > MAX_ROOT) {
+      end += padded(length);
       offsets.push(end);
-      length = padded(length / 4);
-      end += length;
+      length = padded(length) / 4;
     }
     this.offsets = Int32Array.from(offsets);
-    this.cursorWords = end;
+    this.rootWords = length;
+    this.cursorWords = end + length;
+    this.roots = new Int32Array(FIRST * length);
   }
 
   /** A cursor at the state whose words are all 0. */
@@ -66,7 +74,12 @@ export class StateTable {
     const { offsets, inner } = this;
     const top = offsets.length - 1;
     let hash = base.hash;
-    const end = top === 0 ? data.length : offsets[1]!;
+    if (top === 0) {
+      for (let p = 0; p < data.length; p++) if (data[p] !== old[p]) hash ^= mixWord(data[p]!, p) ^ mixWord(old[p]!, p);
+      cursor.hash = hash;
+      return;
+    }
+    const end = offsets[1]!;
     let q = end;
     for (let p = 0; p < end; p += 4, q++) {
       const a = data[p]!;
@@ -74,14 +87,14 @@ export class StateTable {
       const c = data[p + 2]!;
       const d = data[p + 3]!;
       if (a === old[p] && b === old[p + 1] && c === old[p + 2] && d === old[p + 3]) {
-        if (top !== 0) data[q] = old[q]!;
+        data[q] = old[q]!;
         continue;
       }
       if (a !== old[p]) hash ^= mixWord(a, p) ^ mixWord(old[p]!, p);
       if (b !== old[p + 1]) hash ^= mixWord(b, p + 1) ^ mixWord(old[p + 1]!, p + 1);
       if (c !== old[p + 2]) hash ^= mixWord(c, p + 2) ^ mixWord(old[p + 2]!, p + 2);
       if (d !== old[p + 3]) hash ^= mixWord(d, p + 3) ^ mixWord(old[p + 3]!, p + 3);
-      if (top !== 0) data[q] = inner.intern(a, b, c, d);
+      data[q] = inner.intern(a, b, c, d);
     }
     cursor.hash = hash;
     for (let level = 1; level < top; level++) {
@@ -101,33 +114,23 @@ export class StateTable {
   /** The number of the state at `cursor`, which is complete: the one that it has, or a new one. HOT */
   insert(cursor: Cursor): number {
     const { data, hash } = cursor;
+    const { slots, hashes, rootWords } = this;
     const root = this.offsets[this.offsets.length - 1]!;
-    const a = data[root]!;
-    const b = data[root + 1]!;
-    const c = data[root + 2]!;
-    const d = data[root + 3]!;
-    const { slots, hashes, roots } = this;
     const mask = slots.length - 1;
     let at = Math.imul(hash, 0x9e3779b1) >>> this.shift;
     for (;;) {
       const id = slots[at]! - 1;
       if (id < 0) break;
-      if (hashes[id] === hash) {
-        const p = id * 4;
-        if (roots[p] === a && roots[p + 1] === b && roots[p + 2] === c && roots[p + 3] === d) {
-          this.fresh = false;
-          return id;
-        }
+      if (hashes[id] === hash && this.isRoot(id, data, root)) {
+        this.fresh = false;
+        return id;
       }
       at = (at + 1) & mask;
     }
     const id = this.count++;
     if (id === hashes.length) this.grow();
-    const p = id * 4;
-    this.roots[p] = a;
-    this.roots[p + 1] = b;
-    this.roots[p + 2] = c;
-    this.roots[p + 3] = d;
+    const { roots } = this;
+    for (let i = 0, p = id * rootWords; i < rootWords; i++) roots[p + i] = data[root + i]!;
     this.hashes[id] = hash;
     this.slots[at] = id + 1;
     if (this.count * 3 > this.slots.length * 2) this.rehash();
@@ -135,16 +138,22 @@ export class StateTable {
     return id;
   }
 
+  /* HOT */
+  private isRoot(id: number, data: Int32Array, root: number): boolean {
+    const { roots, rootWords } = this;
+    const p = id * rootWords;
+    for (let i = 0; i < rootWords; i++) if (roots[p + i] !== data[root + i]) return false;
+    return true;
+  }
+
   /** Takes a state apart again: the words are at 0 in the cursor's data. HOT */
   decode(id: number, into: Cursor): void {
     const { data } = into;
     const { offsets } = this;
     const cells = this.inner.cells;
+    const { roots, rootWords } = this;
     let to = offsets[offsets.length - 1]!;
-    data[to] = this.roots[id * 4]!;
-    data[to + 1] = this.roots[id * 4 + 1]!;
-    data[to + 2] = this.roots[id * 4 + 2]!;
-    data[to + 3] = this.roots[id * 4 + 3]!;
+    for (let i = 0, p = id * rootWords; i < rootWords; i++) data[to + i] = roots[p + i]!;
     for (let level = offsets.length - 2; level >= 0; level--) {
       const from = offsets[level]!;
       for (let q = to, p = from; p < to; q++, p += 4) {
@@ -160,8 +169,8 @@ export class StateTable {
   }
 
   private grow(): void {
-    this.roots = enlarged(this.roots);
-    const length = this.roots.length / 4;
+    const length = enlarged(this.hashes.length);
+    this.roots = resized(this.roots, length * this.rootWords);
     this.hashes = resized(this.hashes, length);
     this.parents = resized(this.parents, length);
     this.steps = resized(this.steps, length);
@@ -189,10 +198,4 @@ export class StateTable {
 
 function padded(length: number): number {
   return (length + 3) & ~3;
-}
-
-function resized(array: Int32Array<ArrayBuffer>, length: number): Int32Array<ArrayBuffer> {
-  const larger = new Int32Array(length);
-  larger.set(array);
-  return larger;
 }
