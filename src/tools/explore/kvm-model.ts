@@ -51,6 +51,13 @@ const W_MORE = 8;
 const FIXED_WORDS = 9;
 /** In W_MORE: KVM has warned. */
 const BROKEN = 1 << 30;
+/** Which part of the state a word belongs to, as bits: one for each actor from REGION_ACTOR on. */
+const REGION_FIXED = 1 << 0;
+const REGION_SLOTS = 1 << 1;
+const REGION_HOST = 1 << 2;
+const REGION_TABLES = 1 << 3;
+const REGION_ACTOR = 1 << 4;
+const REGION_ACTORS = -REGION_ACTOR;
 const TABLE_BITS = RES_TABLES | RES_ROOTS;
 /** In `stale`: somebody took a step. */
 const STEPPED = 1 << 30;
@@ -91,6 +98,8 @@ export class KvmModel implements Model {
   private readonly hostWords: number;
   private readonly actorWords: readonly number[];
   private readonly tableWords: number;
+  /** REGION_* by word. */
+  private readonly regionOf: Int32Array;
   private readonly scratch: Int32Array;
   /** Somebody waits for SRCU grace periods: without, read sections are nobody's business. */
   private readonly usesSrcu: boolean;
@@ -157,6 +166,7 @@ export class KvmModel implements Model {
     this.stateWords = next + tables.words;
     this.live = new Int32Array(this.stateWords);
     this.scratch = new Int32Array(this.stateWords);
+    this.regionOf = this.regions();
     // What is active at the start is what restores use.
     for (let asId = 0; asId < vm.slots.count; asId++) slots.active(asId);
     this.usesSrcu = state.actors.some((a) => a instanceof SceneKernelActor && a.changesSlots);
@@ -207,6 +217,21 @@ export class KvmModel implements Model {
     this.capture(this.scratch, 0);
     this.slotsReplaced = true;
     this.restore(this.scratch, 0);
+  }
+
+  private regions(): Int32Array {
+    const regions = new Int32Array(this.stateWords).fill(REGION_TABLES);
+    this.list.forEach((actor, i) => {
+      regions.fill(REGION_ACTOR << i, this.actorWords[i]!, this.actorWords[i]! + actor.words);
+    });
+    regions.fill(REGION_HOST, this.hostWords, this.actorWords[0]!);
+    regions.fill(REGION_SLOTS, FIXED_WORDS, this.hostWords);
+    regions.fill(REGION_FIXED, 0, FIXED_WORDS);
+    regions[W_FRAMES] = REGION_HOST;
+    regions[W_ATTRIBUTES] = 0;
+    regions[W_DIRTY] = REGION_SLOTS;
+    regions[W_MIXED] = REGION_SLOTS;
+    return regions;
   }
 
   /** What KVM warns of is a violation. */
@@ -382,79 +407,88 @@ export class KvmModel implements Model {
   }
 
   restore(from: Int32Array, at: number): void {
-    const { vm, state, live, list, actorWords, stateWords } = this;
+    const { vm, state, live, stateWords, regionOf } = this;
     // New objects for slots, and parts of slots, may be in use: then nothing of the present is kept.
     const whole = this.slotsReplaced;
     this.refresh();
     this.slotsReplaced = false;
-    const { pages } = vm.host;
     this.broken = 0;
-    let reload = whole;
-    if (live[W_COUNTS] !== from[at + W_COUNTS]) {
-      const counts = from[at + W_COUNTS]!;
-      reload ||= vm.mmuInvalidateSeq !== (counts & 0x3ff);
-      vm.mmuInvalidateSeq = counts & 0x3ff;
-      vm.mmuInvalidateInProgress = (counts >>> 10) & 7;
-      vm.notifier.activeInvalidateCount = (counts >>> 13) & 7;
-      vm.locks.srcuGrace = counts >>> 18;
-      for (let asId = 0; asId < vm.slots.count; asId++) {
-        vm.slots.sets[asId]!.updateInProgress = (counts & (1 << (16 + asId))) !== 0;
-      }
+    const attributes = live[W_ATTRIBUTES]!;
+    let differ = 0;
+    for (let i = 0; i < stateWords; i++) {
+      const word = from[at + i]!;
+      if (live[i] === word) continue;
+      live[i] = word;
+      differ |= regionOf[i]!;
     }
-    vm.mmuInvalidateRangeStart = from[at + W_RANGE_START]!;
-    vm.mmuInvalidateRangeEnd = from[at + W_RANGE_END]!;
-    const stats = from[at + W_STATS]!;
+    if (whole) differ = -1;
+    if ((differ & REGION_FIXED) !== 0) {
+      const counts = live[W_COUNTS]!;
+      if (vm.mmuInvalidateSeq !== (counts & 0x3ff)) differ |= REGION_ACTORS;
+      this.restoreFixed(counts);
+    }
+    if (live[W_ATTRIBUTES] !== attributes) this.restoreAttributes(attributes ^ live[W_ATTRIBUTES]!, live[W_ATTRIBUTES]!);
+    if ((differ & REGION_SLOTS) !== 0) {
+      let w = FIXED_WORDS;
+      for (let asId = 0; asId < vm.slots.count; asId++, w += 2) {
+        state.slots.restoreActive(asId, live[w]!);
+        vm.slots.sets[asId]!.generation = live[w + 1]!;
+      }
+      state.slots.restoreDirtyBits(live[W_DIRTY]!);
+      state.slots.restoreMixedBits(live[W_MIXED]!);
+      differ |= REGION_ACTORS;
+    }
+    if ((differ & REGION_HOST) !== 0) this.restoreHost();
+    if ((differ & REGION_TABLES) !== 0) {
+      state.tables.restore(live, this.tableWords);
+      this.scanned = false;
+      differ |= REGION_ACTORS;
+    }
+    if ((differ & REGION_ACTORS) !== 0) this.loadActors(differ);
+    if ((live[W_MORE]! & BROKEN) !== 0) this.broken = BUG;
+  }
+
+  private loadActors(differ: number): void {
+    const { list, actorWords, live } = this;
+    for (let i = 0; i < list.length; i++) {
+      if ((differ & (REGION_ACTOR << i)) !== 0) list[i]!.load(live, actorWords[i]!);
+    }
+  }
+
+  private restoreFixed(counts: number): void {
+    const { vm, state, live } = this;
+    vm.mmuInvalidateSeq = counts & 0x3ff;
+    vm.mmuInvalidateInProgress = (counts >>> 10) & 7;
+    vm.notifier.activeInvalidateCount = (counts >>> 13) & 7;
+    vm.locks.srcuGrace = counts >>> 18;
+    for (let asId = 0; asId < vm.slots.count; asId++) {
+      vm.slots.sets[asId]!.updateInProgress = (counts & (1 << (16 + asId))) !== 0;
+    }
+    vm.mmuInvalidateRangeStart = live[W_RANGE_START]!;
+    vm.mmuInvalidateRangeEnd = live[W_RANGE_END]!;
+    const stats = live[W_STATS]!;
     vm.stats.pages_4k = (stats << 16) >> 16;
     vm.stats.pages_2m = (stats >>> 16) & 15;
     vm.stats.pages_1g = (stats >>> 20) & 15;
     vm.mmu.tdpMmuPages = stats >>> 24;
-    const more = from[at + W_MORE]!;
+    const more = live[W_MORE]!;
     state.unreported = more & 255;
     vm.mmu.possibleNxHugePages = (more >>> 8) & 255;
     vm.mmu.mmuValidGen = (more >>> 16) & 1;
-    if ((more & BROKEN) !== 0) this.broken = BUG;
-    const frames = from[at + W_FRAMES]!;
-    if (whole || live[W_FRAMES] !== frames) {
-      for (let i = 0; i < DATA_FRAMES; i++) pages.refs[state.pages.data[i]!] = (frames >>> (2 * i)) & 3;
-    }
-    const attributes = from[at + W_ATTRIBUTES]!;
-    if (live[W_ATTRIBUTES] !== attributes) this.restoreAttributes(attributes ^ live[W_ATTRIBUTES]!, attributes);
-    let w = FIXED_WORDS;
-    for (let asId = 0; asId < vm.slots.count; asId++, w += 2) {
-      if (whole || live[w] !== from[at + w]) {
-        reload = true;
-        state.slots.restoreActive(asId, from[at + w]!);
-      }
-      vm.slots.sets[asId]!.generation = from[at + w + 1]!;
-    }
-    if (reload || live[W_DIRTY] !== from[at + W_DIRTY]) state.slots.restoreDirtyBits(from[at + W_DIRTY]!);
-    if (reload || live[W_MIXED] !== from[at + W_MIXED]) state.slots.restoreMixedBits(from[at + W_MIXED]!);
+  }
+
+  private restoreHost(): void {
+    const { vm, state, live } = this;
+    const { refs } = vm.host.pages;
+    const frames = live[W_FRAMES]!;
+    for (let i = 0; i < DATA_FRAMES; i++) refs[state.pages.data[i]!] = (frames >>> (2 * i)) & 3;
     const { table } = vm.mm;
-    w = this.hostWords;
+    let w = this.hostWords;
     for (let i = 0; i < this.hvas.length; i++, w++) {
-      const word = from[at + w]!;
-      if (live[w] === word) continue;
-      table.lookup(this.hvas[i]!);
-      table.replace(this.hvas[i]!, Math.max(1, table.level), word);
+      const word = live[w]!;
+      if (table.lookup(this.hvas[i]!) !== word) table.replace(this.hvas[i]!, Math.max(1, table.level), word);
     }
-    for (let i = 0; i < this.gmemPages.length; i++, w++) {
-      if (live[w] !== from[at + w]) state.gmem!.placePage(this.gmemPages[i]!, from[at + w]!);
-    }
-    let tables = whole;
-    for (let i = this.tableWords; i < stateWords && !tables; i++) tables = live[i] !== from[at + i];
-    if (tables) {
-      state.tables.restore(from, at + this.tableWords);
-      this.scanned = false;
-      reload = true;
-    }
-    for (let i = 0; i < list.length; i++) {
-      const first = actorWords[i]!;
-      const end = first + list[i]!.words;
-      let differs = reload;
-      for (let k = first; k < end && !differs; k++) differs = live[k] !== from[at + k];
-      if (differs) list[i]!.load(from, at + first);
-    }
-    for (let i = 0; i < stateWords; i++) live[i] = from[at + i]!;
+    for (let i = 0; i < this.gmemPages.length; i++, w++) state.gmem!.placePage(this.gmemPages[i]!, live[w]!);
   }
 
   private restoreAttributes(changed: number, attributes: number): void {
