@@ -34,13 +34,14 @@ const SPINS = 200;
 export interface SharedSpace {
   readonly shards: number;
   readonly stateWords: number;
+  readonly ownerWords: Int32Array;
   readonly control: SharedArrayBuffer;
   /** By sender, then by receiver. */
   readonly rings: readonly (readonly SharedArrayBuffer[])[];
   readonly answers: readonly (readonly SharedArrayBuffer[])[];
 }
 
-export function sharedSpace(shards: number, stateWords: number): SharedSpace {
+export function sharedSpace(shards: number, stateWords: number, ownerWords: Int32Array): SharedSpace {
   const capacity = Math.max(2 * BATCH, Math.floor(RING_WORDS / (RECORD + stateWords)));
   const each = (bytes: number): SharedArrayBuffer[][] =>
     Array.from({ length: shards }, (_, from) =>
@@ -49,6 +50,7 @@ export function sharedSpace(shards: number, stateWords: number): SharedSpace {
   return {
     shards,
     stateWords,
+    ownerWords,
     control: new SharedArrayBuffer(4 * (COMMON + LINE * shards)),
     rings: each(4 * (RING + capacity * (RECORD + stateWords))),
     answers: each(4 * (RING + ANSWERS)),
@@ -95,6 +97,7 @@ export interface LevelReport {
 export class Rings implements Exchange {
   readonly shards: number;
   readonly me: number;
+  readonly ownerWords: Int32Array;
   private readonly control: Int32Array;
   private readonly outgoing: readonly Int32Array[];
   private readonly incoming: readonly Int32Array[];
@@ -113,6 +116,7 @@ export class Rings implements Exchange {
     const { shards } = space;
     this.shards = shards;
     this.me = me;
+    this.ownerWords = space.ownerWords;
     this.control = new Int32Array(space.control);
     const views = (buffers: readonly SharedArrayBuffer[]): Int32Array[] => buffers.map((b) => new Int32Array(b));
     this.outgoing = views(space.rings[me]!);

@@ -15,12 +15,7 @@ export interface ExploreOptions {
   readonly random?: { readonly runs: number; readonly seed: number };
   readonly workers: number;
   /** Searches with several threads; needed when `workers` is not 1. */
-  readonly parallel?: (
-    stateWords: number,
-    spec: ModelSpec,
-    workers: number,
-    options: SearchOptions,
-  ) => Promise<SearchResult>;
+  readonly parallel?: (model: Model, spec: ModelSpec, workers: number, options: SearchOptions) => Promise<SearchResult>;
   readonly interrupted?: () => boolean;
   readonly onProgress?: (progress: Progress) => void;
 }
@@ -77,7 +72,7 @@ async function searched(model: Model, spec: ModelSpec, options: ExploreOptions, 
   const found =
     workers === 1 || parallel === undefined
       ? await search(model, searchOptions)
-      : await parallel(model.stateWords, spec, workers, searchOptions);
+      : await parallel(model, spec, workers, searchOptions);
   const { result, shortest } = await shortened(model, searchOptions, found, restart);
   restart();
   return {

@@ -27,7 +27,7 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 async function both(scene: string, workers: number, options: SearchOptions) {
   const model = new ToyModel(toys[scene]!());
   const alone = await search(model, options);
-  const together = await parallelSearch(code, model.stateWords, { scene }, workers, options);
+  const together = await parallelSearch(code, new ToyModel(toys[scene]!()), { scene }, workers, options);
   return { alone, together };
 }
 
@@ -58,6 +58,8 @@ describe('a search in several threads', () => {
 
   it('ends with the cause when a thread fails', async () => {
     const options = { reduce: false, livelock: true };
-    await expect(parallelSearch(code, 12, { scene: 'broken' }, 2, options)).rejects.toThrow('cannot be made');
+    await expect(
+      parallelSearch(code, new ToyModel(toys['counters']!()), { scene: 'broken' }, 2, options),
+    ).rejects.toThrow('cannot be made');
   });
 });

@@ -3,6 +3,7 @@ import { conclude, type Part } from './conclusion.ts';
 import { Overseer, sharedSpace } from './exchange.ts';
 import { GrowingInts } from './growing.ts';
 import type { Model, ModelSpec } from './model.ts';
+import { ownerWords } from './ownership.ts';
 import type { SearchOptions, SearchResult } from './search.ts';
 import { buffersOf, type Pieces, runShard, type WorkerAnswer, type WorkerTask } from './worker.ts';
 
@@ -15,17 +16,17 @@ export interface ThreadCode {
   readonly name: string;
 }
 
-/** Searches with `workers` threads. The result is the one of `search`, except for memory and time. */
+/** Searches with `workers` threads, each of which makes `spec` again; `model` is one in its first state. The result is the one of `search`, except for memory and time. */
 export async function parallelSearch(
   code: ThreadCode,
-  stateWords: number,
+  model: Model,
   spec: ModelSpec,
   workers: number,
   options: SearchOptions,
 ): Promise<SearchResult> {
   const start = performance.now();
   const { Piscina } = await import('piscina');
-  const space = sharedSpace(workers, stateWords);
+  const space = sharedSpace(workers, model.stateWords, ownerWords(model, workers));
   const overseer = new Overseer(space);
   const pool = new Piscina({
     filename: code.file,

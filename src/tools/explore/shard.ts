@@ -1,12 +1,13 @@
 /**
  * The search itself: breadth first, one level of equally many steps after the other, over the states that this shard owns. Alone it owns all;
- * of several (parallel.ts) each owns those whose hash falls to it, and hands the others' states over through an `Exchange`.
+ * of several (parallel.ts) each owns some (ownership.ts), and hands the others' states over through an `Exchange`.
  *
  * What is found does not depend on how the states are shared out: which states there are, their levels, which of them were reduced
  * (that asks about earlier levels only) and, of all ways to reach a state, which one is remembered.
  */
 import { GrowingInts } from './growing.ts';
 import type { Model } from './model.ts';
+import { ownerOf } from './ownership.ts';
 import { Reduction } from './reduction.ts';
 import { type Cursor, StateTable } from './state-table.ts';
 
@@ -32,6 +33,8 @@ export function choiceOf(word: number): number {
 export interface Exchange {
   readonly shards: number;
   readonly me: number;
+  /** The words of a state that say who owns it. */
+  readonly ownerWords: Int32Array;
   /** `ask`: the owner is to say when the state is of no later level than its parent. May take in what others sent. HOT */
   send(to: number, parent: number, parentHash: number, step: number, ask: boolean, words: Int32Array): void;
 }
@@ -100,7 +103,7 @@ export class Shard {
   begin(): void {
     this.model.capture(this.cursor.data, 0);
     this.table.fold(this.cursor, this.base);
-    if (this.ownerOf(this.cursor.hash) !== this.me) return;
+    if (this.owner(this.cursor.data) !== this.me) return;
     const id = this.table.insert(this.cursor);
     this.table.parents[id] = -1;
   }
@@ -200,9 +203,9 @@ export class Shard {
         model.step(actor, choice);
         model.capture(cursor.data, 0);
         this.transitions++;
-        table.fold(cursor, base);
-        const owner = this.ownerOf(cursor.hash);
+        const owner = this.owner(cursor.data);
         if (owner === this.me) {
+          table.fold(cursor, base);
           if (this.admit(cursor, source, hash, stepWord(actor, choice)) < this.levelEnd) back = true;
         } else {
           this.exchange!.send(owner, source, hash, stepWord(actor, choice), ask, cursor.data);
@@ -245,8 +248,8 @@ export class Shard {
     return id;
   }
 
-  private ownerOf(hash: number): number {
-    return this.shards === 1 ? 0 : ((hash >>> 8) & 0xffff) % this.shards;
+  private owner(words: Int32Array): number {
+    return this.exchange === null ? 0 : ownerOf(words, this.exchange.ownerWords, this.shards);
   }
 
   private note(state: number, violation: number): void {
