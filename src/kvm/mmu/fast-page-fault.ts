@@ -7,7 +7,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import type { PageFault } from './fault.ts';
 import { traceFastPageFault } from './mmutrace.ts';
-import { RET_PF_FIXED, RET_PF_INVALID, RET_PF_SPURIOUS } from './ret-pf.ts';
+import { RET_PF_CONTINUE, RET_PF_FIXED, RET_PF_INVALID, RET_PF_SPURIOUS } from './ret-pf.ts';
 import {
   isAccessTrack,
   isExecutable,
@@ -22,7 +22,7 @@ import { walkToLastSpte } from './tdp-mmu/walk.ts';
 import { writeSpte } from './tdp-mmu/write-spte.ts';
 
 /** @kvm mmu.c page_fault_can_be_fast. HOT */
-function pageFaultCanBeFast(vm: VmState, fault: PageFault): boolean {
+export function pageFaultCanBeFast(vm: VmState, fault: PageFault): boolean {
   if (fault.rsvd) return false;
   if (vm.hasPrivateMem && fault.isPrivate !== memIsPrivate(vm, fault.gfn)) return false;
   // With A/D bits a missing entry is missing; without, its rights may only have been taken to see the access.
@@ -43,11 +43,23 @@ export function fastPageFault(vcpu: VcpuState, fault: PageFault): number {
   return fixFast(vcpu, fault);
 }
 
+/** As often as an entry may change under the fast path before it gives up. */
+const TRIES = 5;
+
 function fixFast(vcpu: VcpuState, fault: PageFault): number {
   const vm = vcpu.vm;
-  const iter = walkToLastSpte(vcpu, fault.gfn);
-  const ret = tryFix(vcpu, fault, iter.sptep, iter.level, iter.oldLo, iter.oldHi);
+  let ret = RET_PF_INVALID;
+  for (let tries = 0; tries < TRIES; tries++) {
+    ret = fastPageFaultWalk(vcpu, fault);
+    if (ret !== RET_PF_CONTINUE) break;
+    ret = RET_PF_INVALID;
+    if (!exchange(vm)) continue;
+    fastPageFaultDirty(vcpu, fault);
+    ret = RET_PF_FIXED;
+    break;
+  }
   if (vm.trace.enabled) {
+    const iter = vm.mmu.faultIter;
     const i32 = vm.memory.i32;
     traceFastPageFault(vcpu, fault, iter.oldLo, iter.oldHi, i32[iter.sptep]!, i32[iter.sptep + 1]!, ret);
   }
@@ -55,8 +67,17 @@ function fixFast(vcpu: VcpuState, fault: PageFault): number {
   return ret;
 }
 
-function tryFix(vcpu: VcpuState, fault: PageFault, sptep: number, level: number, lo: number, hi: number): number {
-  const vm = vcpu.vm;
+/**
+ * Finds the entry and what should be in its place: RET_PF_CONTINUE when there is something to exchange, RET_PF_SPURIOUS when the entry allows the
+ * access, RET_PF_INVALID when the slow path is needed. HOT
+ */
+export function fastPageFaultWalk(vcpu: VcpuState, fault: PageFault): number {
+  const iter = walkToLastSpte(vcpu, fault.gfn);
+  return wantedSpte(vcpu.vm, fault, iter.level, iter.oldLo, iter.oldHi);
+}
+
+/** Leaves in `vm.mmu.newSpte` what the entry (lo, hi) should become. */
+function wantedSpte(vm: VmState, fault: PageFault, level: number, lo: number, hi: number): number {
   const m = vm.mmu.masks;
   if (!isShadowPresent(lo) || !isLastSpte(lo, level)) return RET_PF_INVALID;
   if (isAccessAllowed(m, fault, lo, hi)) return RET_PF_SPURIOUS;
@@ -70,8 +91,28 @@ function tryFix(vcpu: VcpuState, fault: PageFault, sptep: number, level: number,
     if (level > 1 && kvmSlotDirtyTrackEnabled(fault.slot!)) return RET_PF_INVALID;
   }
   if (spte.lo === lo && spte.hi === hi) return RET_PF_INVALID;
-  if (!isAccessAllowed(m, fault, spte.lo, spte.hi)) return RET_PF_INVALID;
-  writeSpte(vm.memory.i32, sptep, spte.lo, spte.hi);
-  if (isWritable(spte.lo) && !isWritable(lo)) markPageDirtyInSlot(vm, vcpu, fault.slot, fault.gfn);
-  return RET_PF_FIXED;
+  return isAccessAllowed(m, fault, spte.lo, spte.hi) ? RET_PF_CONTINUE : RET_PF_INVALID;
+}
+
+/** Exchanges the entry for `newSpte` if it is still what the walk read. @kvm mmu.c fast_pf_fix_direct_spte */
+function exchange(vm: VmState): boolean {
+  const { faultIter: iter, newSpte } = vm.mmu;
+  const i32 = vm.memory.i32;
+  if (i32[iter.sptep] !== iter.oldLo || i32[iter.sptep + 1] !== iter.oldHi) return false;
+  writeSpte(i32, iter.sptep, newSpte.lo, newSpte.hi);
+  return true;
+}
+
+/** The exchange of what `fastPageFaultWalk` found, for who lets time pass in between; false when the entry has changed. */
+export function fastPageFaultExchange(vcpu: VcpuState, fault: PageFault): boolean {
+  const { vm } = vcpu;
+  const { level, oldLo, oldHi } = vm.mmu.faultIter;
+  return wantedSpte(vm, fault, level, oldLo, oldHi) === RET_PF_CONTINUE && exchange(vm);
+}
+
+/** The entry is exchanged: a page that became writable is dirty. @kvm mmu.c fast_pf_fix_direct_spte */
+export function fastPageFaultDirty(vcpu: VcpuState, fault: PageFault): void {
+  const { vm } = vcpu;
+  const wasWritable = isWritable(vm.mmu.faultIter.oldLo);
+  if (fault.write && !wasWritable) markPageDirtyInSlot(vm, vcpu, fault.slot, fault.gfn);
 }

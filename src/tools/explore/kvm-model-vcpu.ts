@@ -28,6 +28,12 @@ import {
 import { memIsPrivate } from '../../kvm/attributes.ts';
 import { LOCK_MMU_READ } from '../../kvm/locks.ts';
 import { beginPageFault, endPageFault } from '../../kvm/mmu/do-page-fault.ts';
+import {
+  fastPageFaultDirty,
+  fastPageFaultExchange,
+  fastPageFaultWalk,
+  pageFaultCanBeFast,
+} from '../../kvm/mmu/fast-page-fault.ts';
 import { INVALID_ROOT } from '../../kvm/mmu/mmu-context.ts';
 import { reservedBitFault, withPrivateAccess } from '../../kvm/mmu/page-fault.ts';
 import {
@@ -67,7 +73,19 @@ const PHASE_EMULATE = 6;
 /** All is done, the vCPU is still in the guest with what its TLB holds. */
 const PHASE_IDLE = 7;
 const PHASE_DONE = 8;
-const PHASE_STAGE = 9;
+const PHASE_FAST_EXCHANGE = 9;
+const PHASE_FAST_DIRTY = 10;
+const PHASE_STAGE = 11;
+
+/** The vCPU has a fault object that counts. */
+function isFaulting(phase: number): boolean {
+  return phase >= PHASE_FAST_EXCHANGE || phase === PHASE_WALK || phase === PHASE_INSTALL;
+}
+
+/** ... and stands on an entry, with what it read there. */
+function hasEntry(phase: number): boolean {
+  return phase === PHASE_INSTALL || phase === PHASE_FAST_EXCHANGE || phase === PHASE_FAST_DIRTY;
+}
 
 export const TLB_VALID = 1;
 export const TLB_WRITE = 2;
@@ -79,7 +97,7 @@ const FLUSH_REQUESTS = REQ_TLB_FLUSH | REQ_TLB_FLUSH_CURRENT;
 /** What the stages of any revision read and change, by name; unknown ones count as everything. */
 const STAGE_RESOURCES: Readonly<Record<string, readonly [number, number]>> = {
   'write-tracking': [0, 0],
-  'fast-path': [RES_TABLES | RES_ATTRIBUTES, RES_TABLES | RES_DIRTY_LOG],
+  'fast-path': [RES_TABLES | RES_ATTRIBUTES | RES_ROOTS, 0],
   'snapshot-sequence': [RES_SEQUENCE, 0],
   'snapshot-sequence-again': [RES_SEQUENCE, 0],
   'private-mismatch': [RES_ATTRIBUTES, 0],
@@ -118,6 +136,7 @@ export class SceneVcpu implements ModelActor {
   private ops: readonly VcpuOp[];
   private readonly stages: readonly FaultStage[];
   private readonly mapAt: number;
+  private readonly fastAt: number;
   private readonly iter: TdpIter;
   private readonly walker: NestedWalker;
   readonly vcpu: VcpuState;
@@ -138,6 +157,7 @@ export class SceneVcpu implements ModelActor {
     this.words = 8 + this.gfns.length;
     this.stages = this.vm.revision.stages;
     this.mapAt = this.stages.length - 1;
+    this.fastAt = this.stages.findIndex((s) => s.name === 'fast-path');
     this.iter = new TdpIter(this.vm.memory);
   }
 
@@ -215,6 +235,8 @@ export class SceneVcpu implements ModelActor {
     else if (phase === PHASE_WALK) this.walk();
     else if (phase === PHASE_INSTALL) this.install();
     else if (phase === PHASE_EMULATE) this.emulate();
+    else if (phase === PHASE_FAST_EXCHANGE) this.fastExchange();
+    else if (phase === PHASE_FAST_DIRTY) this.fastDirty();
     else this.leave();
   }
 
@@ -347,10 +369,30 @@ export class SceneVcpu implements ModelActor {
       this.afterWalk(mapWalk(vcpu, vcpu.mmu.fault));
       return;
     }
+    if (stage.name === 'fast-path' && pageFaultCanBeFast(vm, vcpu.mmu.fault)) {
+      const found = fastPageFaultWalk(vcpu, vcpu.mmu.fault);
+      if (found === RET_PF_CONTINUE) this.phase = PHASE_FAST_EXCHANGE;
+      else if (found === RET_PF_INVALID) this.phase = PHASE_STAGE + n + 1;
+      else this.decided(found);
+      return;
+    }
     const ret = stage.run(vcpu, vcpu.mmu.fault);
     if (ret !== RET_PF_CONTINUE) this.decided(ret);
     else if (n === this.mapAt) throw new Error(`no stage of ${vm.revision.name} decided the fault`);
     else this.phase = PHASE_STAGE + n + 1;
+  }
+
+  /** When the entry has changed, the fast path looks again. */
+  private fastExchange(): void {
+    this.vm.mmu.faultIter = this.iter;
+    const done = fastPageFaultExchange(this.vcpu, this.vcpu.mmu.fault);
+    this.phase = done ? PHASE_FAST_DIRTY : PHASE_STAGE + this.fastAt;
+  }
+
+  private fastDirty(): void {
+    this.vm.mmu.faultIter = this.iter;
+    fastPageFaultDirty(this.vcpu, this.vcpu.mmu.fault);
+    this.decided(RET_PF_FIXED);
   }
 
   private walk(): void {
@@ -402,7 +444,7 @@ export class SceneVcpu implements ModelActor {
     const { vcpu, phase, state, gfns } = this;
     const { fault } = vcpu.mmu;
     const { tables } = state;
-    const inFault = phase >= PHASE_STAGE || phase === PHASE_WALK || phase === PHASE_INSTALL;
+    const inFault = isFaulting(phase);
     const hasCode = inFault || phase === PHASE_CODE || phase === PHASE_BEGIN;
     const root = vcpu.mmu.mmu.root.pfn;
     let a =
@@ -431,11 +473,11 @@ export class SceneVcpu implements ModelActor {
         ((fault.hugePageDisallowed ? 1 : 0) << 15);
       into[at + 4] = fault.pfn;
     }
-    if (phase === PHASE_INSTALL || phase === PHASE_WALK) {
+    if (hasEntry(phase) || phase === PHASE_WALK) {
       const { iter } = this;
       const linked = tables.isLinked(iter.sptep >>> 10);
       a |= (iter.level << 16) | ((linked ? 0 : 1) << 19);
-      if (phase === PHASE_INSTALL) {
+      if (hasEntry(phase)) {
         const isTable = iter.level > 1 && isShadowPresent(iter.oldLo) && !isLargePte(iter.oldLo);
         const place = isTable ? tables.placeOfTable(iter.oldLo, iter.oldHi) : -1;
         into[at + 5] = isTable ? (iter.oldLo & 0xfff) | ((place + 1) << 12) : iter.oldLo;
@@ -463,7 +505,7 @@ export class SceneVcpu implements ModelActor {
     const code = from[at + 2]!;
     this.errorLo = code & 0xff;
     this.errorHi = PFERR_GUEST_FINAL_HI | ((code & 0x100) !== 0 ? PFERR_PRIVATE_ACCESS_HI : 0);
-    const inFault = phase >= PHASE_STAGE || phase === PHASE_WALK || phase === PHASE_INSTALL;
+    const inFault = isFaulting(phase);
     if (inFault) {
       const { fault } = vcpu.mmu;
       const { kind, gfn } = this.current;
@@ -485,7 +527,7 @@ export class SceneVcpu implements ModelActor {
       fault.hugePageDisallowed = (f & (1 << 15)) !== 0;
       fault.pfn = from[at + 4]!;
     }
-    if (phase === PHASE_INSTALL || phase === PHASE_WALK) this.loadIter(from, at, a);
+    if (hasEntry(phase) || phase === PHASE_WALK) this.loadIter(from, at, a);
     const mmio = from[at + 7]!;
     vcpu.mmu.mmioGfn = mmio === 0 ? 0 : gfns[(mmio & 15) - 1]!;
     vcpu.mmu.mmioAccess = (mmio >>> 4) & 15;
@@ -553,6 +595,11 @@ export class SceneVcpu implements ModelActor {
     } else if (phase === PHASE_INSTALL) {
       reads = MAP_READS;
       writes = MAP_WRITES;
+    } else if (phase === PHASE_FAST_EXCHANGE) {
+      reads = RES_TABLES;
+      writes = RES_TABLES;
+    } else if (phase === PHASE_FAST_DIRTY) {
+      writes = RES_DIRTY_LOG;
     } else if (phase === PHASE_EMULATE) {
       reads = RES_SLOTS | RES_ATTRIBUTES;
       writes = RES_HOST | RES_DIRTY_LOG;
@@ -561,13 +608,7 @@ export class SceneVcpu implements ModelActor {
       writes = RES_REQUESTS | state.guestBit(this);
     }
     // Any stage can be the last one, after which the vCPU may return to userspace.
-    if (
-      phase >= PHASE_STAGE ||
-      phase === PHASE_WALK ||
-      phase === PHASE_INSTALL ||
-      phase === PHASE_CODE ||
-      phase === PHASE_EMULATE
-    ) {
+    if (isFaulting(phase) || phase === PHASE_CODE || phase === PHASE_EMULATE) {
       writes |= RES_SRCU;
     }
     state.reads = reads;
@@ -616,6 +657,8 @@ export class SceneVcpu implements ModelActor {
       'emulate',
       'leave the guest',
       '',
+      'fast path: exchange the entry',
+      'fast path: mark the page dirty',
     ];
     return names[phase]!;
   }
@@ -632,7 +675,7 @@ export class SceneVcpu implements ModelActor {
       );
     const asked = vcpu.requests === 0 ? '' : `, requests 0x${vcpu.requests.toString(16)}`;
     const { fault } = vcpu.mmu;
-    const inFault = phase >= PHASE_STAGE || phase === PHASE_WALK || phase === PHASE_INSTALL;
+    const inFault = isFaulting(phase);
     const pf = !inFault
       ? ''
       : `, ${fault.isPrivate ? 'private' : 'shared'} fault${fault.pfn >= 0 ? ` with frame 0x${fault.pfn.toString(16)}` : ''}`;
