@@ -1,8 +1,14 @@
 /** `softkvm bench NAME`. */
 import { type Command, Option } from 'commander';
-import { benchExplore, type ExploreBench, type ExploreTiming, STANDARD_SCENE } from '../tools/bench/explore.ts';
+import {
+  benchExplore,
+  type ExploreBench,
+  type ExploreBenches,
+  type ExploreTiming,
+  STANDARD_SCENES,
+} from '../tools/bench/explore.ts';
 import { benchFaults, type FaultBench } from '../tools/bench/faults.ts';
-import { builtParallelSearch } from './built-threads.ts';
+import { THREAD_CODE } from './built-threads.ts';
 import { count } from './options.ts';
 import { Progress, print, printJson } from './output.ts';
 
@@ -30,20 +36,26 @@ export function addBench(program: Command): void {
 
 function addExploreBench(bench: Command): void {
   bench
-    .command('explore [scene]')
+    .command('explore [scenes...]')
     .description(
-      'states a second, in one thread and in several; of the standard scene also under spin, where it is installed',
+      'states a second, in one thread and in several; of the fault protocol also under spin, where it is installed',
     )
     .option('--workers <n>', 'threads of the second measurement', count('--workers', 'a count of threads', 2), 2)
     .option('--json', 'machine-readable output')
     .addHelpText('after', '\nExample:\n  softkvm bench explore --workers 2')
-    .action(async (scene: string | undefined, options: { workers: number; json?: boolean }) => {
+    .action(async (scenes: readonly string[], options: { workers: number; json?: boolean }) => {
       const progress = new Progress(0);
-      const result = await benchExplore(scene ?? STANDARD_SCENE, options.workers, builtParallelSearch, (phase) =>
-        progress.update(() => phase),
-      ).finally(() => progress.done());
-      if (options.json) printJson(result);
-      else for (const line of exploreLines(result)) print(line);
+      const results: ExploreBench[] = [];
+      try {
+        for (const scene of scenes.length === 0 ? STANDARD_SCENES : scenes)
+          results.push(
+            await benchExplore(scene, options.workers, THREAD_CODE, (phase) => progress.update(() => phase)),
+          );
+      } finally {
+        progress.done();
+      }
+      if (options.json) printJson({ version: 1, scenes: results } satisfies ExploreBenches);
+      else for (const line of results.flatMap(exploreLines)) print(line);
     });
 }
 
@@ -60,7 +72,7 @@ function exploreLines(b: ExploreBench): string[] {
       `${t.bytesPerState.toFixed(0)} bytes a state, processor time ${t.cpuSeconds.toFixed(2)} s`,
     );
   const lines = [
-    `${b.scene}: ${b.verdict}`,
+    `${b.scene}: ${b.verdict}, ${b.stateWords} words a state`,
     own('one thread', b.one),
     own(`${b.several.workers} threads`, b.several),
     own('one thread, reduced', b.reduced),

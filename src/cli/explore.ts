@@ -2,11 +2,12 @@
 import type { Command } from 'commander';
 import { type ExploreOptions, exploreScene, type ReplayReport, replayScene } from '../tools/explore/explore-scene.ts';
 import type { ModelSpec } from '../tools/explore/model.ts';
+import { parallelSearch } from '../tools/explore/parallel.ts';
 import { differenceLines, reportLines, scheduleLines } from '../tools/explore/report.ts';
 import { type SceneInfo, scenes } from '../tools/explore/scene-library.ts';
 import { InputError } from '../tools/input-error.ts';
 import { splitParams } from '../tools/module-params.ts';
-import { builtParallelSearch } from './built-threads.ts';
+import { THREAD_CODE } from './built-threads.ts';
 import { EXIT_FAILED } from './exit-status.ts';
 import { collect, count, untilInterrupted } from './options.ts';
 import { colour, Progress, print, printJson } from './output.ts';
@@ -93,7 +94,7 @@ async function explore(spec: ModelSpec, options: Options): Promise<void> {
     const exploreOptions: ExploreOptions = {
       reduce: options.reduction,
       workers,
-      parallel: builtParallelSearch,
+      parallel: (...args) => parallelSearch(THREAD_CODE, ...args),
       interrupted,
       onProgress: (p) =>
         progress.update(() => `${p.depth === 0 ? '' : `depth ${p.depth}: `}${p.states.toLocaleString('en-US')} states`),

@@ -11,7 +11,7 @@ if (!spinHere)
 describe('bench explore', () => {
   it('measures one thread and several', async () => {
     const phases: string[] = [];
-    const b = await benchExplore('fault-protocol', 1, undefined, (phase) => phases.push(phase));
+    const b = await benchExplore('fault-protocol', 1, { file: '', name: '' }, (phase) => phases.push(phase));
     expect(b).toMatchObject({ verdict: 'holds', spin: null, one: { states: 19_645 }, reduced: { states: 15_769 } });
     expect(phases.length).toBeGreaterThan(3);
   });

@@ -1,4 +1,5 @@
 /** A search in several threads, of a Piscina pool: who starts them and puts together what they found. */
+import type { Piscina } from 'piscina';
 import { conclude, type Part } from './conclusion.ts';
 import { Overseer, sharedSpace } from './exchange.ts';
 import { GrowingInts } from './growing.ts';
@@ -16,7 +17,67 @@ export interface ThreadCode {
   readonly name: string;
 }
 
-/** Searches with `workers` threads, each of which makes `spec` again; `model` is one in its first state. The result is the one of `search`, except for memory and time. */
+/** Threads that search together, one model after the other. */
+export class SearchThreads {
+  private readonly pool: Piscina;
+  private readonly workers: number;
+
+  private constructor(pool: Piscina, workers: number) {
+    this.pool = pool;
+    this.workers = workers;
+  }
+
+  static async start({ file, name }: ThreadCode, workers: number): Promise<SearchThreads> {
+    const { Piscina } = await import('piscina');
+    const pool = new Piscina({
+      filename: file,
+      name,
+      minThreads: workers,
+      maxThreads: workers,
+      concurrentTasksPerWorker: 1,
+      // each has one task at a time, in which it waits for the others itself
+      atomics: 'disabled',
+    });
+    return new SearchThreads(pool, workers);
+  }
+
+  async stop(): Promise<void> {
+    await this.pool.destroy();
+  }
+
+  /** Each thread makes `spec` again; `model` is one in its first state. The result is the one of `search`, except for memory and time. */
+  async search(model: Model, spec: ModelSpec, options: SearchOptions): Promise<SearchResult> {
+    const start = performance.now();
+    const { workers } = this;
+    const space = sharedSpace(workers, model.stateWords, ownerWords(model, workers));
+    const overseer = new Overseer(space);
+    const timer = setInterval(() => {
+      if (options.interrupted?.() === true) overseer.stop();
+      options.onProgress?.({ states: overseer.states(), depth: 0, level: 0 });
+    }, TICK);
+    try {
+      const { depth, maxStates, reduce, livelock } = options;
+      const bounds = { ...(depth === undefined ? {} : { depth }), ...(maxStates === undefined ? {} : { maxStates }) };
+      const tasks = Array.from({ length: workers }, (_, me): Promise<WorkerAnswer> => {
+        const task: WorkerTask = { space, me, spec, reduce, livelock, bounds };
+        return this.pool.run(task).catch((error: unknown) => {
+          overseer.abort();
+          throw error;
+        });
+      });
+      const answers = await allOrFirstError(tasks);
+      const parts = answers.map(
+        (answer): Part => ({ ...answer, edges: joined(answer.edges), finished: joined(answer.finished) }),
+      );
+      const stopped = answers.find((a) => a.stopped !== null)?.stopped ?? null;
+      return conclude(parts, answers[0]!.depth, stopped, livelock, () => (performance.now() - start) / 1000);
+    } finally {
+      clearInterval(timer);
+    }
+  }
+}
+
+/** One search with threads of its own. */
 export async function parallelSearch(
   code: ThreadCode,
   model: Model,
@@ -24,43 +85,11 @@ export async function parallelSearch(
   workers: number,
   options: SearchOptions,
 ): Promise<SearchResult> {
-  const start = performance.now();
-  const { Piscina } = await import('piscina');
-  const space = sharedSpace(workers, model.stateWords, ownerWords(model, workers));
-  const overseer = new Overseer(space);
-  const pool = new Piscina({
-    filename: code.file,
-    name: code.name,
-    minThreads: workers,
-    maxThreads: workers,
-    concurrentTasksPerWorker: 1,
-    // a thread that waits for work would need to be woken between two levels; these have one task each
-    atomics: 'disabled',
-  });
-  const timer = setInterval(() => {
-    if (options.interrupted?.() === true) overseer.stop();
-    options.onProgress?.({ states: overseer.states(), depth: 0, level: 0 });
-  }, TICK);
+  const threads = await SearchThreads.start(code, workers);
   try {
-    const { depth, maxStates } = options;
-    const bounds = { ...(depth === undefined ? {} : { depth }), ...(maxStates === undefined ? {} : { maxStates }) };
-    const { reduce, livelock } = options;
-    const tasks = Array.from({ length: workers }, (_, me): Promise<WorkerAnswer> => {
-      const task: WorkerTask = { space, me, spec, reduce, livelock, bounds };
-      return pool.run(task).catch((error: unknown) => {
-        overseer.abort();
-        throw error;
-      });
-    });
-    const answers = await allOrFirstError(tasks);
-    const parts = answers.map(
-      (answer): Part => ({ ...answer, edges: joined(answer.edges), finished: joined(answer.finished) }),
-    );
-    const stopped = answers.find((a) => a.stopped !== null)?.stopped ?? null;
-    return conclude(parts, answers[0]!.depth, stopped, livelock, () => (performance.now() - start) / 1000);
+    return await threads.search(model, spec, options);
   } finally {
-    clearInterval(timer);
-    await pool.destroy();
+    await threads.stop();
   }
 }
 
