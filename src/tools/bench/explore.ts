@@ -58,9 +58,7 @@ export async function benchExplore(
   const timed = async (n: number, reduce: boolean): Promise<readonly [ExploreReport, ExploreTiming]> => {
     let best: readonly [ExploreReport, ExploreTiming] | null = null;
     for (let round = 0; round < ROUNDS; round++) {
-      onPhase(
-        `${scene}: ${n} thread${n === 1 ? '' : 's'}, ${reduce ? 'reduced' : 'every order'}, round ${round + 1}`,
-      );
+      onPhase(`${scene}: ${n} thread${n === 1 ? '' : 's'}, ${reduce ? 'reduced' : 'every order'}, round ${round + 1}`);
       const cpu = process.cpuUsage();
       const report = await exploreScene({ scene }, { reduce, workers: n, parallel });
       const { user, system } = process.cpuUsage(cpu);
