@@ -92,6 +92,16 @@ export class GuestMemfdFile {
     return this.pages.get(index) ?? -1;
   }
 
+  /** Binds a slot of this file again, or unbinds it, as it was before. */
+  setBound(slot: Memslot, bound: boolean): void {
+    if (!bound) {
+      this.unbind(slot);
+    } else if (slot.gmem!.file === null) {
+      slot.gmem!.file = this;
+      this.bindings.push({ start: slot.gmem!.pgoff, end: slot.gmem!.pgoff + slot.npages, slot });
+    }
+  }
+
   /** Puts the file's page `index` back to what `peekPage` said; reference counts are the allocator's business. */
   placePage(index: number, pfn: number): void {
     if (pfn >= 0) this.pages.set(index, pfn);

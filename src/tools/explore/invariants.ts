@@ -2,7 +2,7 @@
 import { PTE_FRAME_MASK, PTE_PRESENT } from '../../host/page-table.ts';
 import { memIsPrivate } from '../../kvm/attributes.ts';
 import { slotHva } from '../../kvm/memslots/hva.ts';
-import { KVM_MEM_LOG_DIRTY_PAGES, type Memslot } from '../../kvm/memslots/memslot.ts';
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, type Memslot } from '../../kvm/memslots/memslot.ts';
 import { INVALID_ROOT } from '../../kvm/mmu/mmu-context.ts';
 import { ROLE_INVALID, roleAsId } from '../../kvm/mmu/role.ts';
 import { isMmioSpte, isShadowPresent, isWritable, MMIO_SPTE_GEN_MASK, mmioSpteGeneration } from '../../kvm/mmu/spte.ts';
@@ -25,6 +25,7 @@ const HUGE_SLOT = 12;
 const TLB_EXCEEDS = 13;
 const DIRTY_LOST = 14;
 const STATISTICS = 15;
+const PRIVATE_EMULATION = 16;
 
 /** Invariant n + 1 in words. */
 export const invariantTexts: readonly string[] = [
@@ -43,6 +44,7 @@ export const invariantTexts: readonly string[] = [
   'with nobody at work, no TLB allows what the page tables do not',
   'a page that the guest wrote is in the dirty log, or userspace was told',
   'the counts of mapped pages and of page tables are right',
+  'no access to a private gfn is emulated (where the scene forbids it)',
 ];
 
 /** The frame of the process behind `gfn`, -1 for none. */
@@ -71,6 +73,8 @@ function mappingWrong(state: SceneState, asId: number, gfn: number, pfn: number,
   if (isFreed(state, pfn)) return freed;
   const slot = vm.slots.sets[asId]!.find(gfn);
   if (slot === null) return NO_SLOT;
+  // On its way out: its mappings go next, and only then is anything of it given away.
+  if ((slot.flags & KVM_MEMSLOT_INVALID) !== 0) return 0;
   const shared = hostFrame(state, slot, gfn);
   const own = gmemFrame(slot, gfn);
   if (pfn !== shared && pfn !== own) return stale;
@@ -201,6 +205,7 @@ export function firstViolation(state: SceneState): number {
   const tlb = tlbsWrong(state);
   if (tlb !== 0) return tlb;
   if (statisticsWrong(state)) return STATISTICS;
+  if (state.emulatedPrivate) return PRIVATE_EMULATION;
   if (quiet(state) && tlbExceedsTables(state)) return TLB_EXCEEDS;
   return dirtyLost(state) ? DIRTY_LOST : 0;
 }

@@ -43,6 +43,17 @@ function slotKernel(name: string, gfns: readonly number[], make: KernelSpec['mak
   return { ...kernel(name, gfns, make), changesSlots: true };
 }
 
+/** One actor that does what these do, one after the other. */
+export function inTurn(...actors: readonly KernelSpec[]): KernelSpec {
+  return {
+    kind: 'kernel',
+    name: actors.map((a) => a.name).join(', '),
+    gfns: actors.flatMap((a) => a.gfns),
+    changesSlots: actors.some((a) => a.changesSlots === true),
+    make: (state) => actors.flatMap((a) => a.make(state)),
+  };
+}
+
 // ---- attributes ----
 
 /** KVM_SET_MEMORY_ATTRIBUTES on `pages` frames from `gfn`. */
@@ -90,6 +101,15 @@ function locked<C extends { readonly vm: VmState }>(
   return [take, ...inside, drop];
 }
 
+/** @kvm kvm_main.c kvm_check_memslot_overlap */
+function overlaps(vm: VmState, next: Memslot): boolean {
+  let found = false;
+  vm.slots.forEachInGfnRange(0, next.baseGfn, next.baseGfn + next.npages, (slot) => {
+    if (slot.id !== next.id) found = true;
+  });
+  return found;
+}
+
 const lockAndFind: ActorStage<RegionUpdate> = {
   name: 'slots-lock',
   kvmFunction: 'kvm_set_memory_region',
@@ -100,12 +120,14 @@ const lockAndFind: ActorStage<RegionUpdate> = {
     const { vm, id, change } = update;
     vm.locks.acquire(LOCK_SLOTS);
     const old = vm.slots.sets[0]!.idToMemslot(id);
-    if ((old === null) !== (change === 'create')) {
+    const next = (old === null) === (change === 'create') ? update.makeNext(old) : undefined;
+    // No such slot, or one where another is already: EINVAL, EEXIST.
+    if (next === undefined || (next !== null && overlaps(vm, next))) {
       vm.locks.release(LOCK_SLOTS);
       return STAGE_DONE;
     }
     update.slotA = old;
-    update.slotB = update.makeNext(old);
+    update.slotB = next;
     return STAGE_NEXT;
   },
 };

@@ -1,6 +1,6 @@
 /** What the actors of a scene's model share. */
+import { memIsPrivate } from '../../kvm/attributes.ts';
 import type { GuestMemfdFile } from '../../kvm/guest-memfd/guest-memfd.ts';
-import type { VcpuState } from '../../kvm/vcpu-state.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
 import type { SceneKernelActor } from './kvm-model-kernel.ts';
 import type { SceneSlots } from './kvm-model-slots.ts';
@@ -55,6 +55,9 @@ export class SceneState {
   writes = 0;
   /** Frames (by gfn number, as bits) that the guest wrote since userspace last heard of it from the dirty log. */
   unreported = 0;
+  /** An access to a private frame was emulated. */
+  emulatedPrivate = false;
+  forbidsPrivateEmulation = false;
 
   constructor(
     vm: VmState,
@@ -76,8 +79,10 @@ export class SceneState {
     this.unreported |= 1 << g;
   }
 
-  /** The emulator did an access: MMIO where there is no slot, else memory through the slot's host address. */
-  emulated(_vcpu: VcpuState, _gfn: number, _write: boolean): void {}
+  /** The emulator did an access: MMIO where there is no slot, else to memory through the slot's host address. */
+  emulated(gfn: number): void {
+    if (this.forbidsPrivateEmulation && memIsPrivate(this.vm, gfn)) this.emulatedPrivate = true;
+  }
 
   /** Everybody but `self` has finished, or idles in the guest. */
   othersRest(self: ModelActor): boolean {

@@ -192,7 +192,7 @@ export class SceneVcpu implements ModelActor {
   warmUp(ops: readonly VcpuOp[]): void {
     const own = this.ops;
     this.ops = ops;
-    for (let steps = 0; !this.idle; steps++) {
+    for (let steps = 0; !this.idle && !this.finished; steps++) {
       if (steps > 1000) throw new Error(`${this.name}: what comes before the scene does not end`);
       this.vm.locks.held = this.held;
       this.step(0);
@@ -200,7 +200,8 @@ export class SceneVcpu implements ModelActor {
     }
     this.ops = own;
     this.op = 0;
-    this.phase = own.length === 0 ? PHASE_IDLE : PHASE_GUEST;
+    const inGuest = this.phase === PHASE_IDLE;
+    if (own.length > 0) this.phase = inGuest ? PHASE_GUEST : PHASE_ENTER;
   }
 
   ready(): boolean {
@@ -434,7 +435,7 @@ export class SceneVcpu implements ModelActor {
 
   /** The emulator, or userspace, does the access instead of the guest. */
   private emulate(): void {
-    this.state.emulated(this.vcpu, this.current.gfn, this.current.kind === 'write');
+    this.state.emulated(this.current.gfn);
     this.opDone();
   }
 

@@ -20,6 +20,7 @@ import {
 } from '../../kvm/actors/actor.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE, LOCK_SLOTS, LOCK_SLOTS_ARCH } from '../../kvm/locks.ts';
 import { slotHva } from '../../kvm/memslots/hva.ts';
+import type { Memslot } from '../../kvm/memslots/memslot.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
 import { BUG, firstViolation, invariantTexts } from './invariants.ts';
 import { type KernelPart, SceneKernelActor } from './kvm-model-kernel.ts';
@@ -51,6 +52,8 @@ const W_MORE = 8;
 const FIXED_WORDS = 9;
 /** In W_MORE: KVM has warned. */
 const BROKEN = 1 << 30;
+const EMULATED_PRIVATE = 1 << 17;
+const FIRST_BOUND = 1 << 18;
 /** Which part of the state a word belongs to, as bits: one for each actor from REGION_ACTOR on. */
 const REGION_FIXED = 1 << 0;
 const REGION_SLOTS = 1 << 1;
@@ -86,6 +89,8 @@ export class KvmModel implements Model {
   /** Addresses of the process behind the scene's frames, and pages of the guest_memfd. */
   private readonly hvas: readonly number[];
   private readonly gmemPages: readonly number[];
+  /** Slots with a guest_memfd, at the start. */
+  private readonly gmemSlots: readonly Memslot[];
   /** Ranges of frames that have one attribute throughout: bounds. */
   private readonly attributeBounds: readonly number[];
   /** The words of the present state, but for what `stale` (resources) and `stepped` (actors, as bits) say has changed since. */
@@ -124,6 +129,9 @@ export class KvmModel implements Model {
     this.watchLog();
     findHostAddresses(state);
     this.gmemPages = gmemIndices(state);
+    this.gmemSlots = vm.slots.sets[0]!.slots.filter((s) => s.gmem !== null);
+    if (this.gmemSlots.length > 8) throw new Error(`scene ${scene.name}: too many slots with guest_memfd`);
+    state.forbidsPrivateEmulation = scene.alsoForbids?.includes('private-emulation') === true;
     let nextVcpu = 0;
     const edges = new Set<number>();
     scene.actors.forEach((spec, i) => {
@@ -357,6 +365,8 @@ export class KvmModel implements Model {
       state.unreported |
       (vm.mmu.possibleNxHugePages << 8) |
       (vm.mmu.mmuValidGen << 16) |
+      (state.emulatedPrivate ? EMULATED_PRIVATE : 0) |
+      this.boundSlots() |
       (this.broken !== 0 ? BROKEN : 0);
     if ((stale & (RES_HOST | RES_GMEM)) !== 0) {
       let frames = 0;
@@ -427,7 +437,8 @@ export class KvmModel implements Model {
       if (vm.mmuInvalidateSeq !== (counts & 0x3ff)) differ |= REGION_ACTORS;
       this.restoreFixed(counts);
     }
-    if (live[W_ATTRIBUTES] !== attributes) this.restoreAttributes(attributes ^ live[W_ATTRIBUTES]!, live[W_ATTRIBUTES]!);
+    if (live[W_ATTRIBUTES] !== attributes)
+      this.restoreAttributes(attributes ^ live[W_ATTRIBUTES]!, live[W_ATTRIBUTES]!);
     if ((differ & REGION_SLOTS) !== 0) {
       let w = FIXED_WORDS;
       for (let asId = 0; asId < vm.slots.count; asId++, w += 2) {
@@ -475,6 +486,10 @@ export class KvmModel implements Model {
     state.unreported = more & 255;
     vm.mmu.possibleNxHugePages = (more >>> 8) & 255;
     vm.mmu.mmuValidGen = (more >>> 16) & 1;
+    state.emulatedPrivate = (more & EMULATED_PRIVATE) !== 0;
+    for (let i = 0; i < this.gmemSlots.length; i++) {
+      state.gmem!.setBound(this.gmemSlots[i]!, (more & (FIRST_BOUND << i)) !== 0);
+    }
   }
 
   private restoreHost(): void {
@@ -489,6 +504,15 @@ export class KvmModel implements Model {
       if (table.lookup(this.hvas[i]!) !== word) table.replace(this.hvas[i]!, Math.max(1, table.level), word);
     }
     for (let i = 0; i < this.gmemPages.length; i++, w++) state.gmem!.placePage(this.gmemPages[i]!, live[w]!);
+  }
+
+  /** Slots that still have their guest_memfd, as bits of W_MORE. */
+  private boundSlots(): number {
+    let bits = 0;
+    for (let i = 0; i < this.gmemSlots.length; i++) {
+      if (this.gmemSlots[i]!.gmem!.file !== null) bits |= FIRST_BOUND << i;
+    }
+    return bits;
   }
 
   private restoreAttributes(changed: number, attributes: number): void {
@@ -534,6 +558,8 @@ export class KvmModel implements Model {
     if (differ(W_STATS)) mask |= RES_TABLES;
     if (differ(W_ATTRIBUTES)) mask |= RES_ATTRIBUTES;
     if (differ(W_DIRTY) || differ(W_MORE, 255)) mask |= RES_DIRTY_LOG;
+    if (differ(W_MORE, EMULATED_PRIVATE)) mask |= RES_HOST;
+    if (differ(W_MORE, 255 << 18)) mask |= RES_GMEM;
     let w = FIXED_WORDS;
     for (let i = 0; i < 2 * vm.slots.count; i++) if (differ(w++)) mask |= RES_SLOTS;
     for (let i = 0; i < this.hvas.length; i++) if (differ(w++)) mask |= RES_HOST;

@@ -78,6 +78,10 @@ export interface SceneSpec {
    * with nobody else in the way.
    */
   readonly expect: 'safe' | 'livelock' | { readonly violates: string };
+  /** What is not wrong in every scene but in this one: the emulation of an access to private memory. */
+  readonly alsoForbids?: readonly 'private-emulation'[];
+  /** For what looks wrong and is so in Linux: intended, harmless or a bug, and what VMs whose memory the hardware protects do there. */
+  readonly judgement?: string;
   /** The scene without its guard, of which this one is the twin. */
   readonly guardOf?: string;
 }

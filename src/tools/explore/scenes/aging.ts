@@ -1,5 +1,5 @@
-/** Pages are aged and moved while a vCPU uses them; invalidations that nest. */
-import { agePage, dropPage, invalidateRange, migratePage } from '../kernel-actors.ts';
+/** Pages are aged, and go, while a vCPU uses them. */
+import { agePage, dropPage } from '../kernel-actors.ts';
 import { type SceneSpec, scene, vcpu, write } from '../scene.ts';
 
 const base: SceneSpec = {
@@ -18,11 +18,5 @@ export const aging = [
     name: 'page-ages-flushed',
     title: 'the same with a flush, and the page goes',
     actors: [base.actors[0]!, agePage(0x100, true), dropPage(0x100)],
-  }),
-  scene({
-    ...base,
-    name: 'nested-invalidations',
-    title: 'a fault on a page that moves while an invalidation around it is under way',
-    actors: [vcpu([write(0x100)]), invalidateRange(0x100, 2), migratePage(0x101)],
   }),
 ];

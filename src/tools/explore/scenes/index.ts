@@ -2,9 +2,13 @@
 import type { Scene } from '../scene.ts';
 import { aging } from './aging.ts';
 import { attributeChange } from './attribute-change.ts';
+import { conversions } from './conversions.ts';
 import { dirtyLog } from './dirty-log.ts';
+import { dirtyLogMore } from './dirty-log-more.ts';
 import { hugePages } from './huge-pages.ts';
 import { mmio } from './mmio.ts';
+import { moreSlots } from './more-slots.ts';
+import { nestedInvalidations } from './nested-invalidations.ts';
 import { pageMoves } from './page-moves.ts';
 import { preFaults } from './pre-fault.ts';
 import { privateMemory } from './private-memory.ts';
@@ -25,5 +29,9 @@ export const kvmScenes: readonly Scene[] = [
   ...privateMemory,
   ...preFaults,
   ...aging,
+  ...nestedInvalidations,
+  ...moreSlots,
+  ...conversions,
+  ...dirtyLogMore,
   ...standard,
 ];
