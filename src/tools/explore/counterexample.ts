@@ -2,6 +2,7 @@
 import type { Model } from './model.ts';
 import { checkMove, type Move, replayString } from './schedule.ts';
 import type { SearchResult } from './search.ts';
+import { tidied } from './tidy.ts';
 
 export interface ScheduleStep {
   readonly actor: string;
@@ -76,7 +77,11 @@ function takeStep(model: Model, { actor, choice }: Move): ScheduleStep {
 export function counterexample(model: Model, result: SearchResult, shortest: boolean): Counterexample | null {
   const { verdict } = result;
   if (verdict === 'holds') return null;
-  const run = runSchedule(model, result.moves);
+  const first = new Int32Array(model.stateWords);
+  model.capture(first, 0);
+  const moves = tidied(model, first, result.moves, sameEnd(model, first, result));
+  model.restore(first, 0);
+  const run = runSchedule(model, moves);
   const waiting = unfinishedNames(model);
   const repeats = verdict === 'livelock' ? lasso(model) : [];
   const text =
@@ -84,7 +89,7 @@ export function counterexample(model: Model, result: SearchResult, shortest: boo
       ? model.violationText(result.violation)
       : verdict === 'deadlock'
         ? `nobody can move, and ${waiting} ${waiting.includes(',') ? 'have' : 'has'} not finished`
-        : `from here on ${waiting} can never finish, whoever moves`;
+        : `from here on ${waiting.includes(',') ? `not all of ${waiting} can finish` : `${waiting} can never finish`}, whoever moves`;
   return {
     kind: verdict,
     invariant: result.violation,
@@ -93,9 +98,24 @@ export function counterexample(model: Model, result: SearchResult, shortest: boo
     repeats,
     before: run.before,
     after: run.after,
-    replay: replayString(result.moves),
+    replay: replayString(moves),
     shortest,
   };
+}
+
+/** Whether the model has come to what was found: the violation, a deadlock, or, of a livelock, the very state. */
+function sameEnd(model: Model, first: Int32Array, { verdict, violation, moves }: SearchResult): () => boolean {
+  if (verdict === 'violation') return () => model.violation() === violation;
+  if (verdict === 'deadlock') return () => model.enabled() === 0 && model.unfinished() !== 0;
+  const words = (): string => {
+    const state = new Int32Array(model.stateWords);
+    model.capture(state, 0);
+    return state.join();
+  };
+  model.restore(first, 0);
+  for (const { actor, choice } of moves) model.step(actor, choice);
+  const end = words();
+  return () => words() === end;
 }
 
 function unfinishedNames(model: Model): string {
