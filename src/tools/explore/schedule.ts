@@ -1,6 +1,7 @@
 /**
  * A schedule: who moves when. Written as a replay string: a letter an actor in the scene's order, a number before it when it moves several
- * times, a dot and the choice after it when its step can go more than one way and does not go the first. `3ab2a.1` is a a a b a.1 a.1.
+ * times, a dot and the choice after it when its step can go more than one way and does not go the first, a comma where two numbers
+ * would meet. `3ab2a.1,2b` is a a a b a.1 a.1 b b.
  */
 import { InputError } from '../input-error.ts';
 import type { Model } from './model.ts';
@@ -10,7 +11,7 @@ export interface Move {
   readonly choice: number;
 }
 
-const MOVE = /([0-9]*)([a-zA-Z])(?:\.([0-9]+))?/y;
+const MOVE = /,?([0-9]*)([a-zA-Z])(?:\.([0-9]+))?/y;
 const MAX_MOVES = 1_000_000;
 
 export function replayString(moves: readonly Move[]): string {
@@ -19,7 +20,8 @@ export function replayString(moves: readonly Move[]): string {
     const { actor, choice } = moves[i]!;
     let n = 1;
     while (moves[i + n]?.actor === actor && moves[i + n]?.choice === choice) n++;
-    text += `${n === 1 ? '' : n}${letter(actor)}${choice === 0 ? '' : `.${choice}`}`;
+    const next = `${n === 1 ? '' : n}${letter(actor)}${choice === 0 ? '' : `.${choice}`}`;
+    text += /[0-9]$/.test(text) && /^[0-9]/.test(next) ? `,${next}` : next;
     i += n;
   }
   return text;
