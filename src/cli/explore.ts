@@ -45,7 +45,7 @@ export function addExplore(program: Command): void {
     .option('--no-reduction', 'every order of steps, also where the order cannot matter')
     .option('--workers <n>', 'threads that share the search', count('--workers', 'a count of threads'), 1)
     .option('--replay <schedule>', 'step through one schedule, as a violation prints it')
-    .option('--explain', 'the fault that the last step is in the middle of, stage by stage')
+    .option('--explain', 'the last fault of the schedule, stage by stage')
     .option('--json', 'machine-readable output')
     .addHelpText(
       'after',
@@ -113,7 +113,7 @@ async function explore(spec: ModelSpec, options: Options): Promise<void> {
     const [head, ...lines] = reportLines(report, explained ?? []);
     print((report.verdict === 'holds' ? colour.bold : colour.red)(head!));
     for (const line of lines) print(line);
-    if (explained?.length === 0) print(`${spec.scene}: the last step handles no fault, nothing to explain`);
+    if (explained?.length === 0) print(`${spec.scene}: no fault in this schedule, nothing to explain`);
   }
   if (report.verdict !== 'holds') process.exitCode = EXIT_FAILED;
 }

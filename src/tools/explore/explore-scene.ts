@@ -156,13 +156,14 @@ export interface ReplayReport extends Run {
   readonly end: 'open' | 'finished' | 'deadlock';
 }
 
-/** Runs one schedule. `explain`: words for what the actor of the last step is in the middle of. @throws InputError */
+/** Runs one schedule. `explain`: words for the last fault, of whoever took the last step if it had one. @throws InputError */
 export async function replayScene(
   spec: ModelSpec,
   replay: string,
 ): Promise<{ readonly report: ReplayReport; readonly explain: () => readonly string[] }> {
   const model = await makeModel(spec);
   const moves = parseReplay(replay, model.actors.length);
+  model.follow?.();
   const run = runSchedule(model, moves, true);
   const enabled = model.enabled();
   const report: ReplayReport = {
@@ -175,5 +176,8 @@ export async function replayScene(
     violationText: run.violation === 0 ? null : model.violationText(run.violation),
     end: enabled !== 0 ? 'open' : model.unfinished() !== 0 ? 'deadlock' : 'finished',
   };
-  return { report, explain: () => model.explain?.(moves.at(-1)?.actor ?? 0) ?? [] };
+  const last = [...new Set(moves.map((m) => m.actor).reverse())];
+  const explain = (): readonly string[] =>
+    last.map((actor) => model.explain?.(actor) ?? []).find((words) => words.length > 0) ?? [];
+  return { report, explain };
 }

@@ -36,6 +36,7 @@ import {
 } from '../../kvm/mmu/fast-page-fault.ts';
 import { INVALID_ROOT } from '../../kvm/mmu/mmu-context.ts';
 import { reservedBitFault, withPrivateAccess } from '../../kvm/mmu/page-fault.ts';
+import type { FaultRecorder } from '../../kvm/mmu/recorder.ts';
 import {
   RET_PF_CONTINUE,
   RET_PF_EMULATE,
@@ -135,6 +136,8 @@ export class SceneVcpu implements ModelActor {
   note = '';
   private ops: readonly VcpuOp[];
   private readonly stages: readonly FaultStage[];
+  /** Hears what each stage says, while a schedule is explained. */
+  recorder: FaultRecorder | null = null;
   private readonly mapAt: number;
   private readonly fastAt: number;
   private readonly iter: TdpIter;
@@ -357,6 +360,7 @@ export class SceneVcpu implements ModelActor {
     const gpa = gfn * 4096;
     const prefetch = kind === 'pre-fault' || kind === 'page-ready';
     beginPageFault(this.vcpu, loOf(gpa), hiOf(gpa), this.errorLo, this.errorHi, prefetch);
+    this.recorder?.begin(this.vcpu.mmu.fault);
     this.phase = PHASE_STAGE;
   }
 
@@ -373,11 +377,15 @@ export class SceneVcpu implements ModelActor {
     if (stage.name === 'fast-path' && pageFaultCanBeFast(vm, vcpu.mmu.fault)) {
       const found = fastPageFaultWalk(vcpu, vcpu.mmu.fault);
       if (found === RET_PF_CONTINUE) this.phase = PHASE_FAST_EXCHANGE;
-      else if (found === RET_PF_INVALID) this.phase = PHASE_STAGE + n + 1;
-      else this.decided(found);
+      else {
+        this.recordStage(n, found === RET_PF_INVALID ? RET_PF_CONTINUE : found);
+        if (found === RET_PF_INVALID) this.phase = PHASE_STAGE + n + 1;
+        else this.decided(found);
+      }
       return;
     }
     const ret = stage.run(vcpu, vcpu.mmu.fault);
+    this.recorder?.stage(stage.name, ret, stage.explain(vcpu, vcpu.mmu.fault, ret));
     if (ret !== RET_PF_CONTINUE) this.decided(ret);
     else if (n === this.mapAt) throw new Error(`no stage of ${vm.revision.name} decided the fault`);
     else this.phase = PHASE_STAGE + n + 1;
@@ -393,6 +401,7 @@ export class SceneVcpu implements ModelActor {
   private fastDirty(): void {
     this.vm.mmu.faultIter = this.iter;
     fastPageFaultDirty(this.vcpu, this.vcpu.mmu.fault);
+    this.recordStage(this.fastAt, RET_PF_FIXED);
     this.decided(RET_PF_FIXED);
   }
 
@@ -403,21 +412,34 @@ export class SceneVcpu implements ModelActor {
 
   private afterWalk(ret: number): void {
     if (ret === RET_PF_CONTINUE) this.phase = PHASE_INSTALL;
-    else this.decided(ret);
+    else this.mapped(ret);
   }
 
   private install(): void {
     this.vm.mmu.faultIter = this.iter;
     const ret = mapInstall(this.vcpu, this.vcpu.mmu.fault);
     if (ret === RET_PF_CONTINUE) this.phase = PHASE_WALK;
-    else this.decided(ret);
+    else this.mapped(ret);
+  }
+
+  private mapped(ret: number): void {
+    this.recordStage(this.mapAt, ret);
+    this.decided(ret);
+  }
+
+  /** Says what a stage that takes several steps has come to. */
+  private recordStage(n: number, ret: number): void {
+    const stage = this.stages[n]!;
+    this.recorder?.stage(stage.name, ret, stage.explain(this.vcpu, this.vcpu.mmu.fault, ret));
   }
 
   /** The stages have an answer: mmu_lock is dropped. */
   private decided(stagesSay: number): void {
     const { vcpu, vm } = this;
     if ((vm.locks.held & LOCK_MMU_READ) !== 0) vm.locks.release(LOCK_MMU_READ);
-    this.verdict(endPageFault(vcpu, stagesSay));
+    const ret = endPageFault(vcpu, stagesSay);
+    this.recorder?.end(vcpu.mmu.fault, ret);
+    this.verdict(ret);
   }
 
   private verdict(ret: number): void {

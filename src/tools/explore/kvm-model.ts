@@ -22,6 +22,8 @@ import { LOCK_MMU_READ, LOCK_MMU_WRITE, LOCK_SLOTS, LOCK_SLOTS_ARCH } from '../.
 import { slotHva } from '../../kvm/memslots/hva.ts';
 import type { Memslot } from '../../kvm/memslots/memslot.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
+import { explanationLines } from '../explain/explain-text.ts';
+import { FaultLog } from '../explain/fault-log.ts';
 import { BUG, firstViolation, invariantTexts } from './invariants.ts';
 import { type KernelPart, SceneKernelActor } from './kvm-model-kernel.ts';
 import { SceneSlots } from './kvm-model-slots.ts';
@@ -83,6 +85,7 @@ export class KvmModel implements Model {
   readonly state: SceneState;
   private readonly vm: VmState;
   private readonly list: readonly ModelActor[];
+  private readonly logs = new Map<ModelActor, FaultLog>();
   private scanned = false;
   private broken = 0;
   private brokenText = '';
@@ -579,6 +582,23 @@ export class KvmModel implements Model {
 
   stageName(actor: number): string {
     return this.list[actor]!.stageName();
+  }
+
+  /** Each vCPU's faults are followed from now on. */
+  follow(): void {
+    for (const vcpu of this.state.vcpus) {
+      const log = new FaultLog(this.vm);
+      vcpu.recorder = log;
+      this.logs.set(vcpu, log);
+    }
+    this.vm.mmu.recorder = null;
+  }
+
+  explain(actor: number): readonly string[] {
+    const log = this.logs.get(this.list[actor]!);
+    log?.finish();
+    const fault = log?.faults.at(-1);
+    return fault === undefined ? [] : explanationLines(fault, null);
   }
 
   violationText(n: number): string {

@@ -53,7 +53,9 @@ export interface Model {
   describe(): readonly string[];
   /** Invariant n + 1 in words. Never empty. */
   readonly invariants: readonly string[];
-  /** Words for what the actor is in the middle of (for --explain): a fault, stage by stage. */
+  /** Steps are followed closely from now on, so that `explain` can tell about them. */
+  follow?(): void;
+  /** Words for the fault that the actor was in last (for --explain), stage by stage; none: it had no fault. */
   explain?(actor: number): readonly string[];
 }
 

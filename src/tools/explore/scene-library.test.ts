@@ -1,4 +1,5 @@
 import { describe, expect, it } from 'vitest';
+import { exploreScene, replayScene } from './explore-scene.ts';
 import { search } from './explorer.ts';
 import { findScene, makeModel, scenes } from './scene-library.ts';
 
@@ -26,5 +27,18 @@ describe('a scene', () => {
   it('is found by its name only, and runs under its revisions', async () => {
     await expect(findScene('none')).rejects.toThrow('none: no such scene');
     await expect(makeModel({ scene: 'fault-protocol', revision: 'linux-6.9' })).rejects.toThrow('--revision linux-6.9');
+  });
+});
+
+describe('a schedule of the real KVM', () => {
+  it('can be taken again, and its last fault explained', async () => {
+    const spec = { scene: 'second-snapshot' };
+    const { counterexample } = await exploreScene(spec, { reduce: true, workers: 1 });
+    const { report, explain } = await replayScene(spec, counterexample!.replay);
+    expect(report.violationText).toBe(counterexample!.text);
+    expect(report.violatedAfter).toBe(counterexample!.steps.length);
+    const words = explain().join('\n');
+    expect(words).toContain('stale-check              RET_PF_CONTINUE');
+    expect(words).toContain('map                      RET_PF_FIXED');
   });
 });
