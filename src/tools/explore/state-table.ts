@@ -31,7 +31,8 @@ export class StateTable {
   private roots: Int32Array<ArrayBuffer>;
   private readonly rootWords: number;
   hashes = new Int32Array(FIRST);
-  private slots = new Int32Array(2 * FIRST);
+  /** Open addressing; pairs of a state's number plus 1, 0 for nothing, and its hash. */
+  private slots = new Int32Array(4 * FIRST);
   private shift = 25;
   /** Where each level begins in a cursor; the last is the root block. */
   private readonly offsets: Int32Array;
@@ -114,26 +115,27 @@ export class StateTable {
   /** The number of the state at `cursor`, which is complete: the one that it has, or a new one. HOT */
   insert(cursor: Cursor): number {
     const { data, hash } = cursor;
-    const { slots, hashes, rootWords } = this;
+    const { slots, rootWords } = this;
     const root = this.offsets[this.offsets.length - 1]!;
     const mask = slots.length - 1;
-    let at = Math.imul(hash, 0x9e3779b1) >>> this.shift;
+    let at = (Math.imul(hash, 0x9e3779b1) >>> this.shift) << 1;
     for (;;) {
       const id = slots[at]! - 1;
       if (id < 0) break;
-      if (hashes[id] === hash && this.isRoot(id, data, root)) {
+      if (slots[at + 1] === hash && this.isRoot(id, data, root)) {
         this.fresh = false;
         return id;
       }
-      at = (at + 1) & mask;
+      at = (at + 2) & mask;
     }
     const id = this.count++;
-    if (id === hashes.length) this.grow();
+    if (id === this.hashes.length) this.grow();
     const { roots } = this;
     for (let i = 0, p = id * rootWords; i < rootWords; i++) roots[p + i] = data[root + i]!;
     this.hashes[id] = hash;
     this.slots[at] = id + 1;
-    if (this.count * 3 > this.slots.length * 2) this.rehash();
+    this.slots[at + 1] = hash;
+    if (this.count * 3 > this.slots.length) this.rehash();
     this.fresh = true;
     return id;
   }
@@ -182,9 +184,11 @@ export class StateTable {
     const mask = slots.length - 1;
     this.shift--;
     for (let id = 0; id < this.count; id++) {
-      let at = Math.imul(this.hashes[id]!, 0x9e3779b1) >>> this.shift;
-      while (slots[at] !== 0) at = (at + 1) & mask;
+      const hash = this.hashes[id]!;
+      let at = (Math.imul(hash, 0x9e3779b1) >>> this.shift) << 1;
+      while (slots[at] !== 0) at = (at + 2) & mask;
       slots[at] = id + 1;
+      slots[at + 1] = hash;
     }
     this.slots = slots;
   }
