@@ -2,6 +2,7 @@
  * How shards in several threads hand states to each other: for each pair a ring of records in shared memory, one of answers, and barriers.
  * A thread that has to wait, for room or for the others, takes in what came for it meanwhile, so that nobody waits in a circle.
  */
+import type { Ownership } from './ownership.ts';
 import type { Exchange, Shard } from './shard.ts';
 
 /** Words of the control block: what all share, then a line for each thread. */
@@ -34,14 +35,14 @@ const SPINS = 200;
 export interface SharedSpace {
   readonly shards: number;
   readonly stateWords: number;
-  readonly ownerWords: Int32Array;
+  readonly ownership: Ownership;
   readonly control: SharedArrayBuffer;
   /** By sender, then by receiver. */
   readonly rings: readonly (readonly SharedArrayBuffer[])[];
   readonly answers: readonly (readonly SharedArrayBuffer[])[];
 }
 
-export function sharedSpace(shards: number, stateWords: number, ownerWords: Int32Array): SharedSpace {
+export function sharedSpace(shards: number, stateWords: number, ownership: Ownership): SharedSpace {
   const capacity = Math.max(2 * BATCH, Math.floor(RING_WORDS / (RECORD + stateWords)));
   const each = (bytes: number): SharedArrayBuffer[][] =>
     Array.from({ length: shards }, (_, from) =>
@@ -50,7 +51,7 @@ export function sharedSpace(shards: number, stateWords: number, ownerWords: Int3
   return {
     shards,
     stateWords,
-    ownerWords,
+    ownership,
     control: new SharedArrayBuffer(4 * (COMMON + LINE * shards)),
     rings: each(4 * (RING + capacity * (RECORD + stateWords))),
     answers: each(4 * (RING + ANSWERS)),
@@ -97,7 +98,7 @@ export interface LevelReport {
 export class Rings implements Exchange {
   readonly shards: number;
   readonly me: number;
-  readonly ownerWords: Int32Array;
+  readonly ownership: Ownership;
   private readonly control: Int32Array;
   private readonly outgoing: readonly Int32Array[];
   private readonly incoming: readonly Int32Array[];
@@ -116,7 +117,7 @@ export class Rings implements Exchange {
     const { shards } = space;
     this.shards = shards;
     this.me = me;
-    this.ownerWords = space.ownerWords;
+    this.ownership = space.ownership;
     this.control = new Int32Array(space.control);
     const views = (buffers: readonly SharedArrayBuffer[]): Int32Array[] => buffers.map((b) => new Int32Array(b));
     this.outgoing = views(space.rings[me]!);

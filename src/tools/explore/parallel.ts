@@ -4,7 +4,7 @@ import { conclude, type Part } from './conclusion.ts';
 import { Overseer, sharedSpace } from './exchange.ts';
 import { GrowingInts } from './growing.ts';
 import type { Model, ModelSpec } from './model.ts';
-import { ownerWords } from './ownership.ts';
+import { shareOut } from './ownership.ts';
 import type { SearchOptions, SearchResult } from './search.ts';
 import { buffersOf, type Pieces, runShard, type WorkerAnswer, type WorkerTask } from './worker.ts';
 
@@ -49,7 +49,7 @@ export class SearchThreads {
   async search(model: Model, spec: ModelSpec, options: SearchOptions): Promise<SearchResult> {
     const start = performance.now();
     const { workers } = this;
-    const space = sharedSpace(workers, model.stateWords, ownerWords(model, workers));
+    const space = sharedSpace(workers, model.stateWords, shareOut(model, workers));
     const overseer = new Overseer(space);
     const timer = setInterval(() => {
       if (options.interrupted?.() === true) overseer.stop();

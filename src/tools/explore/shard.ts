@@ -7,7 +7,7 @@
  */
 import { GrowingInts } from './growing.ts';
 import type { Model } from './model.ts';
-import { ownerOf } from './ownership.ts';
+import { type Ownership, ownerOf } from './ownership.ts';
 import { Reduction } from './reduction.ts';
 import { type Cursor, StateTable } from './state-table.ts';
 
@@ -33,8 +33,7 @@ export function choiceOf(word: number): number {
 export interface Exchange {
   readonly shards: number;
   readonly me: number;
-  /** The words of a state that say who owns it. */
-  readonly ownerWords: Int32Array;
+  readonly ownership: Ownership;
   /** `ask`: the owner is to say when the state is of no later level than its parent. May take in what others sent. HOT */
   send(to: number, parent: number, parentHash: number, step: number, ask: boolean, words: Int32Array): void;
 }
@@ -249,7 +248,7 @@ export class Shard {
   }
 
   private owner(words: Int32Array): number {
-    return this.exchange === null ? 0 : ownerOf(words, this.exchange.ownerWords, this.shards);
+    return this.exchange === null ? 0 : ownerOf(words, this.exchange.ownership);
   }
 
   private note(state: number, violation: number): void {
