@@ -6,7 +6,7 @@ import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { PageFault } from './fault.ts';
 import { prepareMmuMemoryFaultExit } from './memory-fault.ts';
-import { RET_PF_CONTINUE, RET_PF_EMULATE } from './ret-pf.ts';
+import { RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_WRITE_PROTECTED } from './ret-pf.ts';
 import { ROLE_DIRECT } from './role.ts';
 
 /** Runs the stages until one decides. HOT */
@@ -23,6 +23,7 @@ function runStages(vcpu: VcpuState, fault: PageFault): number {
       locked = true;
     }
     ret = stage.run(vcpu, fault);
+    if (ret === RET_PF_WRITE_PROTECTED && !vm.revision.rules.writeProtectedVerdict) ret = RET_PF_EMULATE;
     if (recorder !== null) recorder.stage(stage.name, ret, stage.explain(vcpu, fault, ret));
     if (ret !== RET_PF_CONTINUE) break;
   }

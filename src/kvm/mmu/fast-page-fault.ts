@@ -24,7 +24,9 @@ import { writeSpte } from './tdp-mmu/write-spte.ts';
 /** @kvm mmu.c page_fault_can_be_fast. HOT */
 function pageFaultCanBeFast(vm: VmState, fault: PageFault): boolean {
   if (fault.rsvd) return false;
-  if (vm.hasPrivateMem && fault.isPrivate !== memIsPrivate(vm, fault.gfn)) return false;
+  if (vm.revision.rules.fastPathChecksPrivacy && vm.hasPrivateMem && fault.isPrivate !== memIsPrivate(vm, fault.gfn)) {
+    return false;
+  }
   // With A/D bits a missing entry is missing; without, its rights may only have been taken to see the access.
   if (!fault.present) return vm.mmu.masks.accessed === 0;
   return fault.write;

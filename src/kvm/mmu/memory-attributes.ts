@@ -12,13 +12,19 @@ import { unmapGfnRange } from './notifier-handlers.ts';
 import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
 
 /**
- * Before attributes change: zaps the range, and puts the huge pages that its ends cut into the invalidation, so that no fault nearby
- * maps one. True when TLBs must be flushed. mmu_lock held for write. @kvm mmu.c kvm_arch_pre_set_memory_attributes
+ * Before attributes change: zaps the range, and sees to it that no fault nearby maps a huge page over its ends. True when TLBs must be flushed. mmu_lock held for write. @kvm mmu.c kvm_arch_pre_set_memory_attributes
  */
 export function preSetMemoryAttributes(vm: VmState, range: GfnRange): boolean {
   if (vm.log.warnOnOnce(!vm.hasPrivateMem, 'kvm_arch_pre_set_memory_attributes', 'VM without private memory'))
     return false;
   if (vm.log.warnOnOnce(range.end <= range.start, 'kvm_arch_pre_set_memory_attributes', 'empty range')) return false;
+  if (vm.revision.rules.attributesHoldHugePages) holdCutHugePages(vm, range);
+  range.attrFilter = (range.attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE) !== 0 ? KVM_FILTER_SHARED : KVM_FILTER_PRIVATE;
+  return unmapGfnRange(vm, range);
+}
+
+/** The huge pages that the ends of the range cut are part of the invalidation. */
+function holdCutHugePages(vm: VmState, range: GfnRange): void {
   const { slot } = range;
   const slotEnd = slot.baseGfn + slot.npages;
   for (let level = PG_LEVEL_2M; level <= KVM_MAX_HUGEPAGE_LEVEL; level++) {
@@ -34,8 +40,6 @@ export function preSetMemoryAttributes(vm: VmState, range: GfnRange): boolean {
       mmuInvalidateRangeAdd(vm, end, end + n);
     }
   }
-  range.attrFilter = (range.attributes & KVM_MEMORY_ATTRIBUTE_PRIVATE) !== 0 ? KVM_FILTER_SHARED : KVM_FILTER_PRIVATE;
-  return unmapGfnRange(vm, range);
 }
 
 /** Whether all of the huge page at `gfn` has `attrs`; levels below have been looked at before. @kvm mmu.c hugepage_has_attrs */

@@ -1,7 +1,7 @@
 /** KVM_PRE_FAULT_MEMORY, page by page (@kvm mmu.c kvm_arch_vcpu_pre_fault_memory, kvm_tdp_map_page). */
 import { PFERR_GUEST_FINAL_HI, PFERR_PRIVATE_ACCESS_HI } from '../../arch/error-code.ts';
 import { hiOf, loOf } from '../../arch/halves.ts';
-import { EINTR, EIO, ENOENT, EOPNOTSUPP } from '../../host/errno.ts';
+import { EINTR, EINVAL, EIO, ENOENT, EOPNOTSUPP } from '../../host/errno.ts';
 import { memIsPrivate } from '../attributes.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';
@@ -42,6 +42,8 @@ function tdpMapPage(vcpu: VcpuState, gpa: number, errorHi: number): number {
  * @kvm mmu.c kvm_arch_vcpu_pre_fault_memory
  */
 export function preFaultMemory(vcpu: VcpuState, gpa: number, size: number): number {
+  // An ioctl that KVM does not know.
+  if (!vcpu.vm.revision.rules.hasPreFault) return -EINVAL;
   const r = mmuReload(vcpu);
   if (r !== 0) return r;
   const vm = vcpu.vm;

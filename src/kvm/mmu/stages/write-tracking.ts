@@ -13,8 +13,7 @@ export const writeTracking: FaultStage = {
     return gfnIsWriteTracked(vcpu.vm, fault.slot, fault.gfn) ? RET_PF_WRITE_PROTECTED : RET_PF_CONTINUE;
   },
   explain(_vcpu, fault, verdict) {
-    if (verdict === RET_PF_WRITE_PROTECTED)
-      return 'the page holds page tables that KVM shadows, and this is a write to it';
+    if (verdict !== RET_PF_CONTINUE) return 'the page holds page tables that KVM shadows, and this is a write to it';
     if (!fault.present || !fault.write) return 'not a write to a present page';
     return 'the page is not write-tracked';
   },
