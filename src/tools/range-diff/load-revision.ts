@@ -12,6 +12,8 @@ export interface LoadedRevision {
   readonly revision: Revision;
   /** As the user named it: what --revision takes to get it again. */
   readonly argument: string;
+  /** The name of its file; null for a revision of softkvm's. */
+  readonly file: string | null;
   /** The types of its file were not checked, because there is no TypeScript compiler here. */
   readonly unchecked: boolean;
 }
@@ -26,7 +28,7 @@ const TYPE_ERRORS = 5;
 export async function loadRevision(argument: string): Promise<LoadedRevision> {
   if (isPath(argument)) return loadFile(argument);
   try {
-    return { revision: revisionByName(argument), argument, unchecked: false };
+    return { revision: revisionByName(argument), argument, file: null, unchecked: false };
   } catch (error) {
     if (error instanceof RangeError) throw new InputError(`${error.message}; or a file, as ./my-revision.ts`);
     throw error;
@@ -52,7 +54,7 @@ async function loadFile(argument: string): Promise<LoadedRevision> {
     value as Revision,
     (what, thrown) => new InputError(`${name}: ${what}${placeOf(thrown, file)}`),
   );
-  return { revision, argument, unchecked: errors === null };
+  return { revision, argument, file: name, unchecked: errors === null };
 }
 
 function typeErrorText(name: string, errors: readonly string[]): string {

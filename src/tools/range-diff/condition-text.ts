@@ -1,0 +1,41 @@
+/** A part of a condition in words: `slot none, attribute private, spte any but mmio`. */
+import type { Part } from './condition.ts';
+import type { Dimension } from './space-result.ts';
+
+/** The words for the part, `any input` for all of them. */
+export function partText(part: Part, dims: readonly Dimension[]): string {
+  const words: string[] = [];
+  for (const [d, dim] of dims.entries()) {
+    const text = setText(dim, part.least[d]!, part.most[d]!);
+    if (text !== null) words.push(text);
+  }
+  return words.length === 0 ? 'any input' : words.join(', ');
+}
+
+/** Null when the dimension does not matter. Any set between `least` and `most` will do: the one that is said with least. */
+function setText(dim: Dimension, least: Uint8Array, most: Uint8Array): string | null {
+  if (most.every((v) => v === 1)) return null;
+  const candidates = [most, least].flatMap((set) => [listed(dim, set), exceptions(dim, set)]);
+  const shortest = candidates.reduce((a, b) => (b.length < a.length ? b : a));
+  return shortest;
+}
+
+function valuesOf(dim: Dimension, set: Uint8Array, member: number): string[] {
+  return dim.values.filter((_, v) => set[v] === member);
+}
+
+function listed(dim: Dimension, set: Uint8Array): string {
+  const values = valuesOf(dim, set, 1);
+  if (values.length === 1 && values[0] === 'yes') return dim.name;
+  if (values.length === 1 && values[0] === 'no') return `not ${dim.name}`;
+  return `${dim.name} ${joined(values, 'or')}`;
+}
+
+function exceptions(dim: Dimension, set: Uint8Array): string {
+  return `${dim.name} any but ${joined(valuesOf(dim, set, 0), 'and')}`;
+}
+
+function joined(values: readonly string[], word: string): string {
+  if (values.length <= 1) return values.join('');
+  return `${values.slice(0, -1).join(', ')} ${word} ${values.at(-1)}`;
+}
