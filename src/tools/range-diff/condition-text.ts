@@ -1,4 +1,5 @@
 /** A part of a condition in words: `slot none, attribute private, spte any but mmio`. */
+import { codeSetText } from './code-text.ts';
 import type { Part } from './condition.ts';
 import type { Dimension } from './space-result.ts';
 
@@ -15,9 +16,13 @@ export function partText(part: Part, dims: readonly Dimension[]): string {
 /** Null when the dimension does not matter. Any set between `least` and `most` will do: the one that is said with least. */
 function setText(dim: Dimension, least: Uint8Array, most: Uint8Array): string | null {
   if (most.every((v) => v === 1)) return null;
+  const codes = dim.values.map((v) => Number(/^0x[0-9a-f]+/.exec(v)?.[0]));
+  if (!codes.some(Number.isNaN)) {
+    const words = codeSetText(codes, least, most);
+    if (words !== null) return `${dim.name} ${words}`;
+  }
   const candidates = [most, least].flatMap((set) => [listed(dim, set), exceptions(dim, set)]);
-  const shortest = candidates.reduce((a, b) => (b.length < a.length ? b : a));
-  return shortest;
+  return candidates.reduce((a, b) => (b.length < a.length ? b : a));
 }
 
 function valuesOf(dim: Dimension, set: Uint8Array, member: number): string[] {

@@ -56,8 +56,7 @@ export class Conditions {
   /** The parts whose union is the inputs of these classes, and no other input; most inputs first. */
   of(classes: ReadonlySet<number>): Part[] {
     const group = this.labelled((c) => classes.has(c));
-    const cubes = irredundant(group, cover(group));
-    return cubes
+    return irredundant(group, cover(group))
       .map((most) => ({ most, least: valuesInside(group, most, IN), inputs: countInside(group, most, IN) }))
       .sort((a, b) => b.inputs - a.inputs);
   }
