@@ -20,7 +20,8 @@ import type { VcpuState } from '../vcpu-state.ts';
 
 /** High half of the error code: whose access it was. Where the linear address is not valid, the processor does not tell. */
 export function eptErrorHi(vcpu: VcpuState, gvaIsValid: boolean, translated: boolean): number {
-  if (!gvaIsValid && vcpu.vm.revision.rules.eptPageBitsNeedGva) return 0;
+  const { eptPageBits } = vcpu.vm.revision.rules;
+  if (eptPageBits === 'never' || (eptPageBits === 'gva-valid' && !gvaIsValid)) return 0;
   return translated ? PFERR_GUEST_FINAL_HI : PFERR_GUEST_PAGE_HI;
 }
 

@@ -87,5 +87,5 @@ export function retryFailed(vcpu: VcpuState, addrLo: number, addrHi: number, emu
   if (rules.failedRetryNeedsPage && direct && gfnToPfn(vm, gpaHalvesToGfn(addrLo, addrHi)) < 0) return false;
   if (rules.failedRetryRemembers === 'never') unprotectOnly(vcpu, addrLo, addrHi);
   else mmuUnprotectGfnAndRetry(vcpu, addrLo, addrHi, rules.failedRetryRemembers === 'always');
-  return direct || !ownTable;
+  return !ownTable;
 }

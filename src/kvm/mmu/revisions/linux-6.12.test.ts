@@ -1,5 +1,11 @@
 import { beforeEach, describe, expect, it, vi } from 'vitest';
-import { EPT_VIOLATION_PROT_READ, EPT_VIOLATION_READ, EPT_VIOLATION_WRITE } from '../../../arch/ept-qualification.ts';
+import {
+  EPT_VIOLATION_GVA_IS_VALID,
+  EPT_VIOLATION_GVA_TRANSLATED,
+  EPT_VIOLATION_PROT_READ,
+  EPT_VIOLATION_READ,
+  EPT_VIOLATION_WRITE,
+} from '../../../arch/ept-qualification.ts';
 import {
   PFERR_GUEST_ENC_HI,
   PFERR_GUEST_FINAL_HI,
@@ -133,17 +139,21 @@ describe('Linux 6.11', () => {
 });
 
 describe('Linux 6.12: writes to write-protected pages', () => {
-  it('f3009482512e: without a linear address, an EPT violation says nothing of page tables', () => {
-    const answers = bothSides('f3009482512e', (revision) => {
+  it.each([
+    ['f3009482512e', [PFERR_GUEST_FINAL_HI, PFERR_GUEST_PAGE_HI], [0, 0]],
+    ['d0164c161923', [0, 0], [PFERR_GUEST_FINAL_HI, 0]],
+  ])('%s: what an EPT violation says of the access, with a linear address and without', (commit, before, after) => {
+    const qualification = EPT_VIOLATION_READ | EPT_VIOLATION_WRITE | EPT_VIOLATION_PROT_READ;
+    const answers = bothSides(commit, (revision) => {
       const t = machine(revision);
-      handleEptViolation(t.vcpu, GPA, 0, EPT_VIOLATION_READ | EPT_VIOLATION_WRITE | EPT_VIOLATION_PROT_READ);
-      return [t.vcpu.mmu.fault.errorLo, t.vcpu.mmu.fault.errorHi];
+      const { fault } = t.vcpu.mmu;
+      return [EPT_VIOLATION_GVA_IS_VALID | EPT_VIOLATION_GVA_TRANSLATED, 0].map((gva) => {
+        handleEptViolation(t.vcpu, GPA, 0, qualification | gva);
+        expect(fault.errorLo).toBe(PFERR_USER | PFERR_WRITE | PFERR_PRESENT);
+        return fault.errorHi;
+      });
     });
-    const lo = PFERR_USER | PFERR_WRITE | PFERR_PRESENT;
-    expect(answers).toEqual([
-      [lo, PFERR_GUEST_PAGE_HI],
-      [lo, 0],
-    ]);
+    expect(answers).toEqual([before, after]);
   });
 
   it('989a84c93f59: a write to a read-only slot is emulated and not offered for a retry', () => {
@@ -240,7 +250,7 @@ describe('Linux 6.12: writes to write-protected pages', () => {
       return [retried, world.unprotects];
     });
     expect(answers).toEqual([
-      [true, 1],
+      [false, 1],
       [false, 0],
     ]);
   });

@@ -38,9 +38,9 @@ const writeProtection: readonly Patch[] = [
     commit: 'f3009482512e',
     title: 'Set PFERR_GUEST_{FINAL,PAGE}_MASK if and only if the GVA is valid',
     symptom:
-      "an EPT violation without linear address is neither a final access nor one to the guest's page tables; before, it was one to page tables",
-    carriedBy: 'rule eptPageBitsNeedGva (vmx/ept-violation.ts)',
-    apply: setRules({ eptPageBitsNeedGva: true }),
+      "no EPT violation is a final access or one to the guest's page tables any more, because the wrong word is asked for a valid linear address; before, every one was one of the two",
+    carriedBy: "rule eptPageBits 'never' (vmx/ept-violation.ts)",
+    apply: setRules({ eptPageBits: 'never' }),
   },
   {
     commit: '989a84c93f59',
@@ -119,6 +119,7 @@ const writeProtection: readonly Patch[] = [
   },
 ];
 
+/** In the order in which they landed upstream. */
 const stable: readonly Patch[] = [
   {
     commit: '9129633d568e',
@@ -127,6 +128,14 @@ const stable: readonly Patch[] = [
       'while attributes change, faults beside the range retry if the change cuts a huge page they are in; before, they could map that huge page over mixed attributes',
     carriedBy: 'rule attributesHoldHugePages (memory-attributes.ts)',
     apply: setRules({ attributesHoldHugePages: true }),
+  },
+  {
+    commit: 'd0164c161923',
+    title: 'Fix check for valid GVA on an EPT violation',
+    symptom:
+      "an EPT violation with a linear address is a final access or one to the guest's page tables again, and one without is neither",
+    carriedBy: "rule eptPageBits 'gva-valid' (vmx/ept-violation.ts)",
+    apply: setRules({ eptPageBits: 'gva-valid' }),
   },
 ];
 

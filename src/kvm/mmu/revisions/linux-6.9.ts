@@ -51,7 +51,7 @@ export const linux69: Revision = {
     faultStartsWithErrors: false,
     fastPathChecksPrivacy: false,
     hasPreFault: false,
-    eptPageBitsNeedGva: false,
+    eptPageBits: 'always',
     writeProtectedVerdict: false,
     walkRetryNeedsZap: false,
     retryNeedsZap: false,

@@ -55,8 +55,11 @@ export interface RevisionRules {
   /** KVM_PRE_FAULT_MEMORY exists (6e01b7601dfe). */
   readonly hasPreFault: boolean;
   // Linux 6.12: writes to write-protected pages.
-  /** An EPT violation tells final accesses from those to page tables only where the linear address is valid (f3009482512e). */
-  readonly eptPageBitsNeedGva: boolean;
+  /**
+   * When an EPT violation is said to be a final access or one to the guest's page tables: always, by one bit of the qualification; never,
+   * because f3009482512e asked the wrong word whether the linear address is valid; or if it is valid (d0164c161923).
+   */
+  readonly eptPageBits: 'always' | 'never' | 'gva-valid';
   /** Write protection is a verdict of its own; otherwise it is RET_PF_EMULATE, and whatever is emulated is treated alike (989a84c93f59). */
   readonly writeProtectedVerdict: boolean;
   /** A walk that could not write a guest page table is retried only if a shadow was dropped (2fb2b7877b3a). */
