@@ -24,7 +24,7 @@ import {
   PFERR_USER,
   PFERR_WRITE,
 } from '../../arch/error-code.ts';
-import type { Hardware, PagingName, VmTypeName } from './fault-input.ts';
+import type { EntryName, Hardware, PagingName, VmTypeName } from './fault-input.ts';
 
 export interface FaultCode {
   readonly lo: number;
@@ -184,4 +184,19 @@ function whyNotEpt(hardware: Hardware, lo: number, hi: number): string {
   }
   if (hi === 0) return 'only loads of PDPTEs have no linear address, and they are reads';
   return 'the code has bits that are not defined';
+}
+
+/** The codes with which a fault of this entry can come: of a page-ready fault, those that can have been queued; none before a fault. */
+export function entryCodes(
+  hardware: Hardware,
+  vmType: VmTypeName,
+  paging: PagingName,
+  entry: EntryName,
+): readonly FaultCode[] {
+  if (entry === 'pre-fault') return [code(0, 0)];
+  const codes = hardwareCodes(hardware, vmType, paging);
+  if (entry === 'fault') return codes;
+  // KVM's check of queued work is about one that is private.
+  const isPrivateWork = (c: FaultCode): boolean => (c.hi & PFERR_PRIVATE_ACCESS_HI) !== 0 && (c.lo & PFERR_RSVD) === 0;
+  return codes.filter((c) => c.impossible === null || isPrivateWork(c));
 }

@@ -2,6 +2,7 @@
  * The fault path as a function: a described state and a fault go in, what became of it comes out. Everything is real but the processor
  * and the emulator: memslots, attributes, guest_memfd, host mappings, page tables, the vendor's handler, the stages.
  */
+import { PFERR_RSVD } from '../../arch/error-code.ts';
 import { loOf } from '../../arch/halves.ts';
 import { X86EMUL_RETRY_INSTR } from '../../kvm/emulate/ops.ts';
 import { LOCK_MMU_WRITE } from '../../kvm/locks.ts';
@@ -14,7 +15,9 @@ import { walkToLastSpte } from '../../kvm/mmu/tdp-mmu/walk.ts';
 import { mmuInvalidateBegin, mmuInvalidateEnd, mmuUnmapGfnRange } from '../../kvm/notifier.ts';
 import { handleNpf } from '../../kvm/svm/npf.ts';
 import { MP_STATE_RUNNABLE, type VcpuState } from '../../kvm/vcpu-state.ts';
+import { destroyVm } from '../../kvm/vm-lifecycle.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
+import { eptErrorHi } from '../../kvm/vmx/ept-violation.ts';
 import { clearAsyncPf } from '../../kvm/x86/async-pf.ts';
 import { checkAsyncPfCompletion } from '../../kvm/x86/async-pf-ready.ts';
 import { inputImpossible } from './constraints.ts';
@@ -168,16 +171,21 @@ export class FaultMachine {
     packOutcome(this, tapped, verdict, entry === 'pre-fault' ? 0 : lo, entry === 'pre-fault' ? 1 : hi);
   }
 
+  /** Gives the machine's memory back. */
+  close(): void {
+    destroyVm(this.vm);
+  }
+
   private enter(entry: EntryName, lo: number, hi: number): number {
     const { vcpu, context } = this;
     const gpa = this.place.gfn * 4096;
     const addrLo = loOf(gpa);
     const addrHi = Math.floor(gpa / 0x1_0000_0000);
     if (entry === 'fault') {
-      // Intel's handler adds nothing: it made the code itself, from the exit qualification.
-      return context.hardware === 'npt'
-        ? handleNpf(vcpu, addrLo, addrHi, lo, hi)
-        : mmuPageFault(vcpu, addrLo, addrHi, lo, hi);
+      if (context.hardware === 'npt') return handleNpf(vcpu, addrLo, addrHi, lo, hi);
+      // Intel's handler made the code itself, from the exit qualification; what it says without a linear address depends on the revision.
+      const noAddress = hi === 0 && (lo & PFERR_RSVD) === 0;
+      return mmuPageFault(vcpu, addrLo, addrHi, lo, noAddress ? eptErrorHi(vcpu, false, false) : hi);
     }
     if (entry === 'pre-fault') {
       const r = preFaultMemory(vcpu, gpa, 4096);
@@ -260,6 +268,7 @@ export class FaultMachine {
     this.invalidationKind = INVALIDATION_NONE;
     taps.decided = -1;
     taps.running = -1;
+    taps.furthest = -1;
     mmu.mmioGvaLo = 0;
     mmu.mmioGvaHi = 0;
     mmu.mmioGfn = 0;

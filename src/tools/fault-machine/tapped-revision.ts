@@ -17,6 +17,8 @@ export class TapState {
   ret = RET_PF_CONTINUE;
   /** Position of the stage that runs or ran last, -1 before the first. */
   running = -1;
+  /** The furthest position that ran: a fault that is tried again may come less far. */
+  furthest = -1;
   /** The page lookup is to answer KVM_PFN_NOSLOT for a slot. */
   noslotPfn = false;
   /** Does the invalidation, when it is its moment. */
@@ -47,6 +49,7 @@ class Tap implements FaultStage {
     const { state } = this;
     const { pfn } = fault;
     state.running = this.index;
+    if (this.index > state.furthest) state.furthest = this.index;
     const r = this.inner.run(vcpu, fault);
     // The bug that noslot-pfn stands for: a lookup that has just found a page says that there is no slot.
     if (state.noslotPfn && fault.pfn !== pfn && fault.pfn > 0) {
