@@ -8,8 +8,8 @@ import { mmuReload } from '../../kvm/mmu/roots.ts';
 import { checkRevision } from '../choices.ts';
 import { recordRun } from '../conform/run-record.ts';
 import { InputError } from '../input-error.ts';
-import type { LeftBy } from './explain-text.ts';
 import { FaultLog, type FaultRecord } from './fault-log.ts';
+import type { LeftBy } from './left-by.ts';
 
 export interface FlagFault {
   readonly errorCode: bigint;

@@ -56,7 +56,7 @@ function spteWords(vcpu: VcpuState, lo: number, hi: number, level: number): stri
     (lo & PT_WRITABLE_MASK) === 0 && isMmuWritable(masks, lo, hi)
       ? 'write-protected by KVM, fixable without mmu_lock'
       : '',
-    (lo & PT_WRITABLE_MASK) === 0 && (lo & masks.hostWritableLo) === 0 ? 'the host maps it read-only' : '',
+    (lo & PT_WRITABLE_MASK) === 0 && (lo & masks.hostWritableLo) === 0 ? 'slot or host mapping is read-only' : '',
     lo & PT_ACCESSED_MASK ? 'accessed' : 'not accessed',
     lo & PT_DIRTY_MASK ? 'dirty' : '',
   ].filter((note) => note !== '');
