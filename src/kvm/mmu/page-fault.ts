@@ -133,7 +133,7 @@ export function mmuPageFault(
   if (ret === (writeProtectedVerdict ? RET_PF_WRITE_PROTECTED : RET_PF_EMULATE)) {
     const type = writeProtectFault(vcpu, addrLo, addrHi, errorLo, codeHi);
     ret = type === RETRY_NATIVELY ? RET_PF_RETRY : RET_PF_EMULATE;
-    emulType = type;
+    emulType |= type;
   }
   if (writeProtectedVerdict) countVerdict(stats, ret);
   if (ret !== RET_PF_EMULATE) return 1;
