@@ -4,12 +4,6 @@ import { UnsupportedError } from '../tools/input-error.ts';
 
 const later: readonly (readonly [name: string, args: string, description: string, example: string])[] = [
   [
-    'range-diff',
-    '<a> <b>',
-    'what changed in behaviour between two revisions of the fault path',
-    'range-diff series-v1 series-v2',
-  ],
-  [
     'explore',
     '<scene>',
     'every interleaving of a small scene; a violated invariant prints its schedule',
@@ -22,7 +16,6 @@ const later: readonly (readonly [name: string, args: string, description: string
     'trace report trace.txt',
   ],
   ['inspect', '[args...]', 'the web inspector', 'inspect'],
-  ['series', '[args...]', 'the patches of the series, one by one', 'series'],
   ['campaign', '[args...]', 'many scenarios over many machines', 'campaign'],
 ];
 

@@ -67,6 +67,7 @@ describe('the command line', () => {
       'explore',
       'trace',
       'inspect',
+      'series',
     ]) {
       stdout = '';
       const { status } = await softkvm(command, '--help');
@@ -76,12 +77,26 @@ describe('the command line', () => {
     }
   });
 
-  it.each([['range-diff', 'a', 'b'], ['explore', 'x'], ['trace', 'report'], ['inspect'], ['series'], ['campaign']])(
+  it.each([['explore', 'x'], ['trace', 'report'], ['inspect'], ['campaign']])(
     'says that %s is not supported yet',
     async (...args) => {
       await refuses(args, /^softkvm: not supported yet: softkvm /);
     },
   );
+
+  it('prints the series, and one row of it on both sides', async () => {
+    const table = await softkvm('series', '--json');
+    expect(JSON.parse(table.stdout)).toMatchObject({ version: 1, rows: { length: 17, 9: { row: 10, v2: 10, v1: 9 } } });
+    stdout = '';
+    const row = await softkvm('series', '10', '--json');
+    expect(row.status).toBe(0);
+    expect(JSON.parse(row.stdout)).toMatchObject({
+      row: 10,
+      before: 'series-v2@9',
+      after: 'series-v2@10',
+      shown: true,
+    });
+  });
 
   const bad: readonly (readonly [string, () => string[], RegExp])[] = [
     ['an unknown command', () => ['frobnicate'], /unknown command 'frobnicate'/],
@@ -89,6 +104,7 @@ describe('the command line', () => {
     ['no argument', () => ['decode'], /missing required argument 'code'/],
     ['a code that is no number', () => ['decode', 'xyz'], /xyz: expected a code/],
     ['an unknown kind', () => ['decode', '1', '--kind', 'tlb'], /'tlb' is invalid/],
+    ['a row that is none', () => ['series', '18'], /series 18: expected a row, 1 to 17, or all/],
     ['a missing scenario', () => ['conform', join(folder, 'none.json')], /none\.json: no such file/],
     ['a scenario that is not JSON', () => ['conform', file('a.json', '{')], /a\.json: is not JSON/],
     [

@@ -9,7 +9,9 @@ import { addDemo } from './demo.ts';
 import { EXIT_PIPE, EXIT_USAGE } from './exit-status.ts';
 import { addExplain } from './explain.ts';
 import { addLater } from './later.ts';
+import { addRangeDiff } from './range-diff.ts';
 import { addRun } from './run.ts';
+import { addSeries } from './series.ts';
 
 /** Runs the command that `args` (without the program's name) ask for and sets the process's exit status. */
 export async function runCommandLine(args: readonly string[]): Promise<void> {
@@ -39,7 +41,8 @@ function commandLine(): Command {
       'after',
       '\nExample:\n  softkvm demo                              the tour: one guest, every class of fault\n  softkvm decode 0x100000006                an error code, bit by bit',
     );
-  for (const add of [addRun, addConform, addExplain, addDecode, addBench, addDemo, addLater]) add(program);
+  for (const add of [addRun, addConform, addExplain, addDecode, addBench, addDemo, addRangeDiff, addSeries, addLater])
+    add(program);
   return program;
 }
 
