@@ -15,8 +15,12 @@ const AGAIN =
   'the instruction has not run and RIP still points at it: the next KVM_RUN takes the same fault and leaves the same way, for ever, and the guest makes no progress';
 const NOTHING = 'nothing is asked of it';
 
-/** The advice for a fault that left by `left` (null: the guest was entered again). */
-export function adviceFor(fault: FaultRecord, left: LeftBy | null): Advice {
+/**
+ * The advice for a fault that left by `left` (null: the guest was entered again).
+ * @param walkRetried the processor's own write to a page table of the guest, repeated rather than emulated
+ */
+export function adviceFor(fault: FaultRecord, left: LeftBy | null, walkRetried = false): Advice {
+  if (walkRetried) return whenWalkRetried();
   if (left === null || fault.resumed) return fault.prefetch ? whenPrefetched(fault) : whenResumed(fault);
   if (left.bug)
     return {
@@ -123,6 +127,17 @@ function whenBareEfault(fault: FaultRecord): Advice {
 /** KVM_PRE_FAULT_MEMORY returned. */
 function whenPreFaulted(errno: string | null): Advice {
   if (errno === null) return { vmm: NOTHING, otherwise: 'the page is mapped: the guest will touch it without an exit' };
+  if (errno === 'EINVAL' || errno === 'EOPNOTSUPP')
+    return {
+      vmm: 'do without the ioctl: this kernel, or this VM, does not have it',
+      otherwise: 'nothing is lost: the guest takes its faults itself',
+    };
+  if (errno === 'EINTR')
+    return {
+      vmm: 'the ioctl repeats the fault by itself until it is no longer told to retry; a signal ended that: call again',
+      otherwise:
+        'nothing is lost; but while the cause of the retry lasts, a call that no signal interrupts does not return',
+    };
   const why = errno === 'ENOENT' ? 'an address that is emulated cannot be mapped' : 'the page cannot be had';
   return {
     vmm: `${why}: leave the address to the fault that the guest will take there, or repair what is missing and call again`,
@@ -154,6 +169,14 @@ function whenEmulated(fault: FaultRecord): Advice {
     vmm: `KVM emulates the instruction; ${rom}: answer it and call KVM_RUN again`,
     otherwise:
       'a load that is not answered completes with whatever is in kvm_run.mmio.data, a store is lost; the guest goes on either way',
+  };
+}
+
+function whenWalkRetried(): Advice {
+  return {
+    vmm: 'nothing is asked of it: if a shadowed page table was unprotected, the access now succeeds',
+    otherwise:
+      'where nothing was unprotected (the page table is in read-only memory or has no slot) the guest repeats the access and comes back here, for ever; Linux 6.12 retries only if it did unprotect something (2fb2b7877b3a)',
   };
 }
 

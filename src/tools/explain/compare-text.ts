@@ -1,6 +1,6 @@
 /** One fault under two revisions, side by side. */
 
-import { labelled, textOf } from './explain-text.ts';
+import { textOf } from './explain-text.ts';
 import type { Explanation } from './explanation.ts';
 import { wrap } from './wrap.ts';
 
@@ -31,7 +31,7 @@ export function comparisonLines(a: Explanation, b: Explanation): string[] {
     ...row(width, '', [a.revision, b.revision], ' '),
     ...rows.flatMap(([name, left, right]) => row(width, name, [left, right], left === right ? ' ' : '*')),
     '',
-    ...labelled('', [summary(rows)]),
+    `  ${summary(rows)}`,
   ];
 }
 

@@ -10,6 +10,7 @@ import {
   INVALIDATION_DONE_AT,
   INVALIDATION_IN_PROGRESS,
   INVALIDATION_NONE,
+  StageError,
 } from '../fault-machine/fault-machine.ts';
 import { names } from '../fault-machine/names.ts';
 import type { Outcome } from '../fault-machine/outcome.ts';
@@ -54,12 +55,19 @@ export function explainInput(described: DescribedFault, revision: Revision): Exp
   machine.vm.trace.setSink((event) => {
     log.event(event);
   });
-  machine.fire(input.entry, input.errorLo, input.errorHi, tapped, moment, INVALIDATIONS[input.invalidation.kind]);
+  try {
+    machine.fire(input.entry, input.errorLo, input.errorHi, tapped, moment, INVALIDATIONS[input.invalidation.kind]);
+  } catch (error) {
+    // A revision of the user's says what is wrong with it.
+    throw error instanceof StageError && error.cause instanceof InputError ? error.cause : error;
+  }
   log.finish();
   const outcome = outcomeOf(machine.words, 0, names);
   const record = log.faults.at(-1) ?? log.unseen(machine.vcpu, gpa, join64(input.errorLo, input.errorHi));
   const isFault = input.entry === 'fault';
-  return explanationOf({ ...record, gpa: hex(gpa) }, leftOf(outcome, input, gpa), {
+  // The vendor's handler may have logged before there was a fault to record.
+  const fault = { ...record, gpa: hex(gpa), log: [...machine.vm.log.entries] };
+  return explanationOf(fault, leftOf(outcome, input, gpa), {
     ...(isFault ? { reported: described.qualification ?? join64(input.errorLo, input.errorHi) } : {}),
     ...(described.qualification === null ? {} : { kind: 'ept' as const }),
     impossible: isFault

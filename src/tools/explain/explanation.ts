@@ -117,11 +117,11 @@ export function explanationOf(fault: FaultRecord, left: LeftBy | null, about: Ab
       invalidateSeq: fault.invalidateSeq,
       memslotGeneration: fault.memslotGeneration,
     },
-    stages: [...fault.stages, ...afterStages(fault)],
+    stages: [...fault.stages, ...afterStages(fault, left, about)],
     notReached: fault.notReached,
     result: {
-      verdict: fault.verdict ?? fault.stages.at(-1)?.verdict ?? null,
-      words: outcomeSentence(fault),
+      verdict: left?.bug ? 'BUG' : (fault.verdict ?? fault.stages.at(-1)?.verdict ?? null),
+      words: unasked(fault, about, left) ?? outcomeSentence(fault),
     },
     after: {
       spte: fault.spteAfter,
@@ -139,7 +139,7 @@ export function explanationOf(fault: FaultRecord, left: LeftBy | null, about: Ab
       errno: left?.errno ?? null,
       run: left?.run ?? null,
     },
-    advice: adviceFor(fault, left),
+    advice: adviceFor(fault, left, walkRetried(fault, left, about)),
   };
 }
 
@@ -156,8 +156,41 @@ export function outcomeSentence(fault: FaultRecord): string {
   return 'answered before the list of stages';
 }
 
-/** Emulation that the list asked for and that a private access does not get. */
-function afterStages(fault: FaultRecord): StageRecord[] {
+/** Why no stage was asked of a fault that KVM makes itself; null for any other. */
+function unasked(fault: FaultRecord, about: About, left: LeftBy | null): string | null {
+  if (fault.stages.length > 0) return null;
+  if (about.entry === 'page-ready') return 'KVM did not redo the fault';
+  if (about.entry !== 'pre-fault') return null;
+  if (left?.errno === 'EINVAL') return `${fault.revision} has no KVM_PRE_FAULT_MEMORY`;
+  return 'KVM_PRE_FAULT_MEMORY was refused before a fault was made';
+}
+
+/** The processor's own write to a page table of the guest cannot be emulated: older revisions repeat the access whatever came of it. */
+function walkRetried(fault: FaultRecord, left: LeftBy | null, about: About): boolean {
+  const wanted = fault.verdict === 'RET_PF_EMULATE' || fault.verdict === 'RET_PF_WRITE_PROTECTED';
+  return about.entry === 'fault' && left === null && wanted;
+}
+
+/** What was decided behind the list of stages. */
+function afterStages(fault: FaultRecord, left: LeftBy | null, about: About): StageRecord[] {
+  if (left?.bug)
+    return [
+      {
+        name: 'map',
+        kvmFunction: 'kvm_tdp_mmu_map',
+        verdict: 'BUG',
+        reason: 'the entry that is there maps another frame: it would be replaced without having been zapped',
+      },
+    ];
+  if (walkRetried(fault, left, about))
+    return [
+      {
+        name: 'page-table-write',
+        kvmFunction: 'kvm_mmu_page_fault',
+        verdict: 'RET_PF_RETRY',
+        reason: 'the processor was writing a page table of the guest: the access is repeated, not emulated',
+      },
+    ];
   if (fault.verdict !== 'EFAULT' || fault.stages.at(-1)?.verdict !== 'RET_PF_EMULATE') return [];
   return [
     {
@@ -188,16 +221,17 @@ function codeView(fault: FaultRecord, about: About): CodeView {
     kind,
     words: decoded.words,
     bits: decoded.bits.filter((b) => b.set).map(({ bit, name, meaning }) => ({ bit, name, meaning })),
-    notes: notesApply(fault, about, kind) ? decoded.warnings : [],
+    notes: notesOf(fault, about, kind, decoded.warnings),
     impossible: about.impossible ?? null,
     seen: fault.pathCode,
     changes: fault.pathCode === null ? [] : codeChanges(fault, value, BigInt(fault.pathCode), kind),
   };
 }
 
-/** A code that KVM made is not odd for what nested-paging hardware would do; and one that is impossible is said to be so. */
-function notesApply(fault: FaultRecord, about: About, kind: CodeKind): boolean {
-  return !fault.prefetch && !about.impossible && !(fault.translation === 'ept' && kind === 'npf');
+/** A code that KVM made is not odd for what nested-paging hardware would do; of one that is impossible it is said already. */
+function notesOf(fault: FaultRecord, about: About, kind: CodeKind, warnings: readonly string[]): readonly string[] {
+  if (fault.prefetch || (fault.translation === 'ept' && kind === 'npf')) return [];
+  return about.impossible ? warnings.filter((w) => w.startsWith('undefined bits')) : warnings;
 }
 
 function kindOf(fault: FaultRecord, value: bigint): CodeKind {

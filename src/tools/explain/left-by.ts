@@ -18,7 +18,7 @@ export interface LeftBy {
 export function leftWords(fault: FaultRecord, left: LeftBy | null): string[] {
   if (left === null)
     return [
-      fault.verdict === 'RET_PF_RETRY'
+      fault.verdict === 'RET_PF_RETRY' && !fault.prefetch
         ? 'not at all: the guest is entered again and repeats the access'
         : 'not at all: the guest went on',
     ];
