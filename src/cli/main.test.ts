@@ -121,8 +121,8 @@ describe('the command line', () => {
     ['a parameter without value', () => ['run', file('i', 'x'), '--param', 'kvm.tdp_mmu'], /expected name=value/],
     [
       'a parameter value that is not supported yet',
-      () => ['run', file('i', '\xf4'), '--param', 'kvm_amd.npt=0'],
-      /not supported yet: shadow paging/,
+      () => ['run', file('i', '\xf4'), '--param', 'kvm.enable_vmware_backdoor=1'],
+      /not supported yet: the VMware backdoor/,
     ],
     ['a missing image', () => ['run', join(folder, 'none')], /none: no such file/],
     ['an empty image', () => ['run', file('e', '')], /e: is empty/],

@@ -6,15 +6,18 @@ import { errorPfn } from '../mmu/stages/error-pfn.ts';
 import { fastPath } from '../mmu/stages/fast-path.ts';
 import { faultInPrivate } from '../mmu/stages/fault-in-private.ts';
 import { faultInShared } from '../mmu/stages/fault-in-shared.ts';
+import { guestWalk } from '../mmu/stages/guest-walk.ts';
 import { invalidSlot } from '../mmu/stages/invalid-slot.ts';
 import { invalidationPrecheck } from '../mmu/stages/invalidation-precheck.ts';
 import { invalidationRecheck } from '../mmu/stages/invalidation-recheck.ts';
 import { map } from '../mmu/stages/map.ts';
+import { mmuPages } from '../mmu/stages/mmu-pages.ts';
 import { noSlot } from '../mmu/stages/no-slot.ts';
 import { noslotPfn } from '../mmu/stages/noslot-pfn.ts';
 import { privateMismatch } from '../mmu/stages/private-mismatch.ts';
 import { snapshotSequence } from '../mmu/stages/snapshot-sequence.ts';
 import { staleCheck } from '../mmu/stages/stale-check.ts';
+import { supervisorWrite } from '../mmu/stages/supervisor-write.ts';
 import { writeTracking } from '../mmu/stages/write-tracking.ts';
 
 export { EFAULT, EHWPOISON, EINTR, EINVAL, ENOENT, ENOMEM } from '../../host/errno.ts';
@@ -44,6 +47,7 @@ export type { VcpuState } from '../vcpu-state.ts';
 
 /** The stages of the newest revision, by name. Those that only earlier revisions have are in their lists. */
 export const stages = {
+  guestWalk,
   writeTracking,
   fastPath,
   snapshotSequence,
@@ -57,6 +61,8 @@ export const stages = {
   errorPfn,
   noslotPfn,
   invalidationRecheck,
+  supervisorWrite,
+  mmuPages,
   staleCheck,
   map,
 } as const;

@@ -18,8 +18,8 @@ import {
   restoreAccTrackSpte,
   type SpteMasks,
 } from './spte.ts';
-import { walkToLastSpte } from './tdp-mmu/walk.ts';
 import { writeSpte } from './tdp-mmu/write-spte.ts';
+import { lastSpteOf } from './walk-to-last-spte.ts';
 
 /** @kvm mmu.c page_fault_can_be_fast. HOT */
 function pageFaultCanBeFast(vm: VmState, fault: PageFault): boolean {
@@ -47,7 +47,7 @@ export function fastPageFault(vcpu: VcpuState, fault: PageFault): number {
 
 function fixFast(vcpu: VcpuState, fault: PageFault): number {
   const vm = vcpu.vm;
-  const iter = walkToLastSpte(vcpu, fault.gfn);
+  const iter = lastSpteOf(vcpu, fault.addrLo, fault.addrHi);
   const ret = tryFix(vcpu, fault, iter.sptep, iter.level, iter.oldLo, iter.oldHi);
   if (vm.trace.enabled) {
     const i32 = vm.memory.i32;

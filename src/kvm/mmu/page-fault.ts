@@ -5,7 +5,7 @@ import { memIsPrivate } from '../attributes.ts';
 import type { VcpuStats } from '../stats.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { KVM_X86_SW_PROTECTED_VM } from '../vm-type.ts';
-import { EMULTYPE_PF } from '../x86/emul-type.ts';
+import { EMULTYPE_PF, EMULTYPE_WRITE_PF_TO_SP } from '../x86/emul-type.ts';
 import { emulateInstruction } from '../x86/emulate-instruction.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';
 import { gpaHalvesToGfn } from './gpa.ts';
@@ -137,5 +137,6 @@ export function mmuPageFault(
   }
   if (writeProtectedVerdict) countVerdict(stats, ret);
   if (ret !== RET_PF_EMULATE) return 1;
+  if (vcpu.mmu.fault.writeFaultToShadowPgtable) emulType |= EMULTYPE_WRITE_PF_TO_SP;
   return emulateInstruction(vcpu, addrLo, addrHi, emulType);
 }

@@ -7,6 +7,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';
 import { gpaToGfn } from './gpa.ts';
 import { RET_PF_EMULATE, RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED } from './ret-pf.ts';
+import { ROLE_DIRECT } from './role.ts';
 import { mmuReload } from './roots.ts';
 import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
 
@@ -21,7 +22,7 @@ const RETRIES = 64;
  * @kvm mmu.c kvm_tdp_map_page
  */
 function tdpMapPage(vcpu: VcpuState, gpa: number, errorHi: number): number {
-  if (!vcpu.vm.vendor.tdpEnabled) return -EOPNOTSUPP;
+  if (!vcpu.vm.vendor.tdpEnabled || (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return -EOPNOTSUPP;
   let r: number;
   let retries = 0;
   do {

@@ -7,16 +7,20 @@ import type { VmState } from '../vm-state.ts';
 import { KVM_X86_DEFAULT_VM } from '../vm-type.ts';
 import { hasQuirk, KVM_X86_QUIRK_SLOT_ZAP_ALL } from '../x86/vm-x86.ts';
 import { dirtyLogManualProtectAndInitSet } from './dirty-log.ts';
-import { createSlotArch } from './lpage-info.ts';
+import { createSlotArch, KVM_MAX_HUGEPAGE_LEVEL } from './lpage-info.ts';
 import { maxGfn } from './max-gfn.ts';
 import { initMemslotMemoryAttributes } from './memory-attributes.ts';
 import { unmapGfnRange } from './notifier-handlers.ts';
+import { changeMmuPages, zapAllShadowPages, zapMemslotPagesAndFlush } from './shadow/recycle.ts';
+import { memslotsHaveRmaps, walkSlotRmaps } from './shadow/rmap.ts';
+import { rmapTrySplitHugePages, rmapZapCollapsibleSptes } from './shadow/slot-range.ts';
+import { rmapWriteProtectForLog } from './shadow/write-protect.ts';
 import { MMIO_SPTE_GEN_MASK } from './spte.ts';
 import { zapAllRoots } from './tdp-mmu/roots.ts';
 import { trySplitHugePages } from './tdp-mmu/split.ts';
 import { wrprotSlot } from './tdp-mmu/write-protect.ts';
 import { zapCollapsibleSptes } from './tdp-mmu/zap.ts';
-import { flushRemoteTlbs, flushRemoteTlbsRange } from './tlb-flush.ts';
+import { flushRemoteTlbsRange } from './tlb-flush.ts';
 import { zapAllFast, zapAllFastBackHalf, zapAllFastFrontHalf } from './zap-all-fast.ts';
 
 export { enableLogDirtyPtMasked, syncDirtyLog } from './dirty-log.ts';
@@ -50,7 +54,7 @@ export function archFlushShadowMemslot(vm: VmState, slot: Memslot): void {
       attrFilter: 0,
       mayBlock: true,
     };
-    if (unmapGfnRange(vm, range)) flushRemoteTlbs(vm);
+    zapMemslotPagesAndFlush(vm, slot, unmapGfnRange(vm, range));
   }
   vm.locks.release(LOCK_MMU_WRITE);
   if (zapAll) zapAllFastBackHalf(vm);
@@ -59,7 +63,8 @@ export function archFlushShadowMemslot(vm: VmState, slot: Memslot): void {
 /** The process or the VM goes: nothing at all stays mapped. @kvm mmu.c kvm_arch_flush_shadow_all */
 export function archFlushShadowAll(vm: VmState): void {
   vm.locks.acquire(LOCK_MMU_WRITE);
-  zapAllRoots(vm);
+  zapAllShadowPages(vm);
+  if (vm.mmu.tdpMmuEnabled) zapAllRoots(vm);
   vm.locks.release(LOCK_MMU_WRITE);
 }
 
@@ -71,7 +76,7 @@ export function archCommitMemoryRegion(
   change: MemslotChange,
 ): void {
   if (vm.mmu.nRequestedMmuPages === 0 && (change === 'create' || change === 'delete')) {
-    vm.mmu.nMaxMmuPages = Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES);
+    changeMmuPages(vm, Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES));
   }
   applyFlags(vm, old === null ? 0 : old.flags, next, change);
 }
@@ -88,21 +93,43 @@ function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change:
   ) {
     return;
   }
-  vm.locks.acquire(LOCK_MMU_READ);
+  const end = next.baseGfn + next.npages;
   if ((next.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) {
-    zapCollapsibleSptes(vm, next);
-    vm.locks.release(LOCK_MMU_READ);
+    inBothMmus(
+      vm,
+      () => rmapZapCollapsibleSptes(vm, next),
+      () => zapCollapsibleSptes(vm, next),
+    );
     return;
   }
-  const allSet = dirtyLogManualProtectAndInitSet(vm);
-  if (!allSet) {
-    if (vm.mmu.eagerPageSplit) {
-      trySplitHugePages(vm, next, next.baseGfn, next.baseGfn + next.npages, PG_LEVEL_4K, true);
-    }
-    wrprotSlot(vm, next, PG_LEVEL_4K);
+  if (dirtyLogManualProtectAndInitSet(vm)) return;
+  if (vm.mmu.eagerPageSplit && vm.mmu.tdpMmuEnabled) {
+    inBothMmus(
+      vm,
+      () => rmapTrySplitHugePages(vm, next, next.baseGfn, end, PG_LEVEL_4K),
+      () => trySplitHugePages(vm, next, next.baseGfn, end, PG_LEVEL_4K, true),
+    );
   }
-  vm.locks.release(LOCK_MMU_READ);
-  if (!allSet) flushRemoteTlbsRange(vm, next.baseGfn, next.npages);
+  inBothMmus(
+    vm,
+    () => walkSlotRmaps(vm, next, PG_LEVEL_4K, KVM_MAX_HUGEPAGE_LEVEL, next.baseGfn, end, rmapWriteProtectForLog),
+    () => wrprotSlot(vm, next, PG_LEVEL_4K),
+  );
+  flushRemoteTlbsRange(vm, next.baseGfn, next.npages);
+}
+
+/** First the shadow MMU's share, under the write lock, then the TDP MMU's, under the read lock; each where there is one. */
+function inBothMmus(vm: VmState, shadow: () => void, tdp: () => void): void {
+  if (memslotsHaveRmaps(vm)) {
+    vm.locks.acquire(LOCK_MMU_WRITE);
+    shadow();
+    vm.locks.release(LOCK_MMU_WRITE);
+  }
+  if (vm.mmu.tdpMmuEnabled) {
+    vm.locks.acquire(LOCK_MMU_READ);
+    tdp();
+    vm.locks.release(LOCK_MMU_READ);
+  }
 }
 
 /**

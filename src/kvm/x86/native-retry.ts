@@ -7,8 +7,8 @@ import type { EmulateCtxt } from '../emulate/ctxt.ts';
 import { x86PageTableWritingInsn } from '../emulate/emulate.ts';
 import { gfnToPfn } from '../hva-to-pfn.ts';
 import { gpaHalvesToGfn } from '../mmu/gpa.ts';
-import { mmuUnprotectGfnAndRetry } from '../mmu/page-track.ts';
 import { ROLE_DIRECT } from '../mmu/role.ts';
+import { mmuUnprotectGfnAndRetry } from '../mmu/shadow/unprotect.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { EMULTYPE_ALLOW_RETRY_PF, EMULTYPE_WRITE_PF_TO_SP } from './emul-type.ts';
 

@@ -44,7 +44,7 @@ export function leafWord(
   const pfn = isPrivate ? place.gmemPfn : place.hostPfn;
   if (pfn < 0 || place.slot === null) throw new RangeError(`no page for an entry that is ${spte}`);
   const writable = !memslotIsReadonly(place.slot) && (isPrivate || place.hostWritable);
-  makeSpte(vcpu, role, place.slot, ACC_ALL, place.gfn, pfn, SHADOW_NONPRESENT_LO, false, writable);
+  makeSpte(vcpu, role, place.slot, ACC_ALL, place.gfn, pfn, SHADOW_NONPRESENT_LO, false, true, writable);
   word.lo = vcpu.vm.mmu.newSpte.lo;
   word.hi = vcpu.vm.mmu.newSpte.hi;
   // As arming the dirty log does it: the entry stays MMU-writable.

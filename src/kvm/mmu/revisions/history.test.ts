@@ -13,6 +13,7 @@ const names = (r: Revision): string[] => r.stages.map((s) => s.name);
 describe('the history of the fault path', () => {
   it('has the lists that were posted and released', () => {
     expect(names(linux69)).toEqual([
+      'guest-walk',
       'write-tracking',
       'fast-path',
       'snapshot-sequence',
@@ -25,10 +26,13 @@ describe('the history of the fault path', () => {
       'error-pfn',
       'no-slot',
       'invalidation-recheck',
+      'supervisor-write',
+      'mmu-pages',
       'stale-check',
       'map',
     ]);
     expect(names(seriesV2)).toEqual([
+      'guest-walk',
       'write-tracking',
       'fast-path',
       'snapshot-sequence',
@@ -43,6 +47,8 @@ describe('the history of the fault path', () => {
       'error-pfn',
       'noslot-pfn',
       'invalidation-recheck',
+      'supervisor-write',
+      'mmu-pages',
       'stale-check',
       'map',
     ]);

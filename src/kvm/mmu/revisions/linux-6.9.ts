@@ -4,14 +4,17 @@ import { errorPfn } from '../stages/error-pfn.ts';
 import { fastPath } from '../stages/fast-path.ts';
 import { faultInPrivate } from '../stages/fault-in-private.ts';
 import { faultInShared } from '../stages/fault-in-shared.ts';
+import { guestWalk } from '../stages/guest-walk.ts';
 import { invalidSlot } from '../stages/invalid-slot.ts';
 import { invalidationPrecheck } from '../stages/invalidation-precheck.ts';
 import { invalidationRecheck } from '../stages/invalidation-recheck.ts';
 import { map } from '../stages/map.ts';
+import { mmuPages } from '../stages/mmu-pages.ts';
 import { noSlot } from '../stages/no-slot.ts';
 import { privateMismatchOfSlots } from '../stages/private-mismatch.ts';
 import { snapshotSequence } from '../stages/snapshot-sequence.ts';
 import { staleCheck } from '../stages/stale-check.ts';
+import { supervisorWrite } from '../stages/supervisor-write.ts';
 import { writeTracking } from '../stages/write-tracking.ts';
 import { inner } from './edit.ts';
 import type { Revision } from './revision.ts';
@@ -20,6 +23,7 @@ export const linux69: Revision = {
   name: 'linux-6.9',
   title: 'Linux 6.9, before the series',
   stages: [
+    guestWalk,
     writeTracking,
     fastPath,
     snapshotSequence,
@@ -32,6 +36,8 @@ export const linux69: Revision = {
     errorPfn,
     noSlot,
     invalidationRecheck,
+    supervisorWrite,
+    mmuPages,
     staleCheck,
     map,
   ],

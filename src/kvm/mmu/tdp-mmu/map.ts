@@ -36,6 +36,7 @@ function mapTargetLevel(vcpu: VcpuState, fault: PageFault, iter: TdpIter): numbe
       fault.pfn < 0 ? 0 : fault.pfn,
       iter.oldLo,
       fault.prefetch,
+      true,
       fault.mapWritable,
     );
   }
