@@ -68,7 +68,7 @@ function allLine(report: RowReport): string {
 
 function withProgress(row: number): RowReport {
   const progress = new Progress();
-  const report = demonstrateRow(row, (done) => progress.update(() => `row ${row}: ${done} inputs`));
+  const report = demonstrateRow(row, (done, all) => progress.update(() => `row ${row}: ${done} of ${all} inputs`));
   progress.done();
   return report;
 }

@@ -42,6 +42,8 @@ export interface DemonstrationCase {
   readonly run: (revision: Revision) => Side;
   /** What the patch brings: true under every revision that has it, false under the one before. */
   readonly holds: (side: Side) => boolean;
+  /** Commit of the later fix that takes it away again: then it was a bug. */
+  readonly fixedBy?: string;
 }
 
 /** What was compared over a whole space of inputs, nothing sampled. */
@@ -57,6 +59,9 @@ export interface EqualityResult {
   readonly words: string;
 }
 
+/** Told now and then how many inputs of how many are compared. */
+export type Progress = (done: number, all: number) => void;
+
 /** The demonstration of one row. */
 export interface Demonstration {
   readonly row: number;
@@ -66,5 +71,5 @@ export interface Demonstration {
   readonly purpose: string;
   readonly cases: readonly DemonstrationCase[];
   /** For what changes nothing, or nothing but what the cases show. */
-  readonly equality: ((before: Revision, after: Revision, progress?: (done: number) => void) => EqualityResult) | null;
+  readonly equality: ((before: Revision, after: Revision, progress?: Progress) => EqualityResult) | null;
 }

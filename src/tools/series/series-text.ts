@@ -49,6 +49,7 @@ export function rowLines(report: RowReport, width: number, paint: Paint): string
     lines.push('', ...wrap(`${title}${c.setting}`, columns), ...wrap(`Input: ${c.input}.`, columns));
     if (c.explain !== null) lines.push(paint.faint(`softkvm explain ${c.explain}`));
     lines.push('', ...sideLines(report, c, columns, paint));
+    if (c.fixedBy !== null) lines.push(`Fixed by ${c.fixedBy}.`);
   }
   if (report.equality !== null) lines.push('', ...equalityLines(report.equality, columns));
   lines.push('', ...wrap(`What it is for: ${report.purpose}`, columns));

@@ -6,7 +6,7 @@ import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import { type SeriesRow, seriesRows } from '../../kvm/mmu/revisions/rows.ts';
 import { inputFlags } from '../fault-machine/input-text.ts';
 import { InputError } from '../input-error.ts';
-import type { Demonstration, DemonstrationCase, EqualityResult, Side } from './demonstration.ts';
+import type { Demonstration, DemonstrationCase, EqualityResult, Progress, Side } from './demonstration.ts';
 import { entryRows } from './entry-rows.ts';
 import { interceptedPfRow } from './intercepted-pf-row.ts';
 import { namedBitsRow } from './named-bits-row.ts';
@@ -58,6 +58,8 @@ export interface CaseReport {
   readonly explain: string | null;
   readonly before: Side;
   readonly after: Side;
+  /** The commit that repaired it, where what the patch brings is a bug. */
+  readonly fixedBy: string | null;
   /** What the patch brings is there after it and was not before. */
   readonly shown: boolean;
 }
@@ -91,7 +93,7 @@ export function rowNumber(text: string): number {
 }
 
 /** Runs row `row` (1 to 17) on both sides. */
-export function demonstrateRow(row: number, progress?: (done: number) => void): RowReport {
+export function demonstrateRow(row: number, progress?: Progress): RowReport {
   const { before, after } = sidesOfRow(row);
   return demonstrate(demonstrations[row - 1]!, before, after, progress);
 }
@@ -101,7 +103,7 @@ export function demonstrate(
   demonstration: Demonstration,
   before: Revision,
   after: Revision,
-  progress?: (done: number) => void,
+  progress?: Progress,
 ): RowReport {
   const cases = demonstration.cases.map((c) => caseReport(c, before, after));
   const equality = demonstration.equality?.(before, after, progress) ?? null;
@@ -123,6 +125,7 @@ function caseReport(c: DemonstrationCase, before: Revision, after: Revision): Ca
     input: c.input,
     explain: c.faultInput === null ? null : inputFlags(c.faultInput).join(' '),
     ...sides,
+    fixedBy: c.fixedBy ?? null,
     shown: !c.holds(sides.before) && c.holds(sides.after) && anyDifference(sides.before, sides.after),
   };
 }

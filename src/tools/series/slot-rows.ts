@@ -1,6 +1,7 @@
 /** Rows about which check of the slot runs where: 10 to 17. */
 import type { Demonstration, Side } from './demonstration.ts';
 import { machineCase } from './machine-case.ts';
+import { secondSnapshotCase } from './second-snapshot-case.ts';
 import { onlyFieldsDiffer, onlyTheApicPageDiffers } from './space-equality.ts';
 
 const FINAL = 1 << 0;
@@ -99,13 +100,14 @@ export const slotRows: readonly Demonstration[] = [
     row: 14,
     differs: 'no slot is answered at the start of fault-in; before: after the page lookup. Exits and state are equal',
     purpose:
-      'Everything after the check can rely on a slot. (The patch also reads mmu_invalidate_seq a second time, which forgets an attribute change: fixed by db574f2f96d0.)',
+      'Everything after the check can rely on a slot. (That it also reads mmu_invalidate_seq a second time was an accident.)',
     cases: [
       machineCase({
         setting: 'The guest writes where there is no slot: the first access to an emulated device.',
         input: { slot: 'none', errorLo: WRITE, errorHi: FINAL },
         holds: (_outcome, side) => comesBefore(side, 'no-slot', 'fault-in-shared'),
       }),
+      secondSnapshotCase,
     ],
     equality: onlyFieldsDiffer,
   },
