@@ -1,7 +1,7 @@
 /** What a VMM should do about the way a fault left, and what becomes of the guest if it does not. */
 
 import type { FaultRecord } from './fault-log.ts';
-import type { LeftBy } from './left-by.ts';
+import { guestGetsPf, type LeftBy } from './left-by.ts';
 
 export interface Advice {
   /** What to do. */
@@ -181,6 +181,8 @@ function whenWalkRetried(): Advice {
 }
 
 function whenResumed(fault: FaultRecord): Advice {
+  if (guestGetsPf(fault))
+    return { vmm: NOTHING, otherwise: "the fault is the guest's own: its page-fault handler runs" };
   if (fault.verdict === 'RET_PF_RETRY') return whenRetried(fault);
   if (fault.verdict === 'RET_PF_FIXED' || fault.verdict === 'RET_PF_SPURIOUS')
     return { vmm: NOTHING, otherwise: 'the guest repeats the access, which now finds the page' };

@@ -1,6 +1,6 @@
 /** The way of one fault as a list of steps: what both diagrams draw. */
 
-import { slotWords } from './explain-text.ts';
+import { ADDRESS_KINDS, slotLine } from './explain-text.ts';
 import type { Explanation } from './explanation.ts';
 
 /** How a step ended: the fault went on, was not asked any more, or left with a page, to the emulator, to try again, or with an error. */
@@ -48,11 +48,11 @@ export function diagramOf(e: Explanation): Diagram {
     tone: 'skipped' as const,
   }));
   return {
-    title: `gpa ${e.fault.gpa}, ${e.code.kind === 'ept' ? 'exit qualification' : 'error code'} ${e.code.value}`,
+    title: `${ADDRESS_KINDS[e.fault.addressKind]} ${e.fault.gpa}, ${e.code.kind === 'ept' ? 'exit qualification' : 'error code'} ${e.code.value}`,
     subtitle: `${e.revision}: ${e.code.words}${e.code.impossible === null ? '' : ` (impossible: ${e.code.impossible})`}`,
     bits: [...e.code.bits.map((b) => b.name), ...addedBits(e)],
     before: [
-      ['slot', slotWords(e.before.slot)],
+      ['slot', slotLine(e)],
       ['attribute', e.before.attribute],
       ['SPTE', e.before.spte === null ? 'no page table yet' : e.before.spte.words],
       ['sequence', `${e.before.invalidateSeq}, memslot generation ${e.before.memslotGeneration}`],

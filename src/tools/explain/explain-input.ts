@@ -66,7 +66,12 @@ export function explainInput(described: DescribedFault, revision: Revision): Exp
   const record = log.faults.at(-1) ?? log.unseen(machine.vcpu, gpa, join64(input.errorLo, input.errorHi));
   const isFault = input.entry === 'fault';
   // The vendor's handler may have logged before there was a fault to record.
-  const fault = { ...record, gpa: hex(gpa), log: [...machine.vm.log.entries] };
+  const fault = {
+    ...record,
+    gpa: hex(gpa),
+    log: [...machine.vm.log.entries],
+    ...(input.paging === 'shadow' ? { translation: 'shadow' as const } : {}),
+  };
   return explanationOf(fault, leftOf(outcome, input, gpa), {
     ...(isFault ? { reported: described.qualification ?? join64(input.errorLo, input.errorHi) } : {}),
     ...(described.qualification === null ? {} : { kind: 'ept' as const }),

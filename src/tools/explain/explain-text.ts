@@ -25,9 +25,9 @@ export function explanationLines(fault: FaultRecord, left: LeftBy | null): strin
 /** The lines of an explanation, without colour. */
 export function textOf(e: Explanation): string[] {
   return [
-    `${openingWords(e)} gpa ${e.fault.gpa} (gfn ${e.fault.gfn}), vCPU ${e.fault.vcpu}, ${e.revision}`,
+    `${openingWords(e)} ${ADDRESS_KINDS[e.fault.addressKind]} ${e.fault.gpa} (${e.fault.gfn === null ? 'no gfn' : `gfn ${e.fault.gfn}`}), vCPU ${e.fault.vcpu}, ${e.revision}`,
     ...codeLines(e.code),
-    ...labelled('slot', [slotWords(e.before.slot)]),
+    ...labelled('slot', [slotLine(e)]),
     ...labelled('attribute', [e.before.attribute]),
     ...labelled('SPTE', [spteLine(e.before.spte)]),
     ...labelled('sequence', [
@@ -42,6 +42,12 @@ export function textOf(e: Explanation): string[] {
     ...labelled('VMM', wrap(e.advice.vmm, PROSE)),
     ...labelled('otherwise', wrap(e.advice.otherwise, PROSE)),
   ];
+}
+
+export const ADDRESS_KINDS = { gpa: 'gpa', linear: 'linear address', 'nested-gpa': 'nested gpa' } as const;
+
+export function slotLine(e: Explanation): string {
+  return e.fault.gfn === null ? "unknown: the guest's own tables do not map the address" : slotWords(e.before.slot);
 }
 
 function openingWords(e: Explanation): string {
@@ -74,7 +80,7 @@ const OWN_SLOTS: ReadonlyMap<number, string> = new Map([
   [IDENTITY_PAGETABLE_PRIVATE_MEMSLOT, "KVM's identity map"],
 ]);
 
-export function slotWords(slot: SlotView | null): string {
+function slotWords(slot: SlotView | null): string {
   if (slot === null) return 'none: no memory slot covers the address';
   const kinds = [
     slot.readonly ? 'read-only' : 'read-write',

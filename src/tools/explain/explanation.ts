@@ -35,8 +35,11 @@ export interface Explanation {
   readonly revision: string;
   readonly fault: {
     readonly vcpu: number;
+    /** The address, of the kind of `addressKind`. */
     readonly gpa: string;
-    readonly gfn: string;
+    readonly addressKind: 'gpa' | 'linear' | 'nested-gpa';
+    /** Null: the guest's own tables do not map the address. */
+    readonly gfn: string | null;
     /** KVM made the fault itself, ahead of an access. */
     readonly prefetch: boolean;
     readonly entry: EntryName;
@@ -101,6 +104,7 @@ export function explanationOf(fault: FaultRecord, left: LeftBy | null, about: Ab
     fault: {
       vcpu: fault.vcpu,
       gpa: fault.gpa,
+      addressKind: fault.addressKind,
       gfn: fault.gfn,
       prefetch: fault.prefetch,
       entry: about.entry ?? (fault.prefetch ? 'page-ready' : 'fault'),
@@ -235,8 +239,7 @@ function notesOf(fault: FaultRecord, about: About, kind: CodeKind, warnings: rea
 }
 
 function kindOf(fault: FaultRecord, value: bigint): CodeKind {
-  if (fault.translation === 'shadow') return value >> 31n === 0n ? 'pf' : 'npf';
-  return 'npf';
+  return fault.translation === 'shadow' && value >> 32n === 0n ? 'pf' : 'npf';
 }
 
 /** What KVM did to the code on its way to the stages. */

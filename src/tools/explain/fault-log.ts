@@ -14,7 +14,8 @@ import {
 } from '../../kvm/memslots/memslots.ts';
 import type { PageFault } from '../../kvm/mmu/fault.ts';
 import type { FaultRecorder } from '../../kvm/mmu/recorder.ts';
-import { retPfName } from '../../kvm/mmu/ret-pf.ts';
+import { RET_PF_CONTINUE, retPfName } from '../../kvm/mmu/ret-pf.ts';
+import { ROLE_DIRECT } from '../../kvm/mmu/role.ts';
 import type { TraceEvent } from '../../kvm/trace/events.ts';
 import type { VcpuState } from '../../kvm/vcpu-state.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
@@ -48,8 +49,12 @@ export interface MmioCacheView {
 
 export interface FaultRecord {
   readonly vcpu: number;
+  /** The address: see `addressKind`. */
   readonly gpa: string;
-  readonly gfn: string;
+  /** A gpa; where KVM shadows tables, a linear address of the guest, or a gpa of the guest's guest. */
+  readonly addressKind: 'gpa' | 'linear' | 'nested-gpa';
+  /** Null until the guest's tables have been walked, and where they do not map the address. */
+  gfn: string | null;
   /** As it was reported: an exit qualification where the processor is Intel's. */
   readonly errorCode: string;
   /** As the stages saw it, with what KVM added and without what it dropped; null when the fault never became an object. */
@@ -62,8 +67,8 @@ export interface FaultRecord {
   privateAccess: boolean;
   /** KVM made the fault itself, ahead of an access. */
   readonly prefetch: boolean;
-  readonly slot: SlotView | null;
-  readonly attribute: 'private' | 'shared';
+  slot: SlotView | null;
+  attribute: 'private' | 'shared';
   readonly spteBefore: SpteView | null;
   readonly invalidateSeq: number;
   readonly memslotGeneration: number;
@@ -133,6 +138,7 @@ export class FaultLog implements FaultRecorder {
     const stage = this.vm.revision.stages.find((s) => s.name === name);
     // A reserved-bit fault is answered before the list.
     const kvmFunction = stage?.kvmFunction ?? (name === 'reserved-bits' ? 'handle_mmio_page_fault' : '');
+    if (this.current !== null && name === 'guest-walk' && verdict === RET_PF_CONTINUE) this.translated(this.current);
     this.current?.stages.push({ name, kvmFunction, verdict: verdictName(verdict), reason });
   }
 
@@ -175,35 +181,29 @@ export class FaultLog implements FaultRecorder {
     return join64(fault.errorLo, fault.errorHi & ~added);
   }
 
+  /** The guest's tables say which page it is. */
+  private translated(record: FaultRecord): void {
+    const vcpu = record.addressKind === 'gpa' ? null : this.vcpuById(record.vcpu);
+    if (vcpu !== null) Object.assign(record, placeOf(this.vm, vcpu.mmu.fault.gfn));
+  }
+
   private open(vcpu: VcpuState, gpa: bigint, errorCode: bigint, prefetch: boolean): void {
     this.close();
     const vm = this.vm;
-    const gfn = Number(gpa / 4096n);
-    const slot = gfnToMemslot(vm, gfn);
+    const addressKind = addressKindOf(vcpu);
+    const place = addressKind === 'gpa' ? placeOf(vm, Number(gpa / 4096n)) : NOWHERE;
     this.current = {
       vcpu: vcpu.id,
       gpa: hex(gpa),
-      gfn: hex(gfn),
+      addressKind,
       errorCode: hex(errorCode),
       pathCode: null,
       revision: vm.revision.name,
+      ...place,
       translation: !vm.vendor.tdpEnabled ? 'shadow' : vm.vendor.name === 'vmx' ? 'ept' : 'npt',
       privateAccess: false,
       prefetch,
-      slot:
-        slot === null
-          ? null
-          : {
-              id: slot.id,
-              gpa: hex(slot.baseGfn * 4096),
-              bytes: slot.npages * 4096,
-              readonly: (slot.flags & KVM_MEM_READONLY) !== 0,
-              dirtyLogging: (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0,
-              guestMemfd: (slot.flags & KVM_MEM_GUEST_MEMFD) !== 0,
-              beingChanged: (slot.flags & KVM_MEMSLOT_INVALID) !== 0,
-            },
-      attribute: getMemoryAttributes(vm, gfn) & KVM_MEMORY_ATTRIBUTE_PRIVATE ? 'private' : 'shared',
-      spteBefore: spteOf(vcpu, gfn),
+      spteBefore: spteOf(vcpu, gpa),
       invalidateSeq: vm.mmuInvalidateSeq,
       memslotGeneration: vm.slots.generation(0),
       mmioCacheBefore: mmioCacheOf(vcpu),
@@ -234,7 +234,7 @@ export class FaultLog implements FaultRecorder {
     const fault = this.current;
     const vcpu = fault === null ? null : this.vcpuById(fault.vcpu);
     if (fault === null || vcpu === null || fault.verdict !== null) return;
-    fault.spteAfter = spteOf(vcpu, Number(fault.gfn));
+    fault.spteAfter = spteOf(vcpu, BigInt(fault.gpa));
     fault.invalidateSeqAfter = this.vm.mmuInvalidateSeq;
     fault.mmioCache = mmioCacheOf(vcpu);
   }
@@ -252,6 +252,35 @@ export class FaultLog implements FaultRecorder {
   private vcpuById(id: number): VcpuState | null {
     return this.vm.vcpus.find((v) => v?.id === id) ?? null;
   }
+}
+
+/** What covers the gfn. */
+function placeOf(vm: VmState, gfn: number): Pick<FaultRecord, 'gfn' | 'slot' | 'attribute'> {
+  const slot = gfnToMemslot(vm, gfn);
+  return {
+    gfn: hex(gfn),
+    slot:
+      slot === null
+        ? null
+        : {
+            id: slot.id,
+            gpa: hex(slot.baseGfn * 4096),
+            bytes: slot.npages * 4096,
+            readonly: (slot.flags & KVM_MEM_READONLY) !== 0,
+            dirtyLogging: (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) !== 0,
+            guestMemfd: (slot.flags & KVM_MEM_GUEST_MEMFD) !== 0,
+            beingChanged: (slot.flags & KVM_MEMSLOT_INVALID) !== 0,
+          },
+    attribute: getMemoryAttributes(vm, gfn) & KVM_MEMORY_ATTRIBUTE_PRIVATE ? 'private' : 'shared',
+  };
+}
+
+const NOWHERE = { gfn: null, slot: null, attribute: 'shared' } as const;
+
+function addressKindOf(vcpu: VcpuState): FaultRecord['addressKind'] {
+  const { mmu, guestMmu } = vcpu.mmu;
+  if ((mmu.rootRole & ROLE_DIRECT) !== 0) return 'gpa';
+  return mmu === guestMmu ? 'nested-gpa' : 'linear';
 }
 
 function mmioCacheOf(vcpu: VcpuState): MmioCacheView | null {

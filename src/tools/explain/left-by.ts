@@ -14,8 +14,15 @@ export interface LeftBy {
   readonly ioctl?: string;
 }
 
+/** The guest's own tables do not allow the access: the fault is its own. */
+export function guestGetsPf(fault: FaultRecord): boolean {
+  const last = fault.stages.at(-1);
+  return last?.name === 'guest-walk' && last.verdict === 'RET_PF_RETRY' && !fault.prefetch;
+}
+
 /** One line or more; the first says whether the guest went on. */
 export function leftWords(fault: FaultRecord, left: LeftBy | null): string[] {
+  if (left === null && guestGetsPf(fault)) return ['not at all: the guest gets a #PF'];
   if (left === null)
     return [
       fault.verdict === 'RET_PF_RETRY' && !fault.prefetch
