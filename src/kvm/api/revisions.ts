@@ -11,13 +11,11 @@ import { invalidSlot } from '../mmu/stages/invalid-slot.ts';
 import { invalidationPrecheck } from '../mmu/stages/invalidation-precheck.ts';
 import { invalidationRecheck } from '../mmu/stages/invalidation-recheck.ts';
 import { map } from '../mmu/stages/map.ts';
-import { mmuPages } from '../mmu/stages/mmu-pages.ts';
 import { noSlot } from '../mmu/stages/no-slot.ts';
 import { noslotPfn } from '../mmu/stages/noslot-pfn.ts';
 import { privateMismatch } from '../mmu/stages/private-mismatch.ts';
 import { snapshotSequence } from '../mmu/stages/snapshot-sequence.ts';
 import { staleCheck } from '../mmu/stages/stale-check.ts';
-import { supervisorWrite } from '../mmu/stages/supervisor-write.ts';
 import { writeTracking } from '../mmu/stages/write-tracking.ts';
 
 export { EFAULT, EHWPOISON, EINTR, EINVAL, ENOENT, ENOMEM } from '../../host/errno.ts';
@@ -61,8 +59,6 @@ export const stages = {
   errorPfn,
   noslotPfn,
   invalidationRecheck,
-  supervisorWrite,
-  mmuPages,
   staleCheck,
   map,
 } as const;

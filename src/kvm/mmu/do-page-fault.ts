@@ -1,5 +1,4 @@
 /** One fault through the stages of the VM's revision (@kvm mmu_internal.h kvm_mmu_do_page_fault). */
-
 import { PG_LEVEL_2M } from '../../arch/paging.ts';
 import { EFAULT } from '../../host/errno.ts';
 import { memIsPrivate } from '../attributes.ts';
@@ -10,6 +9,7 @@ import type { PageFault } from './fault.ts';
 import { prepareMmuMemoryFaultExit } from './memory-fault.ts';
 import { RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_WRITE_PROTECTED } from './ret-pf.ts';
 import { ROLE_DIRECT } from './role.ts';
+import { makeMmuPagesAvailable } from './shadow/recycle.ts';
 
 /** Runs the stages until one decides. HOT */
 function runStages(vcpu: VcpuState, fault: PageFault): number {
@@ -24,6 +24,9 @@ function runStages(vcpu: VcpuState, fault: PageFault): number {
     if (stage.underMmuLock && !locked) {
       vm.locks.acquire(lock);
       locked = true;
+      // The shadow MMU keeps to its limit of pages: first there must be room for those that the fault may need.
+      if (lock === LOCK_MMU_WRITE) ret = makeMmuPagesAvailable(vm);
+      if (ret !== RET_PF_CONTINUE) break;
     }
     ret = stage.run(vcpu, fault);
     if (ret === RET_PF_WRITE_PROTECTED && !vm.revision.rules.writeProtectedVerdict) ret = RET_PF_EMULATE;

@@ -75,12 +75,12 @@ export default defineRevision({ ...linux612, name: 'mine', title });
       "move(linux612.stages, 'snapshot-sequence', 'error-pfn')",
       'stage "snapshot-sequence": comes after "fault-in-private"',
     );
-    await refuses("move(linux612.stages, 'no-slot', 'map')", 'stage "no-slot": comes after "mmu-pages"');
+    await refuses("move(linux612.stages, 'no-slot', 'map')", 'stage "no-slot": comes after "stale-check"');
     await refuses("remove(linux612.stages, 'no-such')", 'my-revision.mjs: no stage no-such to edit (line 2:');
   });
 
   it('with wrong types is refused by stage and field', async () => {
-    await refuses("[...linux612.stages, 'map']", 'my-revision.mjs: stage 19: is the text "map"; expected an object');
+    await refuses("[...linux612.stages, 'map']", 'my-revision.mjs: stage 17: is the text "map"; expected an object');
     await refuses(
       "replace(linux612.stages, 'no-slot', { ...stages.noSlot, run: undefined })",
       'my-revision.mjs: stage "no-slot": "run" is missing; expected a function',

@@ -26,8 +26,6 @@ describe('the history of the fault path', () => {
       'error-pfn',
       'no-slot',
       'invalidation-recheck',
-      'supervisor-write',
-      'mmu-pages',
       'stale-check',
       'map',
     ]);
@@ -47,8 +45,6 @@ describe('the history of the fault path', () => {
       'error-pfn',
       'noslot-pfn',
       'invalidation-recheck',
-      'supervisor-write',
-      'mmu-pages',
       'stale-check',
       'map',
     ]);

@@ -9,12 +9,10 @@ import { invalidSlot } from '../stages/invalid-slot.ts';
 import { invalidationPrecheck } from '../stages/invalidation-precheck.ts';
 import { invalidationRecheck } from '../stages/invalidation-recheck.ts';
 import { map } from '../stages/map.ts';
-import { mmuPages } from '../stages/mmu-pages.ts';
 import { noSlot } from '../stages/no-slot.ts';
 import { privateMismatchOfSlots } from '../stages/private-mismatch.ts';
 import { snapshotSequence } from '../stages/snapshot-sequence.ts';
 import { staleCheck } from '../stages/stale-check.ts';
-import { supervisorWrite } from '../stages/supervisor-write.ts';
 import { writeTracking } from '../stages/write-tracking.ts';
 import { inner } from './edit.ts';
 import type { Revision } from './revision.ts';
@@ -36,8 +34,6 @@ export const linux69: Revision = {
     errorPfn,
     noSlot,
     invalidationRecheck,
-    supervisorWrite,
-    mmuPages,
     staleCheck,
     map,
   ],

@@ -5,11 +5,12 @@ import type { PageFault } from '../fault.ts';
 import { gfnToGpa } from '../gpa.ts';
 import type { GuestWalker } from '../guest-walker.ts';
 import { disallowedHugepageAdjust, hugepageAdjust } from '../hugepage-adjust.ts';
+import type { Mmu } from '../mmu-context.ts';
 import { traceSpteRequested } from '../mmutrace.ts';
 import { isDummyRoot } from '../obsolete.ts';
 import { RET_PF_RETRY, RET_PF_SPURIOUS } from '../ret-pf.ts';
-import { ROLE_DIRECT, roleAccess, roleLevel } from '../role.ts';
-import { isCr4Pae } from '../role-bits.ts';
+import { ACC_EXEC_MASK, ACC_USER_MASK, ACC_WRITE_MASK, ROLE_DIRECT, roleAccess, roleLevel } from '../role.ts';
+import { isCr0Wp, isCr4Pae, isCr4Smep } from '../role-bits.ts';
 import { isShadowPresent } from '../spte.ts';
 import { gfnRoundForLevel } from '../tdp-iter.ts';
 import { accountNxHugePage } from './direct-map.ts';
@@ -88,10 +89,24 @@ function shadowTables(vcpu: VcpuState, fault: PageFault, walker: GuestWalker, wa
   return false;
 }
 
+/**
+ * Rights of the entry. CR0.WP may be clear in the guest and is set in the shadow: a write by the guest's kernel to a read-only page of its
+ * users gets an entry that the kernel may write and nobody else reads, nor the kernel execute where SMEP would not let it.
+ * @kvm paging_tmpl.h FNAME(page_fault)
+ */
+function entryAccess(fault: PageFault, mmu: Mmu): number {
+  const access = fault.ptAccess;
+  // An MMIO entry remembers what the guest's tables say.
+  if (!fault.write || (access & ACC_WRITE_MASK) !== 0 || isCr0Wp(mmu) || fault.user || fault.slot === null)
+    return access;
+  return (access | ACC_WRITE_MASK) & ~(isCr4Smep(mmu) ? ACC_USER_MASK | ACC_EXEC_MASK : ACC_USER_MASK);
+}
+
 /** RET_PF_* or -EFAULT. mmu_lock is held for write. @kvm paging_tmpl.h FNAME(fetch) */
 export function shadowFetch(vcpu: VcpuState, fault: PageFault): number {
   const vm = vcpu.vm;
   const mmu = vcpu.mmu.mmu;
+  const access = entryAccess(fault, mmu);
   const walker = vcpu.mmu.faultWalker;
   if (gpteChanged(vcpu, walker, walker.maxLevel)) return RET_PF_RETRY;
   if (isDummyRoot(vm, mmu.root.pfn)) {
@@ -110,14 +125,14 @@ export function shadowFetch(vcpu: VcpuState, fault: PageFault): number {
     if (fault.nxHugePageWorkaroundEnabled) disallowedHugepageAdjust(vm, fault, walk.oldLo, walk.oldHi, walk.level);
     baseGfn = gfnRoundForLevel(fault.gfn, walk.level);
     if (walk.level === fault.goalLevel) break;
-    validateDirectSpte(vm, walk.sptep, fault.ptAccess);
-    const sp = getChildSp(vcpu, walk.sptep, baseGfn, true, fault.ptAccess);
+    validateDirectSpte(vm, walk.sptep, access);
+    const sp = getChildSp(vcpu, walk.sptep, baseGfn, true, access);
     if (sp === null) continue;
     linkShadowPage(vm, walk.sptep, sp);
     if (fault.hugePageDisallowed) accountNxHugePage(vm, sp, fault.reqLevel >= walk.level);
   } while (walk.next());
   if (vm.log.warnOnOnce(walk.level !== fault.goalLevel, 'fetch', 'the walk missed its goal')) return -EFAULT;
-  const ret = mmuSetSpte(vcpu, fault.slot, walk.sptep, fault.ptAccess, baseGfn, fault.pfn, fault);
+  const ret = mmuSetSpte(vcpu, fault.slot, walk.sptep, access, baseGfn, fault.pfn, fault);
   if (ret !== RET_PF_SPURIOUS) ptePrefetch(vcpu, walker, walk.sptep);
   return ret;
 }
