@@ -24,6 +24,7 @@ export const contextConstraints: readonly Constraint[] = [
     excludes: (s) => s.hardware !== 'npt' && (s.vmType === 'sev' || s.vmType === 'snp'),
   },
   { words: 'a SEV-SNP guest cannot run a guest of its own', excludes: (s) => s.vmType === 'snp' && s.nested },
+  { words: 'shadow paging: the machine cannot do it yet', excludes: (s) => s.paging === 'shadow' },
   {
     words: 'only a default VM can have shadow paging',
     excludes: (s) => s.paging === 'shadow' && s.vmType !== 'default',

@@ -75,7 +75,11 @@ const LEVELS: readonly (readonly [keyof Outcome, DifferenceLevel])[] = [
 /** Everything in which two outcomes differ, the most visible first. Empty for equal ones, whoever decided. */
 export function outcomeDifferences(before: Outcome, after: Outcome): OutcomeDifference[] {
   const found: OutcomeDifference[] = [];
-  for (const [field, level] of LEVELS) push(found, level, field, before[field], after[field]);
+  for (const [field, level] of LEVELS) {
+    // An exit that was prepared is seen by userspace only if the fault leaves to it.
+    const unseen = field === 'exit' && staysInside(before) && staysInside(after);
+    push(found, unseen ? 'state' : level, field, before[field], after[field]);
+  }
   if (before.fields === null || after.fields === null) {
     push(found, 'field', 'fields', before.fields, after.fields);
     return found;
@@ -84,6 +88,10 @@ export function outcomeDifferences(before: Outcome, after: Outcome): OutcomeDiff
     push(found, 'field', `fields.${field}`, before.fields[field], after.fields[field]);
   }
   return found;
+}
+
+function staysInside({ verdict }: Outcome): boolean {
+  return verdict === 'resume' || verdict === 'emulate' || verdict === 'mapped' || verdict === 'bug';
 }
 
 function push(

@@ -1,6 +1,7 @@
 /** Runs two revisions on every input of the fault path and sorts the inputs by difference and cause. Nothing is sampled. */
 import { historyBetween } from '../../kvm/mmu/revisions/index.ts';
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
+import type { EntryName } from '../fault-machine/fault-input.ts';
 import {
   FaultMachine,
   INVALIDATION_BEGUN_AT,
@@ -8,6 +9,7 @@ import {
   INVALIDATION_IN_PROGRESS,
   INVALIDATION_NONE,
 } from '../fault-machine/fault-machine.ts';
+import type { FaultContext } from '../fault-machine/machine-vm.ts';
 import { names } from '../fault-machine/names.ts';
 import type { Outcome } from '../fault-machine/outcome.ts';
 import type { TappedRevision } from '../fault-machine/tapped-revision.ts';
@@ -18,6 +20,8 @@ import { type DifferenceClass, EQUAL, INVALID_INPUT, type SpaceResult } from './
 export interface EnumerateOptions {
   /** Told now and then how many inputs of how many are done. */
   readonly onProgress?: (done: number, all: number) => void;
+  /** Leaves out the other contexts. */
+  readonly only?: (context: FaultContext) => boolean;
 }
 
 /** Both revisions on all inputs. @throws StageError when a stage throws */
@@ -47,7 +51,8 @@ class Enumeration {
   private readonly classOf: Uint16Array;
   private readonly classes: DifferenceClass<Outcome>[] = [];
   private readonly classNumbers = new Map<number, number>();
-  private readonly causes: string[] = [];
+  private readonly causes: Cause[] = [];
+  private readonly causeNumbers = new Map<string, number>();
   private readonly chain: readonly ChainLink[] | null;
   private runs = 0;
   private done = 0;
@@ -66,7 +71,7 @@ class Enumeration {
     this.a = a;
     this.b = b;
     this.options = options;
-    this.space = new Space(a, b);
+    this.space = new Space(a, b, options.only);
     this.classOf = new Uint16Array(this.space.size).fill(INVALID_INPUT);
     const history = historyBetween(a, b);
     this.chain = history === null ? null : history.map(({ revision, label }) => ({ revision, label }));
@@ -76,7 +81,7 @@ class Enumeration {
     this.kinds = Int32Array.from(invalidations.map((i) => KINDS[i.kind]));
     this.momentsA = Int32Array.from(at(a));
     this.momentsB = Int32Array.from(at(b));
-    const nobody = { cause: '', before: null as never, after: null as never };
+    const nobody = { cause: '', steps: [], before: null as never, after: null as never };
     this.classes.push(nobody);
   }
 
@@ -119,7 +124,7 @@ class Enumeration {
   private runFault(
     runner: ContextRunner,
     place: SpacePlace,
-    entry: FaultMachineEntry,
+    entry: EntryName,
     lo: number,
     hi: number,
     offset: number,
@@ -163,7 +168,7 @@ class Enumeration {
 
   private classFor(
     runner: ContextRunner,
-    entry: FaultMachineEntry,
+    entry: EntryName,
     lo: number,
     hi: number,
     i: number,
@@ -186,8 +191,14 @@ class Enumeration {
     const key = (cause * 0x10000 + outA) * 0x10000 + outB;
     const known = this.classNumbers.get(key);
     if (known !== undefined) return known;
+    const { steps, ...labels } = this.causes[cause]!;
     const made = this.classes.push({
-      cause: this.causes[cause]!,
+      ...labels,
+      steps: steps.map((s) => ({
+        label: s.label,
+        before: this.table.outcome(s.before),
+        after: this.table.outcome(s.after),
+      })),
       before: this.table.outcome(outA),
       after: this.table.outcome(outB),
     });
@@ -196,10 +207,10 @@ class Enumeration {
     return made - 1;
   }
 
-  /** Number of the cause: the steps at which what differs (at its level) changes, or the stage at which the two part. */
+  /** Number of the cause: the steps at which the outcome changes, or the stage at which the two part. */
   private causeOf(
     runner: ContextRunner,
-    entry: FaultMachineEntry,
+    entry: EntryName,
     lo: number,
     hi: number,
     i: number,
@@ -208,50 +219,79 @@ class Enumeration {
     level: number,
   ): number {
     const { chain, table } = this;
-    if (chain === null) return this.causeNumber(this.stageOf(outA, outB));
+    if (chain === null) return this.causeNumber({ cause: this.stageOf(runner, outA, outB), also: '', steps: [] });
     const invalidation = this.space.invalidations[i]!;
     const stage = 'stage' in invalidation ? invalidation.stage : null;
     const kind = this.kinds[i]!;
-    const keyAt = (n: number): number => {
-      if (n < 0) return table.key(outA, level);
-      if (n === chain.length - 1) return table.key(outB, level);
+    const outcomeAt = (n: number): number => {
       const tapped = runner.link(n);
       const moment = stage === null ? -1 : tapped.names.indexOf(stage);
       const { machine } = runner;
       machine.fire(entry, lo, hi, tapped, moment, stage !== null && moment < 0 ? INVALIDATION_NONE : kind);
       this.runs++;
-      return table.key(table.number(machine.words), level);
+      return table.number(machine.words);
     };
-    const labels: string[] = [];
-    const bisect = (low: number, lowKey: number, high: number, highKey: number): void => {
-      if (lowKey === highKey) return;
+    const main: string[] = [];
+    const also: string[] = [];
+    const steps: CauseStep[] = [];
+    const bisect = (low: number, before: number, high: number, after: number): void => {
+      const differs = table.differAt(before, after);
+      if (differs < 0) return;
       if (high === low + 1) {
-        labels.push(chain[high]!.label);
+        const { label } = chain[high]!;
+        (differs <= level ? main : also).push(label);
+        steps.push({ label, before, after });
         return;
       }
       const mid = (low + high) >> 1;
-      const midKey = keyAt(mid);
-      bisect(low, lowKey, mid, midKey);
-      bisect(mid, midKey, high, highKey);
+      const between = outcomeAt(mid);
+      bisect(low, before, mid, between);
+      bisect(mid, between, high, after);
     };
-    bisect(-1, keyAt(-1), chain.length - 1, keyAt(chain.length - 1));
-    return this.causeNumber([...new Set(labels)].join(', '));
+    bisect(-1, outA, chain.length - 1, outB);
+    return this.causeNumber({
+      cause: joined(main),
+      also: joined(also.filter((label) => !main.includes(label))),
+      steps,
+    });
   }
 
-  private stageOf(outA: number, outB: number): string {
-    const [a, b] = [this.table.decidedBy(outA), this.table.decidedBy(outB)].map((n) =>
-      n < 0 ? 'reserved-bits' : names.stageName(n),
-    );
-    return a === b ? `stage ${a}` : `stage ${a}, stage ${b}`;
+  /** The stage in which the two disagree first: what decided one of them and was passed by the other. */
+  private stageOf(runner: ContextRunner, outA: number, outB: number): string {
+    const a = this.table.decidedBy(outA);
+    const b = this.table.decidedBy(outB);
+    if (a < 0 || b < 0) return 'stage reserved-bits';
+    const { names: inB } = runner.tappedB;
+    const at = inB.indexOf(names.stageName(a));
+    const passed = at >= 0 && at < inB.indexOf(names.stageName(b));
+    return `stage ${names.stageName(passed ? a : b)}`;
   }
 
-  private causeNumber(cause: string): number {
-    const known = this.causes.indexOf(cause);
-    return known >= 0 ? known : this.causes.push(cause) - 1;
+  private causeNumber(cause: Cause): number {
+    const key = `${cause.cause};${cause.also};${cause.steps.map((s) => `${s.before} ${s.after}`).join()}`;
+    const known = this.causeNumbers.get(key);
+    if (known !== undefined) return known;
+    this.causeNumbers.set(key, this.causes.length);
+    return this.causes.push(cause) - 1;
   }
 }
 
-type FaultMachineEntry = Parameters<FaultMachine['fire']>[0];
+/** A step at which the outcome changes: outcomes by number. */
+interface CauseStep {
+  readonly label: string;
+  readonly before: number;
+  readonly after: number;
+}
+
+interface Cause {
+  readonly cause: string;
+  readonly also: string;
+  readonly steps: readonly CauseStep[];
+}
+
+function joined(labels: readonly string[]): string {
+  return [...new Set(labels)].join(', ');
+}
 
 /** One machine and the revisions as it runs them. */
 class ContextRunner {

@@ -21,8 +21,18 @@ import {
   W_VERDICT,
 } from '../fault-machine/outcome-words.ts';
 
-const EXIT_WORDS = [W_VERDICT, W_EXIT, W_EXIT_DATA, W_EMULATED] as const;
-const STATE_WORDS = [W_ASYNC, W_SPTE_LO, W_SPTE_HI, W_MMIO_CACHE, W_STATS, W_LOG, W_SIGNALS] as const;
+const EXIT_WORDS = [W_VERDICT, W_EMULATED] as const;
+const STATE_WORDS = [
+  W_EXIT,
+  W_EXIT_DATA,
+  W_ASYNC,
+  W_SPTE_LO,
+  W_SPTE_HI,
+  W_MMIO_CACHE,
+  W_STATS,
+  W_LOG,
+  W_SIGNALS,
+] as const;
 const FIELD_WORDS = [W_RET, W_FIELDS] as const;
 const LEVELS: readonly DifferenceLevel[] = ['exit', 'state', 'field'];
 
@@ -83,7 +93,9 @@ export class OutcomeTable {
 
   /** Who decided (W_DECIDED) is in no key. */
   private keysOf(from: Int32Array): number[] {
-    const exit = [...EXIT_WORDS.map((i) => from[i]!), from[W_SIGNALS]! & SIGNALLED];
+    // An exit that was prepared is seen by userspace only if the fault leaves to it.
+    const seen = from[W_VERDICT]! <= 0 ? [from[W_EXIT]!, from[W_EXIT_DATA]!] : [0, 0];
+    const exit = [...EXIT_WORDS.map((i) => from[i]!), ...seen, from[W_SIGNALS]! & SIGNALLED];
     const state = [...exit, ...STATE_WORDS.map((i) => from[i]!)];
     const field = [...state, ...FIELD_WORDS.map((i) => from[i]!)];
     return [exit, state, field].map((words) => this.keyNumber(words.join()));

@@ -11,8 +11,19 @@ export interface Dimension {
   readonly values: readonly string[];
 }
 
+export interface DifferenceStep<Outcome> {
+  readonly label: string;
+  readonly before: Outcome;
+  readonly after: Outcome;
+}
+
 export interface DifferenceClass<Outcome> {
+  /** Labels of the steps that changed it, at the strongest level at which the outcomes differ: `row 7, row 10`, or `stage X`. */
   readonly cause: string;
+  /** Labels of the steps that changed something at weaker levels only; empty for none. */
+  readonly also?: string;
+  /** Every step that changed it, at any level, in order, with the outcomes on both sides of the step; empty without a history. */
+  readonly steps: readonly DifferenceStep<Outcome>[];
   readonly before: Outcome;
   readonly after: Outcome;
 }

@@ -7,7 +7,7 @@ import {
   NO_SLOT_NO_INVALIDATION,
   stateConstraints,
 } from '../fault-machine/constraints.ts';
-import { codeText, entryCodes, type FaultCode } from '../fault-machine/fault-codes.ts';
+import { entryCodes, type FaultCode } from '../fault-machine/fault-codes.ts';
 import {
   ATTRIBUTES,
   BACKINGS,
@@ -47,11 +47,16 @@ export interface SpaceContext {
   readonly inputs: number;
 }
 
-const YES_NO = [true, false] as const;
 const yesNo = (value: boolean): string => (value ? 'yes' : 'no');
 
-/** Pagings that the machine can do. */
-const MACHINE_PAGINGS = ['tdp'] as const;
+/** The values that contexts have, each dimension's in the order of its list. */
+interface ContextValues {
+  readonly hardware: readonly FaultInput['hardware'][];
+  readonly vmTypes: readonly FaultInput['vmType'][];
+  readonly pagings: readonly FaultInput['paging'][];
+  readonly nested: readonly boolean[];
+  readonly caching: readonly boolean[];
+}
 
 export class Space {
   readonly dims: readonly Dimension[];
@@ -63,26 +68,28 @@ export class Space {
   readonly excluded: readonly string[];
   private readonly strides: readonly number[];
   private readonly entries: readonly EntryName[];
-  private readonly vmTypes: readonly FaultInput['vmType'][];
+  private readonly values: ContextValues;
   private readonly codes: readonly FaultCode[];
 
-  constructor(a: Revision, b: Revision) {
+  constructor(a: Revision, b: Revision, only: (context: FaultContext) => boolean = () => true) {
     const excluded = new Set<string>();
     const laterParts = a.rules.snpEncIsPrivate && b.rules.snpEncIsPrivate;
-    this.vmTypes = VM_TYPES.filter((v) => v !== 'snp' || laterParts);
     this.entries = ENTRIES.filter((e) => e !== 'pre-fault' || laterParts);
     if (!laterParts)
       excluded.add('SEV-SNP guests and KVM_PRE_FAULT_MEMORY came with Linux 6.11: not both revisions have them');
-    for (const paging of PAGINGS)
-      if (!(MACHINE_PAGINGS as readonly string[]).includes(paging)) excluded.add(`${paging} paging: not enumerated`);
+    const possible = contextsOf(laterParts, excluded);
+    const contexts = possible.filter(only);
+    if (contexts.length < possible.length) excluded.add('hardware, VM types and settings that were not asked for');
+    this.values = valuesOf(contexts);
     this.invalidations = invalidationsOf(a, b, excluded);
-    this.codes = this.allCodes();
+    this.codes = allCodes(contexts, this.entries);
+    const { hardware, vmTypes, pagings, nested, caching } = this.values;
     this.dims = [
-      { name: 'hardware', values: HARDWARE },
-      { name: 'VM type', values: this.vmTypes },
-      { name: 'paging', values: MACHINE_PAGINGS },
-      { name: 'nested', values: YES_NO.map(yesNo).reverse() },
-      { name: 'MMIO caching', values: YES_NO.map(yesNo) },
+      { name: 'hardware', values: hardware },
+      { name: 'VM type', values: vmTypes },
+      { name: 'paging', values: pagings },
+      { name: 'nested', values: nested.map(yesNo) },
+      { name: 'MMIO caching', values: caching.map(yesNo) },
       { name: 'entry', values: this.entries },
       { name: 'error code', values: this.codes.map((c) => c.text) },
       { name: 'slot', values: SLOTS },
@@ -99,7 +106,7 @@ export class Space {
     }
     this.strides = strides;
     this.size = size;
-    this.contexts = this.allContexts(excluded);
+    this.contexts = contexts.map((context) => this.contextOf(context, excluded));
     this.inputs = this.contexts.reduce((n, c) => n + c.inputs, 0);
     this.excluded = [...excluded];
   }
@@ -109,11 +116,11 @@ export class Space {
     const v = this.dims.map((d, i) => Math.floor(index / this.strides[i]!) % d.values.length);
     const code = this.codes[v[6]!]!;
     return {
-      hardware: HARDWARE[v[0]!]!,
-      vmType: this.vmTypes[v[1]!]!,
-      paging: MACHINE_PAGINGS[v[2]!]!,
-      nested: v[3] === 1,
-      mmioCaching: v[4] === 0,
+      hardware: this.values.hardware[v[0]!]!,
+      vmType: this.values.vmTypes[v[1]!]!,
+      paging: this.values.pagings[v[2]!]!,
+      nested: this.values.nested[v[3]!]!,
+      mmioCaching: this.values.caching[v[4]!]!,
       entry: this.entries[v[5]!]!,
       errorLo: code.lo,
       errorHi: code.hi,
@@ -125,41 +132,14 @@ export class Space {
     };
   }
 
-  private allCodes(): FaultCode[] {
-    const codes = new Map<string, FaultCode>();
-    for (const hardware of HARDWARE)
-      for (const vmType of this.vmTypes)
-        for (const paging of MACHINE_PAGINGS)
-          for (const entry of this.entries)
-            for (const code of entryCodes(hardware, vmType, paging, entry)) codes.set(code.text, code);
-    return [...codes.values()].sort((x, y) => x.hi - y.hi || (x.lo >>> 0) - (y.lo >>> 0));
-  }
-
-  private allContexts(excluded: Set<string>): SpaceContext[] {
-    const found: SpaceContext[] = [];
-    for (const [h, hardware] of HARDWARE.entries())
-      for (const [v, vmType] of this.vmTypes.entries())
-        for (const [p, paging] of MACHINE_PAGINGS.entries())
-          for (const nested of [false, true])
-            for (const mmioCaching of YES_NO) {
-              const context: FaultContext = { hardware, vmType, paging, nested, mmioCaching };
-              const rule = contextConstraints.find((c) => c.excludes({ ...ordinaryFault, ...context }));
-              if (rule !== undefined) {
-                excluded.add(rule.words);
-                continue;
-              }
-              const offset =
-                h * this.strides[0]! +
-                v * this.strides[1]! +
-                p * this.strides[2]! +
-                (nested ? 1 : 0) * this.strides[3]! +
-                (mmioCaching ? 0 : 1) * this.strides[4]!;
-              found.push(this.contextOf(context, offset, excluded));
-            }
-    return found;
-  }
-
-  private contextOf(context: FaultContext, offset: number, excluded: Set<string>): SpaceContext {
+  private contextOf(context: FaultContext, excluded: Set<string>): SpaceContext {
+    const { values, strides } = this;
+    const offset =
+      values.hardware.indexOf(context.hardware) * strides[0]! +
+      values.vmTypes.indexOf(context.vmType) * strides[1]! +
+      values.pagings.indexOf(context.paging) * strides[2]! +
+      values.nested.indexOf(context.nested) * strides[3]! +
+      values.caching.indexOf(context.mmioCaching) * strides[4]!;
     const places = this.placesOf(context, excluded);
     const faults = this.entries.flatMap((entry, e) =>
       entryCodes(context.hardware, context.vmType, context.paging, entry).map((code) => ({
@@ -208,6 +188,46 @@ export class Space {
   }
 }
 
+/** Every context that can be. */
+function contextsOf(laterParts: boolean, excluded: Set<string>): FaultContext[] {
+  const vmTypes = VM_TYPES.filter((v) => v !== 'snp' || laterParts);
+  const all = HARDWARE.flatMap((hardware) =>
+    vmTypes.flatMap((vmType) =>
+      PAGINGS.flatMap((paging) =>
+        [false, true].flatMap((nested) =>
+          [true, false].map((mmioCaching) => ({ hardware, vmType, paging, nested, mmioCaching })),
+        ),
+      ),
+    ),
+  );
+  return all.filter((context) => {
+    const rule = contextConstraints.find((c) => c.excludes({ ...ordinaryFault, ...context }));
+    if (rule !== undefined) excluded.add(rule.words);
+    return rule === undefined;
+  });
+}
+
+function valuesOf(contexts: readonly FaultContext[]): ContextValues {
+  const used = <T>(all: readonly T[], of: (c: FaultContext) => T): T[] =>
+    all.filter((value) => contexts.some((c) => of(c) === value));
+  return {
+    hardware: used(HARDWARE, (c) => c.hardware),
+    vmTypes: used(VM_TYPES, (c) => c.vmType),
+    pagings: used(PAGINGS, (c) => c.paging),
+    nested: used([false, true], (c) => c.nested),
+    caching: used([true, false], (c) => c.mmioCaching),
+  };
+}
+
+/** Every code that occurs, in numerical order. */
+function allCodes(contexts: readonly FaultContext[], entries: readonly EntryName[]): FaultCode[] {
+  const codes = new Map<string, FaultCode>();
+  for (const { hardware, vmType, paging } of contexts)
+    for (const entry of entries)
+      for (const code of entryCodes(hardware, vmType, paging, entry)) codes.set(code.text, code);
+  return [...codes.values()].sort((x, y) => x.hi - y.hi || (x.lo >>> 0) - (y.lo >>> 0));
+}
+
 /** None, in progress, and both kinds before every stage that both revisions have and that runs before mmu_lock is taken. */
 function invalidationsOf(a: Revision, b: Revision, excluded: Set<string>): Invalidation[] {
   const inA = unlockedStages(a);
@@ -234,9 +254,4 @@ function unlockedStages(revision: Revision): string[] {
   const locked = revision.stages.findIndex((s) => s.underMmuLock);
   const names = revision.stages.map((s) => s.name);
   return locked < 0 ? names : names.slice(0, locked + 1);
-}
-
-/** For messages. */
-export function codeOfInput(input: FaultInput): string {
-  return codeText(input.errorLo, input.errorHi);
 }
