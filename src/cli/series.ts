@@ -68,7 +68,9 @@ function allLine(report: RowReport): string {
 
 function withProgress(row: number): RowReport {
   const progress = new Progress();
-  const report = demonstrateRow(row, (done, all) => progress.update(() => `row ${row}: ${done} of ${all} inputs`));
+  const report = demonstrateRow(row, {
+    onProgress: (done, all) => progress.update(() => `row ${row}: ${done} of ${all} inputs`),
+  });
   progress.done();
   return report;
 }

@@ -7,6 +7,8 @@ import {
 } from '../../arch/error-code.ts';
 import { hi64 } from '../../arch/halves.ts';
 import type { KernelLogEntry } from '../../kvm/kernel-log.ts';
+import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
+import type { RevisionRules } from '../../kvm/mmu/revisions/revision.ts';
 import { type CodeKind, decodeCode } from '../decode/decode.ts';
 import type { EntryName } from '../fault-machine/fault-input.ts';
 import { type Advice, adviceFor } from './advice.ts';
@@ -219,7 +221,7 @@ function emulationWords(fault: FaultRecord): string[] {
 function codeView(fault: FaultRecord, about: About): CodeView {
   const value = about.reported ?? BigInt(fault.errorCode);
   const kind = about.kind ?? kindOf(fault, value);
-  const decoded = decodeCode(value, kind);
+  const decoded = decodeCode(value, kind, rulesOf(fault.revision));
   return {
     value: `0x${value.toString(16)}`,
     kind,
@@ -230,6 +232,15 @@ function codeView(fault: FaultRecord, about: About): CodeView {
     seen: fault.pathCode,
     changes: fault.pathCode === null ? [] : codeChanges(fault, value, BigInt(fault.pathCode), kind),
   };
+}
+
+/** Rules of a revision of KVM's; a user's own knows all names. */
+function rulesOf(name: string): RevisionRules | undefined {
+  try {
+    return revisionByName(name).rules;
+  } catch {
+    return undefined;
+  }
 }
 
 /** A code that KVM made is not odd for what nested-paging hardware would do; of one that is impossible it is said already. */

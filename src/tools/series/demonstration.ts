@@ -2,6 +2,7 @@
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import type { FaultInput } from '../fault-machine/fault-input.ts';
 import type { Outcome } from '../fault-machine/outcome.ts';
+import type { EnumerateOptions } from '../range-diff/enumerate.ts';
 
 /** One stage's answer. */
 export interface StageView {
@@ -59,8 +60,8 @@ export interface EqualityResult {
   readonly words: string;
 }
 
-/** Told now and then how many inputs of how many are compared. */
-export type Progress = (done: number, all: number) => void;
+/** How much of the space is compared, and who is told how far it is. */
+export type SpaceOptions = EnumerateOptions;
 
 /** The demonstration of one row. */
 export interface Demonstration {
@@ -71,5 +72,5 @@ export interface Demonstration {
   readonly purpose: string;
   readonly cases: readonly DemonstrationCase[];
   /** For what changes nothing, or nothing but what the cases show. */
-  readonly equality: ((before: Revision, after: Revision, progress?: Progress) => EqualityResult) | null;
+  readonly equality: ((before: Revision, after: Revision, options?: SpaceOptions) => EqualityResult) | null;
 }

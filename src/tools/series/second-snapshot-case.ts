@@ -53,7 +53,7 @@ function changedMeanwhile(revision: Revision): Side {
     log: [],
     left: `the guest resumes, ${verdict}`,
     sees: mapped
-      ? 'guest: writes what it believes private into the shared page, which the VMM reads; VMM: nothing'
+      ? 'guest: goes on with the shared page of a gfn that is private; VMM: believes that page out of use'
       : 'guest: the same access faults again, and leaves with a memory fault; VMM: is asked to convert',
     facts: { 'attribute and mapping': mapped ? 'private gfn, shared page mapped' : 'private gfn, nothing mapped' },
     outcome: null,

@@ -47,7 +47,7 @@ export function rowLines(report: RowReport, width: number, paint: Paint): string
   for (const [i, c] of report.cases.entries()) {
     const title = report.cases.length === 1 ? '' : `Case ${i + 1} of ${report.cases.length}. `;
     lines.push('', ...wrap(`${title}${c.setting}`, columns), ...wrap(`Input: ${c.input}.`, columns));
-    if (c.explain !== null) lines.push(paint.faint(`softkvm explain ${c.explain}`));
+    if (c.explain !== null) lines.push(paint.faint(`softkvm explain ${c.explain} --revision ${report.before}`));
     lines.push('', ...sideLines(report, c, columns, paint));
     if (c.fixedBy !== null) lines.push(`Fixed by ${c.fixedBy}.`);
   }

@@ -8,8 +8,9 @@ import { seriesRows } from '../../kvm/mmu/revisions/rows.ts';
 import { seriesV1 } from '../../kvm/mmu/revisions/series-v1.ts';
 import { seriesV2 } from '../../kvm/mmu/revisions/series-v2.ts';
 import { privateMismatchOfSlots } from '../../kvm/mmu/stages/private-mismatch.ts';
+import { flagsOf, inputFlags, parseInput } from '../fault-machine/input-text.ts';
 import type { Demonstration } from './demonstration.ts';
-import { demonstrate, demonstrateRow, demonstrations, rowNumber, seriesTable, sidesOfRow } from './series.ts';
+import { demonstrate, demonstrations, rowNumber, seriesTable, sidesOfRow } from './series.ts';
 
 /** Without what takes seconds. */
 const shown = demonstrations.filter((d) => d.cases.length > 0).map((d): Demonstration => ({ ...d, equality: null }));
@@ -91,6 +92,11 @@ describe('the rows of the series', () => {
   });
 
   it('say how an input is opened by explain', () => {
-    expect(demonstrateRow(11).cases[0]!.explain).toBe('--cpu intel --nested --error-code 0x100000006 --slot internal');
+    expect(demonstrate(shown[9]!, seriesV2, seriesV2).cases[0]!.explain).toBe(
+      '--cpu intel --nested --error-code 0x100000006 --slot internal',
+    );
+    for (const c of shown.flatMap((d) => d.cases)) {
+      if (c.faultInput !== null) expect(parseInput(flagsOf(inputFlags(c.faultInput)))).toEqual(c.faultInput);
+    }
   });
 });

@@ -6,7 +6,7 @@ import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import { type SeriesRow, seriesRows } from '../../kvm/mmu/revisions/rows.ts';
 import { inputFlags } from '../fault-machine/input-text.ts';
 import { InputError } from '../input-error.ts';
-import type { Demonstration, DemonstrationCase, EqualityResult, Progress, Side } from './demonstration.ts';
+import type { Demonstration, DemonstrationCase, EqualityResult, Side, SpaceOptions } from './demonstration.ts';
 import { entryRows } from './entry-rows.ts';
 import { interceptedPfRow } from './intercepted-pf-row.ts';
 import { namedBitsRow } from './named-bits-row.ts';
@@ -93,9 +93,9 @@ export function rowNumber(text: string): number {
 }
 
 /** Runs row `row` (1 to 17) on both sides. */
-export function demonstrateRow(row: number, progress?: Progress): RowReport {
+export function demonstrateRow(row: number, options?: SpaceOptions): RowReport {
   const { before, after } = sidesOfRow(row);
-  return demonstrate(demonstrations[row - 1]!, before, after, progress);
+  return demonstrate(demonstrations[row - 1]!, before, after, options);
 }
 
 /** Runs a demonstration between two revisions of the caller's choice. */
@@ -103,10 +103,10 @@ export function demonstrate(
   demonstration: Demonstration,
   before: Revision,
   after: Revision,
-  progress?: Progress,
+  options?: SpaceOptions,
 ): RowReport {
   const cases = demonstration.cases.map((c) => caseReport(c, before, after));
-  const equality = demonstration.equality?.(before, after, progress) ?? null;
+  const equality = demonstration.equality?.(before, after, options) ?? null;
   return {
     ...tableRow(demonstration),
     before: before.name,

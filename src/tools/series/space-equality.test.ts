@@ -22,5 +22,5 @@ it('row 14 changes neither exits nor state, over the whole space', { timeout: SE
 
 it('a patch that changes an answer is found out', { timeout: SECONDS }, () => {
   const { before, after } = sidesOfRow(11);
-  expect(onlyFieldsDiffer(before, after).equal).toBe(false);
+  expect(onlyFieldsDiffer(before, after, { only: (c) => c.nested && c.hardware === 'ept' }).equal).toBe(false);
 });

@@ -5,7 +5,7 @@ import { FaultMachine } from '../fault-machine/fault-machine.ts';
 import { type Outcome, outcomeDifferences } from '../fault-machine/outcome.ts';
 import { enumerate } from '../range-diff/enumerate.ts';
 import { type Dimension, EQUAL, INVALID_INPUT } from '../range-diff/space-result.ts';
-import type { EqualityResult, Progress } from './demonstration.ts';
+import type { EqualityResult, SpaceOptions } from './demonstration.ts';
 import { movedNames } from './side-differences.ts';
 
 /** Of one class of outcomes: what of it guest or VMM can see, or KVM keeps. */
@@ -25,9 +25,9 @@ function compareSpace(
   before: Revision,
   after: Revision,
   announced: (input: FaultInput) => boolean,
-  progress?: Progress,
+  options: SpaceOptions,
 ): Comparison {
-  const space = enumerate(before, after, progress === undefined ? {} : { onProgress: progress });
+  const space = enumerate(before, after, options);
   const visible = space.classes.map((found, c) => (c === EQUAL ? 'nothing' : visibleOf(found.before, found.after)));
   const stagesBefore = before.stages.map((s) => s.name);
   const stagesAfter = after.stages.map((s) => s.name);
@@ -141,8 +141,8 @@ function scopeWords(moved: ReadonlySet<string>): string {
 }
 
 /** Row 14: every input leaves the same way and leaves the same state behind. */
-export function onlyFieldsDiffer(before: Revision, after: Revision, progress?: Progress): EqualityResult {
-  const { fields, retries, moved, ...result } = compareSpace(before, after, () => false, progress);
+export function onlyFieldsDiffer(before: Revision, after: Revision, options: SpaceOptions = {}): EqualityResult {
+  const { fields, retries, moved, ...result } = compareSpace(before, after, () => false, options);
   return {
     ...result,
     words: `${scopeWords(moved)}: exits and state are the same; ${count(fields)} differ in fields of the fault object that nothing reads, and ${count(retries)} in whether the guest faults once more because of an invalidation (the second snapshot)`,
@@ -156,8 +156,8 @@ function isApicPageUnderInvalidation(input: FaultInput): boolean {
 }
 
 /** Row 13: the only difference is the one that its message announces. */
-export function onlyTheApicPageDiffers(before: Revision, after: Revision, progress?: Progress): EqualityResult {
-  const { retries, moved, ...result } = compareSpace(before, after, isApicPageUnderInvalidation, progress);
+export function onlyTheApicPageDiffers(before: Revision, after: Revision, options: SpaceOptions = {}): EqualityResult {
+  const { retries, moved, ...result } = compareSpace(before, after, isApicPageUnderInvalidation, options);
   return {
     inputs: result.inputs,
     different: result.different,
