@@ -196,11 +196,15 @@ describe('a line of a trace', () => {
       ],
     });
     expect(r.explanation!.stages).toMatchObject([{ name: 'reserved-bits', verdict: 'RET_PF_EMULATE' }]);
-    const fast = line(
+    const readOnly = line(
       'fast_page_fault: vcpu 0 gva 800000 error_code P|W|U|0x100000000 sptep 00000000461811a1 old 0x1428d1825 new 1428d1825 spurious 0 fixed 0',
     );
-    expect(fast.explanation!.stages.at(-1)).toMatchObject({ name: 'fast-path', verdict: 'RET_PF_FIXED' });
-    expect(reportLines(fast).join('\n')).toContain("taken for granted: --spte write-protected: the line's old SPTE");
+    expect(readOnly.explanation!.stages.at(-1)).toMatchObject({ name: 'error-pfn', verdict: 'RET_PF_EMULATE' });
+    expect(reportLines(readOnly).join('\n')).toContain("taken for granted: --slot ro: the line's old SPTE");
+    const logged = line(
+      'fast_page_fault: vcpu 0 gva 800000 error_code P|W|U|0x100000000 sptep 00000000461811a1 old 0x1428d1e65 new 1428d1e67 spurious 0 fixed 1',
+    );
+    expect(logged.explanation!.stages.at(-1)).toMatchObject({ name: 'fast-path', verdict: 'RET_PF_FIXED' });
   });
 
   it('has an exit qualification on Intel, which KVM translates', () => {

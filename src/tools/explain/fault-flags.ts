@@ -56,6 +56,9 @@ export interface FoundFlags {
 const PAGE = 4096n;
 /** Width of the machine's physical addresses. */
 export const HOST_BITS = 40n;
+/** Where an entry says that KVM may make it writable (@kvm spte.h DEFAULT_SPTE_MMU_WRITABLE, EPT_SPTE_MMU_WRITABLE). */
+const MMU_WRITABLE_BIT = 10n;
+const EPT_MMU_WRITABLE_BIT = 58n;
 const APIC_DEFAULT_BASE = 0xfee00000n;
 
 /** The flags as arguments of a command line. */
@@ -116,7 +119,7 @@ export function refuseBeside(vm: DescribedVm, typed: FaultFlags): void {
 export function flagsOfTrace(traced: TracedFault, known: FaultFlags): FoundFlags {
   const assumed: string[] = [];
   const ept = known.cpu === 'intel' && known.paging !== 'shadow';
-  const take = (flag: 'slot' | 'spte', value: string, why: string): { [f: string]: string } => {
+  const take: Take = (flag, value, why) => {
     if (known[flag] !== undefined) return {};
     assumed.push(`--${flag} ${value}: ${why}`);
     return { [flag]: value };
@@ -131,7 +134,7 @@ export function flagsOfTrace(traced: TracedFault, known: FaultFlags): FoundFlags
         gpa,
         'error-code': hex(code),
         ...take('slot', 'none', 'an address with an MMIO SPTE has no slot'),
-        ...take('spte', 'mmio', 'the event is of a valid MMIO SPTE'),
+        ...mmioEntry(known, take, 'the event is of an MMIO SPTE'),
       },
       assumed,
       qualification: null,
@@ -142,33 +145,61 @@ export function flagsOfTrace(traced: TracedFault, known: FaultFlags): FoundFlags
   const isQualification = ept && traced.event === 'kvm_page_fault';
   const code = isQualification ? codeOfQualification(reported) : reported;
   return {
-    flags: { gpa, 'error-code': hex(code), ...entryOf(traced, code, take) },
+    flags: { gpa, 'error-code': hex(code), ...entryOf(traced, code, known, take) },
     assumed,
     qualification: isQualification ? reported : null,
   };
 }
 
-/** The entry that the access must have met. */
-function entryOf(
-  traced: TracedFault,
-  code: bigint,
-  take: (flag: 'slot' | 'spte', value: string, why: string) => { [f: string]: string },
-): { [f: string]: string } {
-  if (traced.oldSpte !== null && (lo64(traced.oldSpte) & 1) !== 0) {
-    const writable = (lo64(traced.oldSpte) & PT_WRITABLE_MASK) !== 0;
-    return take('spte', writable ? 'present' : 'write-protected', `the line's old SPTE is ${hex(traced.oldSpte)}`);
-  }
+/** The entry that the access must have met, as far as the described VM can have it. */
+function entryOf(traced: TracedFault, code: bigint, known: FaultFlags, take: Take): { [f: string]: string } {
   const lo = lo64(code);
-  if ((lo & PFERR_RSVD) !== 0)
+  if ((lo & PFERR_RSVD) !== 0 && traced.oldSpte === null)
     return {
-      ...take('spte', 'mmio', 'the code has RSVD, which an MMIO SPTE causes'),
+      ...mmioEntry(known, take, 'the code has RSVD, which an MMIO SPTE causes'),
       ...take('slot', 'none', 'the code has RSVD: an address with an MMIO SPTE has no slot'),
     };
+  if (!mayBeMapped(known)) return {};
+  const logged = (known.slot ?? 'rw') === 'rw' && known.attribute !== 'private';
+  if (traced.oldSpte !== null && (lo64(traced.oldSpte) & 1) !== 0)
+    return knownEntry(traced.oldSpte, known, logged, take);
   if ((lo & PFERR_PRESENT) === 0) return {};
-  return (lo & PFERR_WRITE) !== 0
+  return logged && (lo & PFERR_WRITE) !== 0
     ? take('spte', 'write-protected', 'the code is of a write to a page that is mapped')
     : take('spte', 'present', 'the code is of a page that is mapped');
 }
+
+/** `fast_page_fault` says what the entry was. */
+function knownEntry(old: bigint, known: FaultFlags, logged: boolean, take: Take): { [f: string]: string } {
+  const why = `the line's old SPTE is ${hex(old)}`;
+  if ((lo64(old) & PT_WRITABLE_MASK) !== 0) return take('spte', 'present', why);
+  const mmuWritable = ((old >> (known.cpu === 'intel' ? EPT_MMU_WRITABLE_BIT : MMU_WRITABLE_BIT)) & 1n) !== 0n;
+  if (mmuWritable) return take('spte', logged ? 'write-protected' : 'present', why);
+  const readOnly = `${why}: not to be made writable`;
+  return {
+    ...take('spte', 'present', why),
+    ...(known.slot === undefined ? take('slot', 'ro', readOnly) : {}),
+    ...(logged && known.slot !== undefined
+      ? take('backing', 'read-only', `${readOnly}, and the slot is read-write`)
+      : {}),
+  };
+}
+
+/** Where a slot is the MMIO entry is older than the slot; where no entry can be, none is taken. */
+function mmioEntry(known: FaultFlags, take: Take, why: string): { [f: string]: string } {
+  const slot = known.slot ?? 'none';
+  if (slot === 'none-beyond' || known['no-mmio-caching']) return {};
+  return slot === 'none' ? take('spte', 'mmio', why) : take('spte', 'mmio-stale', `${why}, and there is a slot now`);
+}
+
+function mayBeMapped(known: FaultFlags): boolean {
+  const slot = known.slot ?? 'rw';
+  if (known.attribute === 'private') return slot === 'gmem';
+  return ['rw', 'ro', 'gmem', 'apic', 'internal'].includes(slot);
+}
+
+/** Takes a flag for granted that is not known, and says why. */
+type Take = (flag: 'slot' | 'spte' | 'backing', value: string, why: string) => { [f: string]: string };
 
 /** Read, RSVD and P, on the guest's final access. */
 const MMIO_READ = 0x10000000dn;
