@@ -54,7 +54,8 @@ function showAll(json: boolean): void {
 
 function allLine(report: RowReport): string {
   const number = String(report.row).padStart(2);
-  const mark = report.shown ? colour.green('there    ') : colour.red('NOT THERE');
+  const good = report.cases.length === 0 ? 'equal    ' : 'there    ';
+  const mark = report.shown ? colour.green(good) : colour.red('NOT THERE');
   const { equality } = report;
   const cases = report.cases.length === 0 ? '' : `${report.cases.length} shown`;
   const equal = equality === null ? '' : `equal over ${equality.inputs.toLocaleString('en-US')} inputs`;
