@@ -24,7 +24,10 @@ export const contextConstraints: readonly Constraint[] = [
     excludes: (s) => s.hardware !== 'npt' && (s.vmType === 'sev' || s.vmType === 'snp'),
   },
   { words: 'a SEV-SNP guest cannot run a guest of its own', excludes: (s) => s.vmType === 'snp' && s.nested },
-  { words: 'shadow paging: the machine cannot do it yet', excludes: (s) => s.paging === 'shadow' },
+  {
+    words: 'without EPT, its accessed and dirty bits are nothing',
+    excludes: (s) => s.paging === 'shadow' && s.hardware === 'ept-no-ad',
+  },
   {
     words: 'only a default VM can have shadow paging',
     excludes: (s) => s.paging === 'shadow' && s.vmType !== 'default',
@@ -45,6 +48,14 @@ export const stateConstraints: readonly Constraint[] = [
   {
     words: 'SEV inhibits APIC virtualization from the start: no APIC access page',
     excludes: (s) => (s.slot === 'apic' || s.slot === 'apic-inhibited') && (s.vmType === 'sev' || s.vmType === 'snp'),
+  },
+  {
+    words: "under shadow paging, an address beyond the physical width is a reserved bit in the guest's own tables",
+    excludes: (s) => s.paging === 'shadow' && s.slot === 'none-beyond',
+  },
+  {
+    words: 'KVM_PRE_FAULT_MEMORY needs two-dimensional paging',
+    excludes: (s) => s.paging === 'shadow' && s.entry === 'pre-fault',
   },
   { words: 'without a slot there is no page behind it', excludes: (s) => isNone(s) && s.backing !== 'present' },
   {

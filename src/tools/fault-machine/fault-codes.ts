@@ -193,7 +193,7 @@ export function entryCodes(
   paging: PagingName,
   entry: EntryName,
 ): readonly FaultCode[] {
-  if (entry === 'pre-fault') return [code(0, 0)];
+  if (entry === 'pre-fault') return paging === 'shadow' ? [] : [code(0, 0)];
   const codes = hardwareCodes(hardware, vmType, paging);
   if (entry === 'fault') return codes;
   // KVM's check of queued work is about one that is private.

@@ -7,11 +7,11 @@ import { loOf } from '../../arch/halves.ts';
 import { X86EMUL_RETRY_INSTR } from '../../kvm/emulate/ops.ts';
 import { LOCK_MMU_WRITE } from '../../kvm/locks.ts';
 import { KVM_MEM_LOG_DIRTY_PAGES } from '../../kvm/memslots/memslot.ts';
+import { handlePageFault } from '../../kvm/mmu/handle-page-fault.ts';
 import { mmuPageFault } from '../../kvm/mmu/page-fault.ts';
 import { preFaultMemory } from '../../kvm/mmu/pre-fault.ts';
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
-import { SHADOW_NONPRESENT_HI, SHADOW_NONPRESENT_LO, type SpteWord } from '../../kvm/mmu/spte.ts';
-import { walkToLastSpte } from '../../kvm/mmu/tdp-mmu/walk.ts';
+import type { SpteWord } from '../../kvm/mmu/spte.ts';
 import { mmuInvalidateBegin, mmuInvalidateEnd, mmuUnmapGfnRange } from '../../kvm/notifier.ts';
 import { handleNpf } from '../../kvm/svm/npf.ts';
 import { MP_STATE_RUNNABLE, type VcpuState } from '../../kvm/vcpu-state.ts';
@@ -20,6 +20,7 @@ import type { VmState } from '../../kvm/vm-state.ts';
 import { eptErrorHi } from '../../kvm/vmx/ept-violation.ts';
 import { clearAsyncPf } from '../../kvm/x86/async-pf.ts';
 import { checkAsyncPfCompletion } from '../../kvm/x86/async-pf-ready.ts';
+import { clearExceptionQueue } from '../../kvm/x86/exceptions.ts';
 import { inputImpossible } from './constraints.ts';
 import type {
   AttributeName,
@@ -30,6 +31,8 @@ import type {
   SlotName,
   SpteName,
 } from './fault-input.ts';
+import type { GuestTables } from './guest-tables.ts';
+import { Leaf } from './leaf.ts';
 import { leafWord } from './leaf-words.ts';
 import { type FaultContext, makeMachineVm } from './machine-vm.ts';
 import { names } from './names.ts';
@@ -79,8 +82,12 @@ export class FaultMachine {
   emulated = -1;
   /** Where the loaded place is. */
   place: Place;
-  /** Position of its last-level entry in the int32 view of memory, -1 when no table reaches so far. */
-  leaf = -1;
+  /** Its last-level entry. */
+  readonly leaf: Leaf;
+  /** Address of the fault: the gpa, or where the guest's tables are shadowed one that they map to it. */
+  private addrLo = 0;
+  private addrHi = 0;
+  private readonly guestTables: GuestTables | null;
   private readonly places: PlaceSource;
   /** Flags of the place's slot when nothing is loaded. */
   private slotFlags = 0;
@@ -100,6 +107,8 @@ export class FaultMachine {
     this.vm = made.vm;
     this.vcpu = made.vcpu;
     this.places = made.places;
+    this.guestTables = made.guestTables;
+    this.leaf = new Leaf(made.vcpu, made.guestTables);
     this.place = this.places.place('none', 'shared', 'present');
     this.slotFlags = this.place.slot?.flags ?? 0;
     this.taps.invalidate = () => this.invalidateOnce();
@@ -136,18 +145,20 @@ export class FaultMachine {
 
   /** Chooses the gfn for the runs that follow, and the state of its entry. */
   load(slot: SlotName, attribute: AttributeName, backing: BackingName, spte: SpteName): void {
-    const { vm, vcpu } = this;
-    this.putLeaf(SHADOW_NONPRESENT_LO, SHADOW_NONPRESENT_HI);
+    const { vm, vcpu, leaf } = this;
+    leaf.clear();
     if (this.place.slot !== null) this.place.slot.flags = this.slotFlags;
-    this.place = this.places.place(slot, attribute, backing);
-    this.slotFlags = this.place.slot?.flags ?? 0;
+    const place = this.places.place(slot, attribute, backing);
+    this.place = place;
+    this.slotFlags = place.slot?.flags ?? 0;
     vm.x86.apicvActivated = slot === 'apic';
     this.taps.noslotPfn = backing === 'noslot-pfn';
-    const iter = walkToLastSpte(vcpu, this.place.gfn);
-    this.leaf = iter.level === 1 ? iter.sptep : -1;
-    if (this.leaf < 0 && spte !== 'absent') throw new RangeError(`no page table for an entry that is ${spte}`);
-    const role = vm.mmu.shadowPage(iter.sptep >>> 10).role;
-    this.word = leafWord(vcpu, role, this.place, attribute, spte);
+    const address = this.guestTables === null ? place.gfn * 4096 : this.guestTables.gva(place.gfn);
+    this.addrLo = loOf(address);
+    this.addrHi = Math.floor(address / 0x1_0000_0000);
+    leaf.find(this.addrLo, this.addrHi);
+    if (leaf.sptep < 0 && spte !== 'absent') throw new RangeError(`no page table for an entry that is ${spte}`);
+    this.word = leafWord(vcpu, leaf.role, place, attribute, spte);
     if (spte === 'write-protected') this.logDirty();
   }
 
@@ -157,8 +168,8 @@ export class FaultMachine {
    */
   fire(entry: EntryName, lo: number, hi: number, tapped: TappedRevision, moment: number, kind: number): void {
     this.reset();
-    const { vm, word } = this;
-    this.putLeaf(word!.lo, word!.hi);
+    const { vm, place } = this;
+    this.leaf.put(this.word!, place.slot, place.gfn);
     if (kind === INVALIDATION_IN_PROGRESS) this.beginInvalidation();
     this.invalidationKind = kind;
     (vm as { revision: Revision }).revision = tapped.at(moment);
@@ -177,18 +188,16 @@ export class FaultMachine {
   }
 
   private enter(entry: EntryName, lo: number, hi: number): number {
-    const { vcpu, context } = this;
-    const gpa = this.place.gfn * 4096;
-    const addrLo = loOf(gpa);
-    const addrHi = Math.floor(gpa / 0x1_0000_0000);
+    const { vcpu, context, addrLo, addrHi } = this;
     if (entry === 'fault') {
+      if (this.guestTables !== null) return handlePageFault(vcpu, lo, hi, addrLo, addrHi);
       if (context.hardware === 'npt') return handleNpf(vcpu, addrLo, addrHi, lo, hi);
       // Intel's handler made the code itself, from the exit qualification; what it says without a linear address depends on the revision.
       const noAddress = hi === 0 && (lo & PFERR_RSVD) === 0;
       return mmuPageFault(vcpu, addrLo, addrHi, lo, noAddress ? eptErrorHi(vcpu, false, false) : hi);
     }
     if (entry === 'pre-fault') {
-      const r = preFaultMemory(vcpu, gpa, 4096);
+      const r = preFaultMemory(vcpu, this.place.gfn * 4096, 4096);
       return r < 0 ? r : VERDICT_MAPPED;
     }
     const apf = vcpu.x86.asyncPf;
@@ -201,7 +210,7 @@ export class FaultMachine {
       addrHi,
       errorLo: lo,
       errorHi: hi,
-      directMap: true,
+      directMap: this.guestTables === null,
       token: 1 << 12,
       notPresentInjected: false,
     });
@@ -244,13 +253,6 @@ export class FaultMachine {
     vm.locks.release(LOCK_MMU_WRITE);
   }
 
-  private putLeaf(lo: number, hi: number): void {
-    if (this.leaf < 0) return;
-    const { i32 } = this.vm.memory;
-    i32[this.leaf] = lo;
-    i32[this.leaf + 1] = hi;
-  }
-
   /** An entry is write-protected because the slot's dirty log is on. */
   private logDirty(): void {
     const { slot } = this.place;
@@ -263,7 +265,7 @@ export class FaultMachine {
   private reset(): void {
     const { vm, vcpu, taps } = this;
     const { mmu, x86, stats } = vcpu;
-    this.putLeaf(SHADOW_NONPRESENT_LO, SHADOW_NONPRESENT_HI);
+    this.leaf.clear();
     this.emulated = -1;
     this.invalidationKind = INVALIDATION_NONE;
     taps.decided = -1;
@@ -293,6 +295,7 @@ export class FaultMachine {
     x86.lastRetryEipHi = 0;
     x86.lastRetryAddrLo = 0;
     x86.lastRetryAddrHi = 0;
+    if (x86.exception.pending || x86.exception.injected) clearExceptionQueue(vcpu);
     if (vm.log.entries.length > 0) vm.log.clear();
     if (vm.mm.signals.length > 0) vm.mm.signals.length = 0;
     const apf = x86.asyncPf;

@@ -8,7 +8,7 @@ import { LOCK_MMU_WRITE } from '../../kvm/locks.ts';
 import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
 import { mmuResetContext } from '../../kvm/mmu/roles.ts';
 import { mmuReload } from '../../kvm/mmu/roots.ts';
-import { eptSpteMasks, isShadowPresent } from '../../kvm/mmu/spte.ts';
+import { defaultSpteMasks, eptSpteMasks, isShadowPresent } from '../../kvm/mmu/spte.ts';
 import { linkSp } from '../../kvm/mmu/tdp-mmu/link.ts';
 import { allocSp, initChildSp } from '../../kvm/mmu/tdp-mmu/pages.ts';
 import type { VcpuState } from '../../kvm/vcpu-state.ts';
@@ -18,6 +18,7 @@ import { VmState } from '../../kvm/vm-state.ts';
 import { KVM_X86_DEFAULT_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM } from '../../kvm/vm-type.ts';
 import { createIrqchip } from '../../kvm/x86/irqchip.ts';
 import type { FaultInput } from './fault-input.ts';
+import { GuestTables } from './guest-tables.ts';
 import type { PlaceSource } from './places.ts';
 
 export type FaultContext = Pick<FaultInput, 'hardware' | 'vmType' | 'paging' | 'nested' | 'mmioCaching'>;
@@ -35,6 +36,8 @@ export interface MachineVm {
   readonly vm: VmState;
   readonly vcpu: VcpuState;
   readonly places: PlaceSource;
+  /** Null where nothing of the guest is shadowed. */
+  readonly guestTables: GuestTables | null;
 }
 
 /**
@@ -46,11 +49,16 @@ export function makeMachineVm(
   emulate: (emulType: number) => number,
   makePlaces: (vm: VmState) => PlaceSource,
 ): MachineVm {
-  const kvm = new Kvm({ hostMemory: MEMORY_BYTES, params: { mmioCaching: context.mmioCaching } });
-  const isEpt = context.hardware !== 'npt';
+  const isShadow = context.paging === 'shadow';
+  const isIntel = context.hardware !== 'npt';
+  const kvm = new Kvm({
+    hostMemory: MEMORY_BYTES,
+    params: { mmioCaching: context.mmioCaching, npt: isIntel || !isShadow },
+  });
   const vendor: VendorOps = {
     ...kvm.vendor,
-    name: isEpt ? 'vmx' : 'svm',
+    name: isIntel ? 'vmx' : 'svm',
+    tdpEnabled: !isShadow,
     maxTdpLevel: 4,
     checkEmulateInstruction: (_vcpu, emulType) => emulate(emulType),
     // The guest takes interrupts: it can be left waiting for a page.
@@ -67,21 +75,25 @@ export function makeMachineVm(
     type: VM_TYPE[context.vmType],
   });
   startVm(vm);
-  if (isEpt) {
-    vm.mmu.masks = eptSpteMasks({ hasAdBits: context.hardware === 'ept', hasExecOnly: true, l1tfHi: 0 });
+  if (isIntel) {
+    vm.mmu.masks = isShadow
+      ? defaultSpteMasks(vm.profile.maxPhyAddr)
+      : eptSpteMasks({ hasAdBits: context.hardware === 'ept', hasExecOnly: true, l1tfHi: 0 });
     vm.mmu.enableMmioCaching = context.mmioCaching;
   }
   createIrqchip(vm);
   const vcpu = createVcpu(vm, 0);
   if (typeof vcpu === 'number') throw new Error(`vCPU: ${vcpu}`);
   const places = makePlaces(vm);
+  const guestTables = isShadow ? new GuestTables(vm) : null;
+  guestTables?.enter(vcpu);
   vcpu.guestMode = context.nested;
   mmuResetContext(vcpu);
   if (mmuReload(vcpu) !== 0) throw new Error('no root');
   vm.locks.acquire(LOCK_MMU_WRITE);
-  for (const gfn of places.areas()) makeTables(vm, vcpu, gfn);
+  if (guestTables === null) for (const gfn of places.areas()) makeTables(vm, vcpu, gfn);
   vm.locks.release(LOCK_MMU_WRITE);
-  return { vm, vcpu, places };
+  return { vm, vcpu, places, guestTables };
 }
 
 /** Page tables down to the last level for the 2 MiB around `gfn`. */

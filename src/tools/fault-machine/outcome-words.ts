@@ -4,7 +4,7 @@
  *   0 verdict      1 RET_PF or errno   2 stage that decided (number of its name)
  *   3 exit reason  4 exit: flags, page, size    5 emulation type, -1 for none
  *   6 SPTE: low bits and kind   7 SPTE: high bits   8 MMIO cache
- *   9 statistics, four bits each   10 log, a bit an entry   11 async page fault   12 signals, dirty   13 fields
+ *   9 statistics, four bits each   10 log, a bit an entry   11 async page fault   12 signals, #PF, dirty   13 fields
  */
 import { errnoName } from '../../host/errno.ts';
 import { KVM_EXIT_INTR, KVM_EXIT_MEMORY_FAULT, KVM_MEMORY_EXIT_FLAG_PRIVATE } from '../../kvm/kvm-run.ts';
@@ -84,6 +84,7 @@ export const ASYNC_CODE_SHIFT = 4;
 
 export const SIGNALLED = 1;
 export const PAGE_DIRTY = 2;
+export const GUEST_FAULT = 4;
 
 /** A code against the one that was reported. */
 export const CODE_LOW_LOST = 1;
@@ -137,7 +138,7 @@ export function outcomeOf(words: Int32Array, at: number, names: Names): Outcome 
     stats: statsOf(word(W_STATS)),
     log: names.logLines(word(W_LOG)),
     asyncPf: asyncText(word(W_ASYNC)),
-    signals: (word(W_SIGNALS) & SIGNALLED) !== 0 ? ['SIGBUS MCEERR_AR'] : [],
+    signals: signalsOf(word(W_SIGNALS)),
     dirty: (word(W_SIGNALS) & PAGE_DIRTY) !== 0,
     fields: fieldsOf(word(W_FIELDS)),
     decidedBy: decidedText(word(W_DECIDED), names),
@@ -230,6 +231,11 @@ function statsOf(word: number): Record<string, number> {
     if (moved !== 0) stats[name] = moved;
   });
   return stats;
+}
+
+function signalsOf(word: number): string[] {
+  const signals = (word & SIGNALLED) !== 0 ? ['SIGBUS MCEERR_AR'] : [];
+  return (word & GUEST_FAULT) !== 0 ? [...signals, '#PF for the guest'] : signals;
 }
 
 function codeText(relation: number): string {

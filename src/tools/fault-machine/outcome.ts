@@ -38,7 +38,7 @@ export interface Outcome {
   readonly log: readonly string[];
   /** The work that was queued, null for none. */
   readonly asyncPf: string | null;
-  /** Signals that the process got. */
+  /** Signals that the process got; `#PF for the guest` when the fault is the guest's own. */
   readonly signals: readonly string[];
   /** The page was recorded in the dirty log. */
   readonly dirty: boolean;

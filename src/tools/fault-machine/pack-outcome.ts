@@ -50,7 +50,10 @@ export function packOutcome(
   words[O.W_STATS] = statsWord(machine);
   words[O.W_LOG] = vm.log.entries.length === 0 ? 0 : names.logBits(vm.log.entries);
   words[O.W_ASYNC] = asyncWord(machine, reportedLo, reportedHi);
-  words[O.W_SIGNALS] = (vm.mm.signals.length > 0 ? O.SIGNALLED : 0) | (isDirty(machine) ? O.PAGE_DIRTY : 0);
+  words[O.W_SIGNALS] =
+    (vm.mm.signals.length > 0 ? O.SIGNALLED : 0) |
+    (machine.vcpu.x86.exception.pending ? O.GUEST_FAULT : 0) |
+    (isDirty(machine) ? O.PAGE_DIRTY : 0);
   words[O.W_FIELDS] = ran ? fieldsWord(machine, reportedLo, reportedHi) : 0;
 }
 
@@ -73,7 +76,8 @@ function packExit(machine: FaultMachine): void {
 }
 
 function packSpte(machine: FaultMachine): void {
-  const { words, place, vm, leaf } = machine;
+  const { words, place, vm } = machine;
+  const leaf = machine.leaf.sptep;
   if (leaf < 0) {
     words[O.W_SPTE_LO] = O.SPTE_NO_TABLE;
     words[O.W_SPTE_HI] = 0;

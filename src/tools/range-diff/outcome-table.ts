@@ -2,6 +2,7 @@
 import { names } from '../fault-machine/names.ts';
 import type { DifferenceLevel, Outcome } from '../fault-machine/outcome.ts';
 import {
+  GUEST_FAULT,
   OUTCOME_WORDS,
   outcomeOf,
   SIGNALLED,
@@ -95,7 +96,7 @@ export class OutcomeTable {
   private keysOf(from: Int32Array): number[] {
     // An exit that was prepared is seen by userspace only if the fault leaves to it.
     const seen = from[W_VERDICT]! <= 0 ? [from[W_EXIT]!, from[W_EXIT_DATA]!] : [0, 0];
-    const exit = [...EXIT_WORDS.map((i) => from[i]!), ...seen, from[W_SIGNALS]! & SIGNALLED];
+    const exit = [...EXIT_WORDS.map((i) => from[i]!), ...seen, from[W_SIGNALS]! & (SIGNALLED | GUEST_FAULT)];
     const state = [...exit, ...STATE_WORDS.map((i) => from[i]!)];
     const field = [...state, ...FIELD_WORDS.map((i) => from[i]!)];
     return [exit, state, field].map((words) => this.keyNumber(words.join()));
