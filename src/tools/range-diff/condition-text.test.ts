@@ -29,5 +29,5 @@ it('says a set with least, between the values that occur and those that may', ()
 it('says error codes by their bits', () => {
   expect(partText(part([['0xf', '0x40000000f'], [], []]), dims)).toBe('code with RSVD');
   expect(partText(part([['0x400000006'], [], []]), dims)).toBe('code with ENC without RSVD');
-  expect(partText(part([['0x400000006', '0x14'], [], []]), dims)).toBe('code with FETCH, or with ENC without RSVD');
+  expect(partText(part([['0x400000006', '0x14'], [], []]), dims)).toBe('code with FETCH | with ENC without RSVD');
 });

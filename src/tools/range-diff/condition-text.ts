@@ -26,7 +26,21 @@ function setText(dim: Dimension, least: Uint8Array, most: Uint8Array): string | 
 }
 
 function valuesOf(dim: Dimension, set: Uint8Array, member: number): string[] {
-  return dim.values.filter((_, v) => set[v] === member);
+  return braced(dim.values.filter((_, v) => set[v] === member));
+}
+
+/** `kind=stage` values as `kind={stage,stage}`, in order of the first of each kind. */
+function braced(values: readonly string[]): string[] {
+  const kinds = new Map<string, string[]>();
+  for (const value of values) {
+    const [kind = '', stage] = value.split('=');
+    const stages = kinds.get(kind) ?? [];
+    kinds.set(kind, stage === undefined ? stages : [...stages, stage]);
+  }
+  return [...kinds].map(([kind, stages]) => {
+    if (stages.length === 0) return kind;
+    return stages.length === 1 ? `${kind}=${stages[0]}` : `${kind}={${stages.join(',')}}`;
+  });
 }
 
 function listed(dim: Dimension, set: Uint8Array): string {

@@ -7,13 +7,16 @@ import {
   FREE,
   firstInside,
   IN,
-  isInside,
+  InsideTest,
+  mergeValues,
   OUT,
+  onlyCube,
   relabel,
+  unmerged,
   valuesInside,
   withoutCube,
 } from './diagram.ts';
-import { EQUAL, INVALID_INPUT, type SpaceResult } from './space-result.ts';
+import { INVALID_INPUT, type SpaceResult } from './space-result.ts';
 
 /** One part of a condition: every input whose value is among those of each dimension. */
 export interface Part {
@@ -23,6 +26,13 @@ export interface Part {
   readonly least: Cube;
   /** Inputs in the part. Parts may overlap. */
   readonly inputs: number;
+}
+
+/** The inputs that have one of some values in one dimension. */
+export interface Within {
+  readonly dim: number;
+  /** 1 for the values. */
+  readonly values: Uint8Array<ArrayBuffer>;
 }
 
 /** Conditions over one space. */
@@ -39,60 +49,99 @@ export class Conditions {
   inputs(): number {
     return countInside(
       this.labelled(() => true),
-      this.everything(),
+      this.cube(),
       IN,
     );
   }
 
-  /** How many inputs are in these classes. */
-  inputsOf(classes: ReadonlySet<number>): number {
+  /** How many inputs are in these classes, and `within`. */
+  inputsOf(classes: ReadonlySet<number>, ...within: readonly Within[]): number {
     return countInside(
       this.labelled((c) => classes.has(c)),
-      this.everything(),
+      this.cube(...within),
       IN,
     );
   }
 
-  /** The parts whose union is the inputs of these classes, and no other input; most inputs first. */
-  of(classes: ReadonlySet<number>): Part[] {
-    const group = this.labelled((c) => classes.has(c));
-    return irredundant(group, cover(group))
-      .map((most) => ({ most, least: valuesInside(group, most, IN), inputs: countInside(group, most, IN) }))
-      .sort((a, b) => b.inputs - a.inputs);
+  /**
+   * The parts whose union is the inputs of these classes, and no other input; most inputs first. With `within`, no inputs
+   * but those are asked about.
+   */
+  of(classes: ReadonlySet<number>, ...within: readonly Within[]): Part[] {
+    const all = this.labelled((c) => classes.has(c));
+    return partsOf(within.length === 0 ? all : onlyCube(all, this.cube(...within)));
   }
 
-  private labelled(belongs: (classNumber: number) => boolean): Diagram {
-    return relabel(this.diagram, (c) => (c === INVALID_INPUT ? FREE : belongs(c) ? IN : OUT));
+  /**
+   * As `of`, for a reader who has the inputs of `besides` behind him: they may be let in. In one (`both`) where the dimension does not matter, else
+   * (`both` is null) apart for inputs with the first of its values and with the others.
+   */
+  split(
+    classes: ReadonlySet<number>,
+    besides: ReadonlySet<number>,
+    dim: number,
+  ): { both: Part[] | null; first: Part[]; others: Part[] } {
+    const all = this.labelled((c) => classes.has(c), besides);
+    const values = Uint8Array.from({ length: this.sizes[dim]! }, (_, v) => (v === 0 ? 1 : 0));
+    const first = partsOf(onlyCube(all, this.cube({ dim, values })));
+    const test = new InsideTest(all);
+    const wide = first.map((p) => p.most.with(dim, new Uint8Array(values.length).fill(1)));
+    if (wide.every((cube) => test.isInside(cube)) && countInside(wide.reduce(withoutCube, all), this.cube(), IN) === 0)
+      return { both: wide.map((cube) => partOf(all, cube)), first: [], others: [] };
+    const others = partsOf(onlyCube(all, this.cube({ dim, values: values.map((v) => 1 - v) })));
+    return { both: null, first, others };
   }
 
-  private everything(): Cube {
-    return this.sizes.map((size) => new Uint8Array(size).fill(1));
+  private labelled(belongs: (classNumber: number) => boolean, besides?: ReadonlySet<number>): Diagram {
+    return relabel(this.diagram, (c) => {
+      if (c === INVALID_INPUT) return FREE;
+      if (belongs(c)) return IN;
+      return besides?.has(c) ? FREE : OUT;
+    });
+  }
+
+  private cube(...within: readonly Within[]): Cube {
+    const cube = this.sizes.map((size) => new Uint8Array(size).fill(1));
+    for (const { dim, values } of within) cube[dim] = values;
+    return cube;
   }
 }
 
-/** Classes that differ, of a space. */
-export function isDifferent(classNumber: number): boolean {
-  return classNumber !== EQUAL && classNumber !== INVALID_INPUT;
+function partsOf(group: Diagram): Part[] {
+  const { diagram, became } = mergeValues(group);
+  return irredundant(diagram, cover(diagram))
+    .map((cube) => partOf(group, unmerged(cube, became)))
+    .sort((a, b) => b.inputs - a.inputs);
+}
+
+function partOf(group: Diagram, most: Cube): Part {
+  return { most, least: valuesInside(group, most, IN), inputs: countInside(group, most, IN) };
 }
 
 /** Prime cubes, chosen greedily: of those around the first uncovered input, the one that covers most. */
 function cover(group: Diagram): Cube[] {
   const cubes: Cube[] = [];
+  const test = new InsideTest(group);
   let rest = group;
   for (let seed = firstInside(rest, IN); seed !== null; seed = firstInside(rest, IN)) {
-    const best = bestCube(group, rest, seed);
+    const best = bestCube(test, rest, seed);
     cubes.push(best);
     rest = withoutCube(rest, best);
   }
   return cubes;
 }
 
-function bestCube(group: Diagram, rest: Diagram, seed: readonly number[]): Cube {
+function bestCube(test: InsideTest, rest: Diagram, seed: readonly number[]): Cube {
+  const around = neighbours(test, rest, seed);
+  const seen = new Set<string>();
   let best: Cube | null = null;
   let bestCovered = 0;
   let bestWidth = 0;
-  for (const order of orders(seed.length)) {
-    const cube = grow(group, seed, order);
+  for (const order of orders(around)) {
+    const cube = grow(test, around, seed, order);
+    const key = cube.join(';');
+    if (seen.has(key)) continue;
+    seen.add(key);
     const covered = countInside(rest, cube, IN);
     const width = cube.filter((values) => values.every((v) => v === 1)).length;
     if (best === null || covered > bestCovered || (covered === bestCovered && width > bestWidth)) {
@@ -104,38 +153,66 @@ function bestCube(group: Diagram, rest: Diagram, seed: readonly number[]): Cube 
   return best!;
 }
 
-/** Orders in which a cube may grow: forwards and backwards, from each dimension on. */
-function orders(n: number): number[][] {
-  const forwards = Array.from({ length: n }, (_, i) => i);
-  const found: number[][] = [];
-  for (let first = 0; first < n; first++) {
-    const turned = [...forwards.slice(first), ...forwards.slice(0, first)];
+/** For each dimension, the values that can be added to the seed alone. No cube around the seed has any other. */
+function neighbours(test: InsideTest, rest: Diagram, seed: readonly number[]): Uint8Array[] {
+  const cube = point(rest, seed);
+  return rest.levels.map(({ size }, d) => {
+    const own = cube[d]!;
+    const found = Uint8Array.from({ length: size }, (_, v) => {
+      cube[d] = new Uint8Array(size);
+      cube[d]![v] = 1;
+      return v === seed[d] || test.isInside(cube) ? 1 : 0;
+    });
+    cube[d] = own;
+    return found;
+  });
+}
+
+function point(diagram: Diagram, seed: readonly number[]): Uint8Array[] {
+  return diagram.levels.map(({ size }, d) => {
+    const values = new Uint8Array(size);
+    values[seed[d]!] = 1;
+    return values;
+  });
+}
+
+/** Orders in which a cube may grow, of the dimensions in which it can: forwards and backwards, from each of them on. */
+function orders(around: readonly Uint8Array[]): number[][] {
+  const open = around.flatMap((values, d) => (values.reduce((a, b) => a + b, 0) > 1 ? [d] : []));
+  const found: number[][] = open.length === 0 ? [[]] : [];
+  for (let first = 0; first < open.length; first++) {
+    const turned = [...open.slice(first), ...open.slice(0, first)];
     found.push(turned, [...turned].reverse());
   }
   return found;
 }
 
-/** The seed, grown: first whole dimensions in this order, then single values. The result cannot grow further. */
-function grow(group: Diagram, seed: readonly number[], order: readonly number[]): Cube {
-  const cube = group.levels.map(({ size }, d) => {
-    const values = new Uint8Array(size);
-    values[seed[d]!] = 1;
-    return values;
+/** The seed, grown: first dimensions as far as they go at once, in this order, then single values. The result cannot grow further. */
+function grow(
+  test: InsideTest,
+  around: readonly Uint8Array[],
+  seed: readonly number[],
+  order: readonly number[],
+): Cube {
+  const cube = around.map((values, d) => {
+    const own = new Uint8Array(values.length);
+    own[seed[d]!] = 1;
+    return own;
   });
   const partial: number[] = [];
   for (const d of order) {
     const before = cube[d]!;
-    cube[d] = new Uint8Array(before.length).fill(1);
-    if (isInside(group, cube)) continue;
+    cube[d] = around[d]!.slice();
+    if (test.isInside(cube)) continue;
     cube[d] = before;
     partial.push(d);
   }
   for (const d of partial) {
     const values = cube[d]!;
     for (let v = 0; v < values.length; v++) {
-      if (values[v] === 1) continue;
+      if (values[v] === 1 || around[d]![v] === 0) continue;
       values[v] = 1;
-      if (!isInside(group, cube)) values[v] = 0;
+      if (!test.isInside(cube)) values[v] = 0;
     }
   }
   return cube;
@@ -143,13 +220,18 @@ function grow(group: Diagram, seed: readonly number[], order: readonly number[])
 
 /** Without the cubes that the others make unnecessary; the smallest go first. */
 function irredundant(group: Diagram, cubes: readonly Cube[]): Cube[] {
-  let kept = [...cubes];
-  const bySize = kept.map((cube) => ({ cube, n: countInside(group, cube, IN) })).sort((a, b) => a.n - b.n);
-  for (const { cube } of bySize) {
-    const others = kept.filter((k) => k !== cube);
-    let rest = group;
-    for (const other of others) rest = withoutCube(rest, other);
-    if (countInside(rest, cube, IN) === 0) kept = others;
-  }
-  return kept;
+  const bySize = cubes.map((cube) => ({ cube, n: countInside(group, cube, IN) })).sort((a, b) => a.n - b.n);
+  return needed(
+    group,
+    bySize.map((c) => c.cube),
+  );
+}
+
+/** Of `cubes`, in order, those that hold something that neither a kept one before nor any one after holds. */
+function needed(rest: Diagram, cubes: readonly Cube[]): Cube[] {
+  if (cubes.length <= 1) return cubes.filter((cube) => countInside(rest, cube, IN) > 0);
+  const half = cubes.length >> 1;
+  const [first, second] = [cubes.slice(0, half), cubes.slice(half)];
+  const kept = needed(second.reduce(withoutCube, rest), first);
+  return [...kept, ...needed(kept.reduce(withoutCube, rest), second)];
 }

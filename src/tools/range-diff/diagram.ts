@@ -6,6 +6,8 @@
 /** One level: `size` children a node, each a node of the next level, or a label below the last level. */
 interface Level {
   readonly size: number;
+  /** How many values of the dimension each value here stands for. */
+  readonly weights: Uint32Array;
   readonly children: Uint32Array;
 }
 
@@ -73,8 +75,8 @@ class NodeTable {
     this.slots = slots;
   }
 
-  level(): Level {
-    return { size: this.size, children: this.nodes.slice(0, this.count * this.size) };
+  level(weights: Uint32Array): Level {
+    return { size: this.size, weights, children: this.nodes.slice(0, this.count * this.size) };
   }
 }
 
@@ -87,7 +89,7 @@ export function diagramOf(sizes: readonly number[], labels: Uint16Array): Diagra
     const table = new NodeTable(size);
     const ids: Uint32Array = new Uint32Array(below.length / size);
     for (let i = 0; i < ids.length; i++) ids[i] = table.node(below, i * size);
-    levels[d] = table.level();
+    levels[d] = table.level(new Uint32Array(size).fill(1));
     below = ids;
   }
   return { levels, root: below[0] ?? 0 };
@@ -99,13 +101,13 @@ export function relabel(diagram: Diagram, label: (before: number) => number): Di
   const out: Level[] = new Array(levels.length);
   let ids: Uint32Array | null = null;
   for (let d = levels.length - 1; d >= 0; d--) {
-    const { size, children } = levels[d]!;
+    const { size, weights, children } = levels[d]!;
     const mapped = new Uint32Array(children.length);
     for (let i = 0; i < children.length; i++) mapped[i] = ids === null ? label(children[i]!) : ids[children[i]!]!;
     const table = new NodeTable(size);
     const next = new Uint32Array(children.length / size);
     for (let n = 0; n < next.length; n++) next[n] = table.node(mapped, n * size);
-    out[d] = table.level();
+    out[d] = table.level(weights);
     ids = next;
   }
   return { levels: out, root: ids === null ? diagram.root : ids[diagram.root]! };
@@ -115,14 +117,14 @@ export function relabel(diagram: Diagram, label: (before: number) => number): Di
 export function countInside(diagram: Diagram, cube: Cube, label: number): number {
   let below: Float64Array | null = null;
   for (let d = diagram.levels.length - 1; d >= 0; d--) {
-    const { size, children } = diagram.levels[d]!;
+    const { size, weights, children } = diagram.levels[d]!;
     const values = cube[d]!;
     const counts: Float64Array = new Float64Array(children.length / size);
     for (let n = 0, i = 0; n < counts.length; n++) {
       let sum = 0;
       for (let v = 0; v < size; v++, i++) {
         if (values[v] === 0) continue;
-        sum += below === null ? (children[i] === label ? 1 : 0) : below[children[i]!]!;
+        sum += weights[v]! * (below === null ? (children[i] === label ? 1 : 0) : below[children[i]!]!);
       }
       counts[n] = sum;
     }
@@ -131,31 +133,50 @@ export function countInside(diagram: Diagram, cube: Cube, label: number): number
   return below === null ? 0 : below[diagram.root]!;
 }
 
-/** Whether no position inside `cube` is labelled OUT. */
-export function isInside(diagram: Diagram, cube: Cube): boolean {
-  const { levels } = diagram;
-  let reached: number[] = [diagram.root];
-  for (let d = 0; d < levels.length; d++) {
-    const { size, children } = levels[d]!;
-    const values = cube[d]!;
-    const last = d === levels.length - 1;
-    const seen = new Uint8Array(last ? 0 : levels[d + 1]!.children.length / levels[d + 1]!.size);
-    const next: number[] = [];
-    for (const node of reached) {
-      for (let v = 0; v < size; v++) {
-        if (values[v] === 0) continue;
-        const child = children[node * size + v]!;
-        if (last) {
-          if (child === OUT) return false;
-        } else if (seen[child] === 0) {
-          seen[child] = 1;
-          next.push(child);
+/** Asks of one diagram again and again whether a cube lets OUT in. */
+export class InsideTest {
+  private readonly levels: readonly Level[];
+  /** By level: nodes to look at, and the question that last reached each node. */
+  private readonly reached: readonly Int32Array[];
+  private readonly asked: readonly Int32Array[];
+  private question = 0;
+
+  constructor(diagram: Diagram) {
+    this.levels = diagram.levels;
+    const nodes = diagram.levels.map(({ size, children }) => children.length / size);
+    this.reached = nodes.map((n) => new Int32Array(n));
+    this.asked = nodes.map((n) => new Int32Array(n));
+    if (this.reached.length > 0) this.reached[0]![0] = diagram.root;
+  }
+
+  /** Whether no position inside `cube` is labelled OUT. HOT */
+  isInside(cube: Cube): boolean {
+    const { levels, reached, asked } = this;
+    const question = ++this.question;
+    const last = levels.length - 1;
+    let count = 1;
+    for (let d = 0; d <= last; d++) {
+      const { size, children } = levels[d]!;
+      const values = cube[d]!;
+      const nodes = reached[d]!;
+      let next = 0;
+      for (let n = 0; n < count; n++) {
+        const at = nodes[n]! * size;
+        for (let v = 0; v < size; v++) {
+          if (values[v] === 0) continue;
+          const child = children[at + v]!;
+          if (d === last) {
+            if (child === OUT) return false;
+          } else if (asked[d + 1]![child] !== question) {
+            asked[d + 1]![child] = question;
+            reached[d + 1]![next++] = child;
+          }
         }
       }
+      count = next;
     }
-    reached = next;
+    return true;
   }
-  return true;
 }
 
 /** The first position labelled `label`, as one value for each dimension, or null. */
@@ -205,12 +226,21 @@ export function valuesInside(diagram: Diagram, cube: Cube, label: number): Uint8
 
 /** The diagram in which IN has become FREE inside `cube`. */
 export function withoutCube(diagram: Diagram, cube: Cube): Diagram {
+  return relabelBy(diagram, cube, (label, inside) => (inside && label === IN ? FREE : label));
+}
+
+/** The diagram in which everything is FREE outside `cube`. */
+export function onlyCube(diagram: Diagram, cube: Cube): Diagram {
+  return relabelBy(diagram, cube, (label, inside) => (inside ? label : FREE));
+}
+
+function relabelBy(diagram: Diagram, cube: Cube, label: (before: number, inside: boolean) => number): Diagram {
   const { levels } = diagram;
   const tables = levels.map(({ size }) => new NodeTable(size));
   const inside = levels.map(() => new Map<number, number>());
   const outside = levels.map(() => new Map<number, number>());
   const copy = (d: number, node: number, within: boolean): number => {
-    if (d === levels.length) return within && node === IN ? FREE : node;
+    if (d === levels.length) return label(node, within);
     const known = (within ? inside : outside)[d]!;
     const before = known.get(node);
     if (before !== undefined) return before;
@@ -222,5 +252,41 @@ export function withoutCube(diagram: Diagram, cube: Cube): Diagram {
     return made;
   };
   const root = copy(0, diagram.root, true);
-  return { levels: tables.map((t) => t.level()), root };
+  return { levels: tables.map((t, d) => t.level(levels[d]!.weights)), root };
+}
+
+/** A diagram in which values that are alike everywhere are one, and for each dimension which one each value has become. */
+export interface Merged {
+  readonly diagram: Diagram;
+  readonly became: readonly Uint16Array[];
+}
+
+export function mergeValues(diagram: Diagram): Merged {
+  const became: Uint16Array[] = [];
+  const levels = diagram.levels.map((level): Level => {
+    const { size, weights, children } = level;
+    const nodes = children.length / size;
+    const kept: number[] = [];
+    const alike = new Uint16Array(size);
+    for (let v = 0; v < size; v++) {
+      const same = kept.findIndex((k) => {
+        for (let n = 0; n < nodes; n++) if (children[n * size + k] !== children[n * size + v]) return false;
+        return true;
+      });
+      alike[v] = same >= 0 ? same : kept.push(v) - 1;
+    }
+    became.push(alike);
+    const sums = new Uint32Array(kept.length);
+    for (let v = 0; v < size; v++) sums[alike[v]!]! += weights[v]!;
+    const next = new Uint32Array(nodes * kept.length);
+    for (let n = 0; n < nodes; n++)
+      for (let k = 0; k < kept.length; k++) next[n * kept.length + k] = children[n * size + kept[k]!]!;
+    return { size: kept.length, weights: sums, children: next };
+  });
+  return { diagram: { levels, root: diagram.root }, became };
+}
+
+/** A cube over merged values, over the values themselves. */
+export function unmerged(cube: Cube, became: readonly Uint16Array[]): Uint8Array[] {
+  return became.map((alike, d) => Uint8Array.from(alike, (k) => cube[d]![k]!));
 }

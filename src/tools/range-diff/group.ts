@@ -1,4 +1,4 @@
-/** Differences by cause, and within a cause by what is different: one group for each pair of outcomes in words. */
+/** Differences by change, and within a change by what it does: one group for each pair of outcomes in words. */
 import {
   type DifferenceLevel,
   type Outcome,
@@ -10,22 +10,23 @@ import type { DifferenceClass } from './space-result.ts';
 
 export const LEVELS: readonly DifferenceLevel[] = ['exit', 'state', 'field'];
 
-/** One thing that is said differently on the two sides. */
+/** One thing that is said differently on the two sides, and for how many inputs. */
 export interface Change {
   readonly field: string;
   readonly before: string;
   readonly after: string;
+  readonly inputs: number;
 }
 
-/** Inputs with one cause that differ in the same way at the strongest level at which they differ. */
+/** Inputs for which one change has the same effect, at the strongest level at which it has any. */
 export interface DifferenceGroup {
-  readonly cause: string;
+  /** The label of the change, or the stage of a user's revision; empty when no change accounts for it. */
+  readonly label: string;
   readonly level: DifferenceLevel;
-  readonly changes: readonly Change[];
-  /** How the fault leaves, when it leaves alike on both sides and for all inputs of the group. */
-  readonly leaves: string | null;
-  /** What else differs, at weaker levels, and for how many of the inputs. */
-  readonly also: readonly (Change & { readonly inputs: number })[];
+  /** How the fault leaves, before and after: all ways, `; ` between them. */
+  readonly leaves: { readonly before: string; readonly after: string };
+  /** What else differs, the strongest level first. */
+  readonly changes: readonly (Change & { readonly level: DifferenceLevel })[];
   readonly classes: ReadonlySet<number>;
   readonly inputs: number;
 }
@@ -47,83 +48,93 @@ export function countClasses(classOf: Uint16Array): ClassCounts {
   return { counts, first };
 }
 
+/** The strongest level at which two outcomes differ; null for equal ones. */
+export function levelOf(before: Outcome, after: Outcome): DifferenceLevel | null {
+  const differences = outcomeDifferences(before, after);
+  return LEVELS.find((l) => differences.some((d) => d.level === l)) ?? null;
+}
+
 interface Building {
-  readonly cause: string;
+  readonly label: string;
   readonly level: DifferenceLevel;
-  readonly changes: readonly Change[];
-  readonly leaves: Set<string>;
-  readonly also: Map<string, Change & { inputs: number }>;
+  readonly leaves: { readonly before: Set<string>; readonly after: Set<string> };
+  readonly changes: Map<string, Omit<Change, 'inputs'> & { inputs: number; readonly level: DifferenceLevel }>;
   readonly classes: Set<number>;
   inputs: number;
 }
 
-/** The groups of all classes that differ at `weakest` or a stronger level, those with most inputs first within a cause and level. */
+/**
+ * The groups of all steps that change something at `weakest` or a stronger level: by level, those with most inputs first. A class without
+ * steps is one step of its cause.
+ */
 export function groupClasses(
   classes: readonly DifferenceClass<Outcome>[],
   counts: Uint32Array,
   weakest: DifferenceLevel,
 ): DifferenceGroup[] {
   const groups = new Map<string, Building>();
-  for (const [n, { cause, before, after }] of classes.entries()) {
+  for (const [n, { cause, steps, before, after }] of classes.entries()) {
     if (n === 0 || counts[n] === 0) continue;
-    const differences = outcomeDifferences(before, after);
-    const level = LEVELS.find((l) => differences.some((d) => d.level === l));
-    if (level === undefined || LEVELS.indexOf(level) > LEVELS.indexOf(weakest)) continue;
-    const changes = changesAt(level, differences, before, after);
-    const key = JSON.stringify([cause, level, changes]);
-    let group = groups.get(key);
-    if (group === undefined) {
-      group = { cause, level, changes, leaves: new Set(), also: new Map(), classes: new Set(), inputs: 0 };
-      groups.set(key, group);
-    }
-    group.classes.add(n);
-    group.inputs += counts[n]!;
-    group.leaves.add(leavingText(before));
-    group.leaves.add(leavingText(after));
-    for (const d of differences) {
-      if (LEVELS.indexOf(d.level) <= LEVELS.indexOf(level)) continue;
-      const change = changeOf(d, before, after);
-      const same = JSON.stringify(change);
-      const known = group.also.get(same);
-      if (known === undefined) group.also.set(same, { ...change, inputs: counts[n]! });
-      else known.inputs += counts[n]!;
-    }
+    for (const step of steps.length > 0 ? steps : [{ label: cause, before, after }])
+      addStep(groups, n, counts[n]!, step, weakest);
   }
-  return [...groups.values()].map(finish).sort(byLevelAndSize);
+  return [...groups.values()]
+    .map((g) => ({
+      ...g,
+      leaves: { before: [...g.leaves.before].sort().join('; '), after: [...g.leaves.after].sort().join('; ') },
+      changes: [...g.changes.values()].sort(byLevelAndSize),
+    }))
+    .sort(byLevelAndSize);
 }
 
-function finish(g: Building): DifferenceGroup {
-  return {
-    cause: g.cause,
-    level: g.level,
-    changes: g.changes,
-    leaves: g.leaves.size === 1 && g.level !== 'exit' ? [...g.leaves][0]! : null,
-    also: [...g.also.values()].sort((a, b) => b.inputs - a.inputs || (a.field < b.field ? -1 : 1)),
-    classes: g.classes,
-    inputs: g.inputs,
-  };
+function addStep(
+  groups: Map<string, Building>,
+  classNumber: number,
+  inputs: number,
+  step: { readonly label: string; readonly before: Outcome; readonly after: Outcome },
+  weakest: DifferenceLevel,
+): void {
+  const { label, before, after } = step;
+  const differences = outcomeDifferences(before, after);
+  const level = LEVELS.find((l) => differences.some((d) => d.level === l));
+  if (level === undefined || LEVELS.indexOf(level) > LEVELS.indexOf(weakest)) return;
+  const leaves = { before: leavingText(before), after: leavingText(after) };
+  const key = JSON.stringify([label, level, level === 'exit' ? leaves : '']);
+  let group = groups.get(key);
+  if (group === undefined) {
+    const none = { before: new Set<string>(), after: new Set<string>() };
+    group = { label, level, leaves: none, changes: new Map(), classes: new Set(), inputs: 0 };
+    groups.set(key, group);
+  }
+  if (group.classes.has(classNumber)) return;
+  group.classes.add(classNumber);
+  group.leaves.before.add(leaves.before);
+  group.leaves.after.add(leaves.after);
+  group.inputs += inputs;
+  for (const d of differences) {
+    if (level === 'exit' && LEAVING.has(d.field) && leaves.before !== leaves.after) continue;
+    const change = changeOf(d, before, after);
+    const same = JSON.stringify(change);
+    const known = group.changes.get(same);
+    if (known === undefined) group.changes.set(same, { ...change, inputs, level: d.level });
+    else known.inputs += inputs;
+  }
 }
 
-function byLevelAndSize(a: DifferenceGroup, b: DifferenceGroup): number {
+/** What the words for leaving say already. */
+const LEAVING: ReadonlySet<string> = new Set(['verdict', 'exit', 'signals', 'emulated']);
+
+interface Ranked {
+  readonly level: DifferenceLevel;
+  readonly inputs: number;
+}
+
+function byLevelAndSize(a: Ranked, b: Ranked): number {
   return LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level) || b.inputs - a.inputs;
 }
 
-/** Differences of one level. At the level of exits it is one phrase: how the fault leaves. */
-function changesAt(
-  level: DifferenceLevel,
-  differences: readonly OutcomeDifference[],
-  before: Outcome,
-  after: Outcome,
-): Change[] {
-  if (level === 'exit') {
-    const [a, b] = [leavingText(before), leavingText(after)];
-    if (a !== b) return [{ field: 'leaves', before: a, after: b }];
-  }
-  return differences.filter((d) => d.level === level).map((d) => changeOf(d, before, after));
-}
-
 /** Of lists, only what the other side does not have. */
-function changeOf(d: OutcomeDifference, before: Outcome, after: Outcome): Change {
+function changeOf(d: OutcomeDifference, before: Outcome, after: Outcome): Omit<Change, 'inputs'> {
   const field = FIELD_NAMES.get(d.field) ?? d.field;
   if (d.field !== 'stats' && d.field !== 'log') return { field, before: d.before, after: d.after };
   const [a, b] = [entries(before[d.field]), entries(after[d.field])];
@@ -138,6 +149,7 @@ function entries(value: readonly string[] | Readonly<Record<string, number>>): s
 
 const FIELD_NAMES: ReadonlyMap<string, string> = new Map([
   ['emulated', 'emulation type'],
+  ['exit', 'prepared exit'],
   ['asyncPf', 'async work'],
   ['spteAfter', 'SPTE after'],
   ['mmioCache', 'MMIO cache'],
@@ -146,10 +158,10 @@ const FIELD_NAMES: ReadonlyMap<string, string> = new Map([
   ['log', 'kernel log'],
   ['ret', 'verdict'],
   ['fields', 'fault object'],
-  ['fields.isPrivate', 'fault.is_private'],
-  ['fields.errorCode', 'fault.error_code'],
-  ['fields.pfn', 'fault.pfn'],
-  ['fields.hva', 'fault.hva'],
-  ['fields.mapWritable', 'fault.map_writable'],
-  ['fields.hasSlot', 'fault.slot set'],
+  ['fields.isPrivate', 'is_private'],
+  ['fields.errorCode', 'error_code'],
+  ['fields.pfn', 'pfn'],
+  ['fields.hva', 'hva'],
+  ['fields.mapWritable', 'map_writable'],
+  ['fields.hasSlot', 'has slot'],
 ]);

@@ -1,23 +1,25 @@
 /** A range-diff report as text: a block for each change, the table of changes, and what was enumerated. */
 import { wrap } from '../explain/wrap.ts';
 import type { DifferenceLevel } from '../fault-machine/outcome.ts';
-import type { LevelCounts, RangeDiffReport, ReportBlock, ReportChange, ReportDifference } from './report.ts';
+import type { LevelCounts, RangeDiffReport, ReportChange, ReportCondition, ReportDifference } from './report.ts';
 
 type Brush = (text: string) => string;
 export type Paint = { readonly [name in 'bold' | 'dim' | 'red' | 'green' | 'yellow']: Brush };
 
 export interface TextOptions {
   readonly colour: Paint;
-  /** Print every part of a condition and everything else that differs, however many. */
+  /** Print every difference, every part of its condition, and everything that differs. */
   readonly all: boolean;
   /** Print what is not an input, and why. */
   readonly excluded: boolean;
 }
 
-/** Parts of a condition, and further differences, that are printed without --all. */
-const SOME = 4;
+/** How many effects of a change, parts of a condition and things that differ are printed without --all, and how many of one kind. */
+const EFFECTS = 3;
+const SOME = 3;
+const OF_A_KIND = 2;
 const WIDTH = 120;
-/** Where the words of a difference begin, and the second of the two outcomes. */
+/** Where the words of a difference begin, and how far the second of the two outcomes is from there. */
 const INDENT = 20;
 const COLUMN = 48;
 
@@ -29,70 +31,110 @@ const LEVEL_WORDS: Readonly<Record<DifferenceLevel, string>> = {
 
 export function reportLines(report: RangeDiffReport, options: TextOptions): string[] {
   const { colour } = options;
-  const lines = [
-    colour.bold(`${report.before.name} (${report.before.title}) to ${report.after.name} (${report.after.title})`),
-    '',
-  ];
-  for (const block of report.blocks) lines.push(...blockLines(block, report, options), '');
-  if (report.changes.length > 0) lines.push(...changeTable(report, colour), '');
+  const { before, after } = report;
+  const lines = [colour.bold(`${before.name} (${before.title}) to ${after.name} (${after.title})`), ''];
+  for (const change of report.changes) if (change.different.inputs > 0) lines.push(...changeBlock(change, options), '');
+  if (report.changes.some((c) => c.commit !== null)) lines.push(...changeTable(report, colour), '');
   lines.push(...summary(report, options));
   return lines;
 }
 
-function blockLines(block: ReportBlock, report: RangeDiffReport, options: TextOptions): string[] {
-  const { colour } = options;
-  const changes = block.changes.map((label) => report.changes.find((c) => c.label === label));
-  const head = changes.map((c, i) =>
-    c === undefined ? block.changes[i]! : `${c.label}  ${c.commit}  ${c.undone ? '(taken back) ' : ''}${c.title}`,
-  );
-  if (head.length === 0) head.push('no change accounts for this');
-  const lines = head.map((h, i) => {
-    const together = head.length > 1 && i === 0 ? 'together: ' : head.length > 1 ? '          ' : '';
-    return colour.yellow(`${together}${h}`);
-  });
-  lines[lines.length - 1] += colour.dim(`  ${inputs(block.inputs)}`);
-  for (const d of block.differences) lines.push(...differenceLines(d, report, options));
-  return lines;
-}
-
-function differenceLines(d: ReportDifference, report: RangeDiffReport, options: TextOptions): string[] {
+function changeBlock(change: ReportChange, options: TextOptions): string[] {
   const { colour, all } = options;
-  const lines = [`  ${colour.bold(d.level)}, ${inputs(d.inputs)}`];
-  const shown = all ? d.conditions : d.conditions.slice(0, SOME);
-  for (const [i, c] of shown.entries()) {
-    const count = d.conditions.length > 1 ? `  (${number(c.inputs)})` : '';
-    lines.push(...labelled(i === 0 ? 'when' : 'or', `${c.text}${count}`));
-  }
-  const more = d.conditions.slice(shown.length);
-  if (more.length > 0)
-    lines.push(...labelled('or', colour.dim(`${more.length} more, of ${number(more[0]!.inputs)} and fewer: --all`)));
-  lines.push(sides('', [report.before.name], [report.after.name]).map((l) => colour.dim(l))[0]!);
-  for (const c of d.changes) lines.push(...changeLines(c.field, c.before, c.after, '', options));
-  if (d.leaves !== null) lines.push(...labelled('leaves', `${d.leaves}, on both sides`).map((l) => colour.dim(l)));
-  const also = all ? d.also : d.also.slice(0, SOME);
-  for (const c of also) {
-    const count = c.inputs === d.inputs ? '' : `  (${number(c.inputs)} of them)`;
-    lines.push(...changeLines(c.field, c.before, c.after, count, options));
-  }
-  if (d.also.length > also.length)
-    lines.push(...labelled('', colour.dim(`${d.also.length - also.length} more: --all`)));
-  lines.push(...witness(d.witness.before, 'see').map((l) => colour.dim(l)));
-  lines.push(...witness(d.witness.after, '').map((l) => colour.dim(l)));
+  const { label, commit, title, symptom } = change;
+  const name = label === '' ? 'no change accounts for this' : label;
+  const head = [name, commit, change.undone ? '(taken back)' : null, title].filter((w) => w !== null);
+  const lines = [
+    `${colour.yellow(head.join('  '))}  ${colour.dim(inputs(change.different.inputs))}`,
+    ...wrap(symptom ?? '', WIDTH - 2).map((l) => colour.dim(`  ${l}`)),
+  ];
+  const shown = all ? change.differences : change.differences.slice(0, EFFECTS);
+  for (const [i, d] of shown.entries())
+    lines.push(...differenceLines(d, change, i === 0 ? 'when' : 'else when', options));
+  const rest = change.differences.slice(shown.length);
+  if (rest.length > 0)
+    lines.push(
+      colour.dim(`  ${rest.length} more ${rest.length === 1 ? 'effect' : 'effects'}, on ${inputs(total(rest))}: --all`),
+    );
   return lines;
 }
 
-/** A command line is not wrapped: it is to be copied. */
-function witness(command: string, label: string): string[] {
-  return [`    ${label.padEnd(INDENT - 4)}${command}`];
+function differenceLines(d: ReportDifference, change: ReportChange, when: string, options: TextOptions): string[] {
+  const { colour, all } = options;
+  const lines = [`  ${colour.bold(d.level)}  ${colour.dim(extent(d))}`];
+  const conditions = all ? d.conditions : d.conditions.filter((c) => c.invalidation !== 'some' || d.undisturbed === 0);
+  for (const kind of ['any', 'none', 'some'] as const) {
+    const label = kind === 'some' && d.undisturbed > 0 ? 'or, invalidated' : when;
+    lines.push(
+      ...conditionLines(
+        label,
+        conditions.filter((c) => c.invalidation === kind),
+        options,
+      ),
+    );
+  }
+  lines.push(...sides('', [change.from], [change.to]).map(colour.dim));
+  const { leaves } = d;
+  if (leaves.before !== leaves.after || d.level === 'exit')
+    lines.push(...changeLines('leaves', leaves.before, leaves.after, colour));
+  else if (!leaves.before.includes(';'))
+    lines.push(...labelled('leaves', `${leaves.before}, on both sides`).map(colour.dim));
+  const seen = all ? d.changes : typical(d);
+  for (const c of seen) {
+    const count = c.inputs === d.inputs ? '' : `  (${number(c.inputs)} of them)`;
+    lines.push(...changeLines(c.field, c.before, `${c.after}${count}`, colour));
+  }
+  if (d.changes.length > seen.length)
+    lines.push(...labelled('', `and ${d.changes.length - seen.length} more: --all`).map(colour.dim));
+  lines.push(colour.dim(`    ${'see'.padEnd(INDENT - 4)}${d.witness.compare}`));
+  return lines;
+}
+
+/** The most frequent of what differs at the levels that matter, not too many of one kind. */
+function typical(d: ReportDifference): ReportDifference['changes'] {
+  const kinds = new Map<string, number>();
+  return d.changes
+    .filter((c) => {
+      if (c.level === 'field' && d.level !== 'field') return false;
+      const seen = kinds.get(c.field) ?? 0;
+      kinds.set(c.field, seen + 1);
+      return seen < OF_A_KIND;
+    })
+    .slice(0, SOME);
+}
+
+/** How many inputs, and how many of them without an invalidation. */
+function extent(d: ReportDifference): string {
+  const disturbed = d.inputs - d.undisturbed;
+  const impossible = d.possible ? '' : '; codes that no hardware produces';
+  if (d.conditions.every((c) => c.invalidation === 'any'))
+    return `${inputs(d.inputs)}${disturbed > 0 ? ', with or without an invalidation' : ''}${impossible}`;
+  if (d.undisturbed === 0) return `${inputs(d.inputs)}, all with an invalidation${impossible}`;
+  const more = disturbed === 0 ? '' : ', and with an invalidation';
+  const all = d.conditions.some((c) => c.invalidation === 'some') ? ' (when: --all)' : '';
+  return `${inputs(d.undisturbed)}${more}${disturbed === 0 ? '' : ` ${number(disturbed)}${all}`}${impossible}`;
+}
+
+function conditionLines(label: string, conditions: readonly ReportCondition[], { colour, all }: TextOptions): string[] {
+  const shown = all ? conditions : conditions.slice(0, SOME);
+  const lines = shown.flatMap((c, i) => {
+    const count = conditions.length > 1 ? `  (${number(c.inputs)})` : '';
+    return labelled(i === 0 ? label : 'or', `${c.text}${count}`);
+  });
+  const rest = conditions.slice(shown.length);
+  if (rest.length > 0)
+    lines.push(
+      ...labelled('or', `${rest.length} more, of ${number(rest[0]!.inputs)} and fewer: --all`).map(colour.dim),
+    );
+  return lines;
 }
 
 function labelled(label: string, text: string): string[] {
   return wrap(text, WIDTH - INDENT).map((l, i) => `    ${(i === 0 ? label : '').padEnd(INDENT - 4)}${l}`);
 }
 
-function changeLines(field: string, before: string, after: string, count: string, options: TextOptions): string[] {
-  const { colour } = options;
-  return sides(field, wrap(before, COLUMN - 2), wrap(`${after}${count}`, COLUMN - 2), colour.red, colour.green);
+function changeLines(field: string, before: string, after: string, colour: Paint): string[] {
+  return sides(field, wrap(before, COLUMN - 2), wrap(after, COLUMN - 2), colour.red, colour.green);
 }
 
 /** Two texts, each in its column. */
@@ -153,7 +195,7 @@ function summary(report: RangeDiffReport, options: TextOptions): string[] {
     );
   }
   if (different.leftOut > 0) lines.push(`${inputs(different.leftOut)} more at weaker levels, left out.`);
-  if (report.changes.length > 0 && different.inputs > 0)
+  if (report.changes.some((c) => c.commit !== null) && different.inputs > 0)
     lines.push(
       different.unattributed === 0
         ? 'Every difference belongs to a change.'
@@ -168,6 +210,10 @@ function summary(report: RangeDiffReport, options: TextOptions): string[] {
     else lines.push(`What is not an input, and why: --excluded (${space.excluded.length}).`);
   }
   return lines;
+}
+
+function total(parts: readonly { readonly inputs: number }[]): number {
+  return parts.reduce((sum, p) => sum + p.inputs, 0);
 }
 
 function number(n: number): string {

@@ -1,10 +1,10 @@
 /** What `softkvm range-diff` says: the blocks of differences and the numbers around them, as plain data (`--json`). */
-import type { FaultInput } from '../fault-machine/fault-input.ts';
+import { type FaultInput, ordinaryFault } from '../fault-machine/fault-input.ts';
 import type { DifferenceLevel, Outcome } from '../fault-machine/outcome.ts';
-import { Conditions, type Part } from './condition.ts';
+import { Conditions, type Part, type Within } from './condition.ts';
 import { partText } from './condition-text.ts';
-import { type Change, countClasses, type DifferenceGroup, groupClasses, LEVELS } from './group.ts';
-import { type Dimension, EQUAL, INVALID_INPUT, type SpaceResult } from './space-result.ts';
+import { type Change, countClasses, type DifferenceGroup, groupClasses, LEVELS, levelOf } from './group.ts';
+import type { Dimension, SpaceResult } from './space-result.ts';
 
 /** How many inputs differ, by the strongest level at which they do. */
 export interface LevelCounts {
@@ -21,51 +21,55 @@ export interface ReportSide {
   readonly title: string;
 }
 
-/** One change on the way from one revision to the other. */
+/** One change on the way from one revision to the other, and what it does at its place in the history. */
 export interface ReportChange {
-  /** `row 10`, a commit, or `stage X` of a user's revision. */
+  /** `row 10`, a commit, or `stage X` of a user's revision; empty for inputs that no change accounts for. */
   readonly label: string;
   readonly commit: string | null;
   readonly title: string | null;
+  readonly symptom: string | null;
   /** The way goes back over it: it is in the first revision and not in the second. */
   readonly undone: boolean;
-  /** Inputs in whose difference it has a part. */
+  /** Names of the revisions on its two sides. */
+  readonly from: string;
+  readonly to: string;
+  /** Inputs on which it has an effect, and that differ between the two revisions that are compared. */
   readonly different: LevelCounts;
+  /** By effect: the strongest level first, then those with most inputs. */
+  readonly differences: readonly ReportDifference[];
 }
 
 export interface ReportCondition {
+  /** Inputs without an invalidation, inputs with one, or both. */
+  readonly invalidation: 'none' | 'some' | 'any';
   readonly text: string;
-  /** Inputs that it holds; conditions of one difference may overlap. */
+  /** Inputs of the difference that it holds; conditions of one difference may overlap. */
   readonly inputs: number;
   /** For each dimension that matters, the values that occur. */
   readonly values: Readonly<Record<string, readonly string[]>>;
 }
 
 export interface ReportDifference {
+  /** The strongest level at which the outcomes differ. */
   readonly level: DifferenceLevel;
   readonly inputs: number;
-  /** What differs at this level. */
-  readonly changes: readonly Change[];
-  /** How both sides leave, when that is one way for all inputs. */
-  readonly leaves: string | null;
-  /** What else differs, at weaker levels, with how many of the inputs. */
-  readonly also: readonly (Change & { readonly inputs: number })[];
-  /** The inputs are the union of these; most inputs first. */
+  /** Of those, without an invalidation. */
+  readonly undisturbed: number;
+  /** Hardware can produce the error code of some of them. KVM checks for others, too. */
+  readonly possible: boolean;
+  /** How the fault leaves, before and after: all ways, `; ` between them. */
+  readonly leaves: { readonly before: string; readonly after: string };
+  /** What else differs, the strongest level first, and for how many of the inputs. */
+  readonly changes: readonly (Change & { readonly level: DifferenceLevel })[];
+  /** Of the inputs that no difference before this one in the list has, those are the union of these; most inputs first. */
   readonly conditions: readonly ReportCondition[];
   readonly witness: {
     readonly input: FaultInput;
-    /** Command lines that open it on the two sides. */
+    /** Command lines that open it before, after, and on both sides. */
     readonly before: string;
     readonly after: string;
+    readonly compare: string;
   };
-}
-
-export interface ReportBlock {
-  /** Labels of the changes that have a part in it, or the stage of a user's revision. */
-  readonly cause: string;
-  readonly changes: readonly string[];
-  readonly inputs: number;
-  readonly differences: readonly ReportDifference[];
 }
 
 /** The `--json` object. */
@@ -89,18 +93,20 @@ export interface RangeDiffReport {
   readonly different: LevelCounts & {
     /** Inputs that differ at weaker levels only, which --level leaves out. */
     readonly leftOut: number;
-    /** Inputs whose difference no change accounts for, although the history between the two is known. */
+    /** Inputs whose difference no change accounts for. */
     readonly unattributed: number;
   };
-  /** The changes between the two, in order; empty when there is no history between them. */
+  /** The changes between the two, in order. Without a history between them, the stages at which they part. */
   readonly changes: readonly ReportChange[];
-  readonly blocks: readonly ReportBlock[];
 }
 
+/** What the report needs of a HistoryStep. */
 export interface HistoryStepWords {
   readonly label: string;
-  readonly patch: { readonly commit: string; readonly title: string };
+  readonly patch: { readonly commit: string; readonly title: string; readonly symptom: string };
   readonly undone: boolean;
+  /** The name by which the revision after the step can be asked for; null when it has none. */
+  readonly revision: string | null;
 }
 
 export interface ReportOptions {
@@ -115,21 +121,21 @@ export interface ReportOptions {
 export function reportOf(space: SpaceResult<Outcome>, options: ReportOptions): RangeDiffReport {
   const { counts, first } = countClasses(space.classOf);
   const groups = groupClasses(space.classes, counts, options.level);
-  const conditions = new Conditions(space);
-  const byCause = new Map<string, DifferenceGroup[]>();
-  for (const group of groups) byCause.set(group.cause, [...(byCause.get(group.cause) ?? []), group]);
-  const labels = options.history === null ? [...byCause.keys()] : options.history.map((s) => s.label);
-  const blocks = [...byCause.entries()].map(([cause, members]): ReportBlock => {
+  const writer = new DifferenceWriter(space, first, counts, options.flagsOf);
+  const changes = changesOf(groups, options).map((change): ReportChange => {
+    const own = groups.filter((g) => g.label === change.label).sort((a, b) => writer.compare(a, b));
     return {
-      cause,
-      changes: labelsOf(cause),
-      inputs: total(members),
-      differences: members.map((g) => differenceOf(g, space, conditions, first, counts, options)),
+      ...change,
+      different: countLevels(own.map((g) => [g.level, g.inputs])),
+      differences: own.map((g, i) => {
+        const besides = new Set(own.slice(0, i).flatMap((before) => [...before.classes]));
+        return writer.difference(g, besides, change);
+      }),
     };
   });
-  blocks.sort((a, b) => compareCauses(a, b, labels));
-  const differing = counts.reduce((sum, n, c) => (c === EQUAL || c === INVALID_INPUT ? sum : sum + n), 0);
-  const known = new Set(labels);
+  const differing = levelsOfClasses(space.classes, counts);
+  const shown = LEVELS.indexOf(options.level);
+  const known = new Set((options.history ?? []).map((s) => s.label));
   return {
     version: 1,
     before: options.before,
@@ -145,79 +151,174 @@ export function reportOf(space: SpaceResult<Outcome>, options: ReportOptions): R
       inputsPerSecond: Math.round(space.inputs / Math.max(space.seconds, 1e-6)),
     },
     different: {
-      ...levelCounts(groups),
-      leftOut: differing - total(groups),
-      unattributed: total(groups.filter((g) => !labelsOf(g.cause).every((l) => known.has(l)))),
+      ...countLevels(differing.filter(([level]) => LEVELS.indexOf(level) <= shown)),
+      leftOut: countLevels(differing.filter(([level]) => LEVELS.indexOf(level) > shown)).inputs,
+      unattributed:
+        options.history === null ? 0 : groups.filter((g) => !known.has(g.label)).reduce((sum, g) => sum + g.inputs, 0),
     },
-    changes: (options.history ?? []).map((step) => ({
-      label: step.label,
-      commit: step.patch.commit,
-      title: step.patch.title,
-      undone: step.undone,
-      different: levelCounts(groups.filter((g) => labelsOf(g.cause).includes(step.label))),
-    })),
-    blocks,
+    changes,
   };
 }
 
-function labelsOf(cause: string): string[] {
-  return cause.split(', ').filter((l) => l !== '');
-}
+type ChangeHead = Omit<ReportChange, 'different' | 'differences'>;
 
-/** In the order of the changes; what several changes have a part in comes after what its last one does alone. */
-function compareCauses(a: ReportBlock, b: ReportBlock, labels: readonly string[]): number {
-  const key = (block: ReportBlock): number[] => block.changes.map((l) => labels.indexOf(l)).sort((x, y) => y - x);
-  const [ka, kb] = [key(a), key(b)];
-  for (let i = 0; i < Math.max(ka.length, kb.length); i++) {
-    const difference = (ka[i] ?? -1) - (kb[i] ?? -1);
-    if (difference !== 0) return difference;
+/** The changes of the history in order, then whatever else there is a difference for. */
+function changesOf(groups: readonly DifferenceGroup[], options: ReportOptions): ChangeHead[] {
+  const { before, after, history } = options;
+  const heads: ChangeHead[] = [];
+  let from: string | null = before.argument;
+  for (const { label, patch, undone, revision } of history ?? []) {
+    const sides = from === null || revision === null ? [before.argument, after.argument] : [from, revision];
+    const { commit, title, symptom } = patch;
+    if (!heads.some((h) => h.label === label))
+      heads.push({ label, commit, title, symptom, undone, from: sides[0]!, to: sides[1]! });
+    from = revision;
   }
-  return 0;
+  const known = new Set(heads.map((h) => h.label));
+  for (const label of new Set(groups.map((g) => g.label).filter((l) => !known.has(l)))) {
+    const nothing = { commit: null, title: null, symptom: null, undone: false };
+    heads.push({ label, ...nothing, from: before.argument, to: after.argument });
+  }
+  return heads;
 }
 
-function total(groups: readonly DifferenceGroup[]): number {
-  return groups.reduce((sum, g) => sum + g.inputs, 0);
-}
-
-function levelCounts(groups: readonly DifferenceGroup[]): LevelCounts {
-  const at = (level: DifferenceLevel): number => total(groups.filter((g) => g.level === level));
-  const [exit, state, field] = LEVELS.map(at) as [number, number, number];
-  return { inputs: exit + state + field, exit, state, field };
-}
-
-function differenceOf(
-  group: DifferenceGroup,
-  space: SpaceResult<Outcome>,
-  conditions: Conditions,
-  first: Int32Array,
+/** The level at which the two revisions differ, and for how many inputs: by class. */
+function levelsOfClasses(
+  classes: SpaceResult<Outcome>['classes'],
   counts: Uint32Array,
-  options: ReportOptions,
-): ReportDifference {
-  const common = [...group.classes].reduce((a, b) => (counts[b]! > counts[a]! ? b : a));
-  const input = space.inputAt(first[common]!);
-  const command = (side: ReportSide): string =>
-    ['softkvm', 'explain', ...options.flagsOf(input), '--revision', side.argument].map(quoted).join(' ');
-  return {
-    level: group.level,
-    inputs: group.inputs,
-    changes: group.changes,
-    leaves: group.leaves,
-    also: group.also,
-    conditions: conditions.of(group.classes).map((part) => conditionOf(part, space.dims)),
-    witness: { input, before: command(options.before), after: command(options.after) },
-  };
+): (readonly [DifferenceLevel, number])[] {
+  return classes.flatMap(({ before, after }, n) => {
+    const level = n === 0 || counts[n] === 0 ? null : levelOf(before, after);
+    return level === null ? [] : [[level, counts[n]!] as const];
+  });
+}
+
+function countLevels(parts: readonly (readonly [DifferenceLevel, number])[]): LevelCounts {
+  const counts = { inputs: 0, exit: 0, state: 0, field: 0 };
+  for (const [level, inputs] of parts) {
+    counts[level] += inputs;
+    counts.inputs += inputs;
+  }
+  return counts;
+}
+
+/** Words for groups of one space. */
+class DifferenceWriter {
+  private readonly space: SpaceResult<Outcome>;
+  private readonly conditions: Conditions;
+  private readonly first: Int32Array;
+  private readonly counts: Uint32Array;
+  private readonly flagsOf: ReportOptions['flagsOf'];
+  /** The dimension of invalidations, the last one, whose first value is none at all; -1 where there is no such dimension. */
+  private readonly moments: number;
+
+  constructor(space: SpaceResult<Outcome>, first: Int32Array, counts: Uint32Array, flagsOf: ReportOptions['flagsOf']) {
+    this.space = space;
+    this.conditions = new Conditions(space);
+    this.first = first;
+    this.counts = counts;
+    this.flagsOf = flagsOf;
+    this.moments = space.dims.findIndex((d) => d.name === 'invalidation');
+  }
+
+  /** The stronger level first, then what hardware can cause, then most inputs. */
+  compare(a: DifferenceGroup, b: DifferenceGroup): number {
+    return (
+      LEVELS.indexOf(a.level) - LEVELS.indexOf(b.level) ||
+      Number(this.isPossible(b)) - Number(this.isPossible(a)) ||
+      b.inputs - a.inputs
+    );
+  }
+
+  /** Some of the inputs have an error code that hardware can produce: none of KVM's own bits. */
+  private isPossible(group: DifferenceGroup): boolean {
+    const { dims } = this.space;
+    const within = (dim: string, belongs: (value: string) => boolean): Within | null => {
+      const d = dims.findIndex(({ name }) => name === dim);
+      return d < 0 ? null : { dim: d, values: Uint8Array.from(dims[d]!.values, (v) => Number(belongs(v))) };
+    };
+    const fault = within('entry', (v) => v === 'fault');
+    const synthetic = within('error code', (v) => Number(v) >= 2 ** 48);
+    if (fault === null || synthetic === null) return true;
+    return this.conditions.inputsOf(group.classes, fault, synthetic) < group.inputs;
+  }
+
+  difference(
+    group: DifferenceGroup,
+    besides: ReadonlySet<number>,
+    sides: { readonly from: string; readonly to: string },
+  ): ReportDifference {
+    const input = this.space.inputAt(this.witness(group.classes));
+    const command = (...revisions: string[]): string =>
+      ['softkvm', 'explain', ...this.flagsOf(input), ...revisions].map(quoted).join(' ');
+    const { from, to } = sides;
+    const conditions = this.conditionsOf(group.classes, besides);
+    return {
+      level: group.level,
+      inputs: group.inputs,
+      undisturbed: this.undisturbed(group.classes),
+      leaves: group.leaves,
+      changes: group.changes,
+      conditions,
+      possible: this.isPossible(group),
+      witness: {
+        input,
+        before: command('--revision', from),
+        after: command('--revision', to),
+        compare: command('--revision', from, '--compare', to),
+      },
+    };
+  }
+
+  /** Of the first inputs of the classes, the one that is most ordinary, and of those the one of the class with most inputs. */
+  private witness(classes: ReadonlySet<number>): number {
+    const best = [...classes]
+      .map((c) => ({ c, unusual: unusual(this.space.inputAt(this.first[c]!)) }))
+      .reduce((a, b) =>
+        b.unusual < a.unusual || (b.unusual === a.unusual && this.counts[b.c]! > this.counts[a.c]!) ? b : a,
+      );
+    return this.first[best.c]!;
+  }
+
+  private undisturbed(classes: ReadonlySet<number>): number {
+    return this.moments < 0 ? this.conditions.inputsOf(classes) : this.conditions.inputsOf(classes, this.none());
+  }
+
+  /** In one, where the invalidation does not matter or only one matters; else apart for inputs without and with an invalidation. */
+  private conditionsOf(classes: ReadonlySet<number>, besides: ReadonlySet<number>): ReportCondition[] {
+    if (this.moments < 0) return this.conditions.of(classes).map((p) => this.condition(p, 'any'));
+    const { both, first, others } = this.conditions.split(classes, besides, this.moments);
+    if (both !== null) return both.map((p) => this.condition(p, 'any'));
+    return [...first.map((p) => this.condition(p, 'none')), ...others.map((p) => this.condition(p, 'some'))];
+  }
+
+  private none(): Within {
+    return {
+      dim: this.moments,
+      values: Uint8Array.from(this.space.dims[this.moments]!.values, (_, v) => (v === 0 ? 1 : 0)),
+    };
+  }
+
+  private condition(part: Part, invalidation: ReportCondition['invalidation']): ReportCondition {
+    const values: Record<string, readonly string[]> = {};
+    for (const [d, dim] of this.space.dims.entries()) {
+      if (part.most[d]!.every((v) => v === 1)) continue;
+      values[dim.name] = dim.values.filter((_, v) => part.least[d]![v] === 1);
+    }
+    return { invalidation, text: partText(part, this.space.dims), inputs: part.inputs, values };
+  }
+}
+
+/** The smaller, the likelier is the input: an error code of KVM's own, an invalidation, what else is not as in an ordinary fault. */
+function unusual(input: FaultInput): number {
+  const synthetic = input.errorHi >>> 16 !== 0 ? 200 : 0;
+  const others = (Object.keys(ordinaryFault) as (keyof FaultInput)[]).filter(
+    (key) => !key.startsWith('error') && key !== 'invalidation' && input[key] !== ordinaryFault[key],
+  );
+  return synthetic + (input.invalidation.kind === 'none' ? 0 : 100) + others.length;
 }
 
 /** As an argument of a shell. */
 function quoted(argument: string): string {
   return /^[\w@%+=:,./-]+$/.test(argument) ? argument : `'${argument.replaceAll("'", "'\\''")}'`;
-}
-
-function conditionOf(part: Part, dims: readonly Dimension[]): ReportCondition {
-  const values: Record<string, readonly string[]> = {};
-  for (const [d, dim] of dims.entries()) {
-    if (part.most[d]!.every((v) => v === 1)) continue;
-    values[dim.name] = dim.values.filter((_, v) => part.least[d]![v] === 1);
-  }
-  return { text: partText(part, dims), inputs: part.inputs, values };
 }
