@@ -9,7 +9,7 @@ import { InputError } from '../tools/input-error.ts';
 import { enumerate } from '../tools/range-diff/enumerate.ts';
 import { LEVELS } from '../tools/range-diff/group.ts';
 import { type LoadedRevision, loadRevision } from '../tools/range-diff/load-revision.ts';
-import { type RangeDiffReport, type ReportSide, reportOf } from '../tools/range-diff/report.ts';
+import { type RangeDiffReport, type ReportSide, reportOf, sequential } from '../tools/range-diff/report.ts';
 import { reportLines } from '../tools/range-diff/report-text.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
 import { colour, Progress, print, printJson } from './output.ts';
@@ -17,6 +17,7 @@ import { colour, Progress, print, printJson } from './output.ts';
 interface Options {
   readonly expect?: 'none';
   readonly level: DifferenceLevel;
+  readonly sequential?: boolean;
   readonly all?: boolean;
   readonly excluded?: boolean;
   readonly json?: boolean;
@@ -35,6 +36,7 @@ export function addRangeDiff(program: Command): void {
         .choices([...LEVELS])
         .default('field'),
     )
+    .option('--sequential', 'leave out inputs with an invalidation in the middle of the fault')
     .option('--all', 'every part of a condition, and everything else that differs')
     .option('--excluded', 'list what is not an input, and why')
     .option('--json', 'machine-readable output')
@@ -54,7 +56,7 @@ async function run(a: string, b: string, options: Options): Promise<number> {
       process.stderr.write(
         `softkvm: ${side.argument}: types not checked: there is no typescript package here or beside it\n`,
       );
-  const report = compare(before, after, options.level);
+  const report = compare(before, after, options);
   if (options.json) printJson(report);
   else
     for (const line of reportLines(report, { colour, all: options.all === true, excluded: options.excluded === true }))
@@ -62,7 +64,7 @@ async function run(a: string, b: string, options: Options): Promise<number> {
   return options.expect === 'none' && report.different.inputs > 0 ? EXIT_FAILED : EXIT_OK;
 }
 
-function compare(before: LoadedRevision, after: LoadedRevision, level: DifferenceLevel): RangeDiffReport {
+function compare(before: LoadedRevision, after: LoadedRevision, options: Options): RangeDiffReport {
   const progress = new Progress();
   try {
     const space = enumerate(before.revision, after.revision, {
@@ -70,12 +72,12 @@ function compare(before: LoadedRevision, after: LoadedRevision, level: Differenc
         progress.update(() => `${done.toLocaleString('en-US')} of ${all.toLocaleString('en-US')} inputs`),
     });
     progress.update(() => 'conditions');
-    return reportOf(space, {
+    return reportOf(options.sequential ? sequential(space) : space, {
       before: sideOf(before),
       after: sideOf(after),
       history:
         historyBetween(before.revision, after.revision)?.map((s) => ({ ...s, revision: nameOf(s.revision) })) ?? null,
-      level,
+      level: options.level,
       flagsOf: inputFlags,
     });
   } catch (error) {

@@ -64,17 +64,16 @@ export class Conditions {
   }
 
   /**
-   * The parts whose union is the inputs of these classes, and no other input; most inputs first. With `within`, no inputs
-   * but those are asked about.
+   * The parts whose union is the inputs of these classes, and no other input; most inputs first. Those of `besides`, which a reader has
+   * behind him, may be let in.
    */
-  of(classes: ReadonlySet<number>, ...within: readonly Within[]): Part[] {
-    const all = this.labelled((c) => classes.has(c));
-    return partsOf(within.length === 0 ? all : onlyCube(all, this.cube(...within)));
+  of(classes: ReadonlySet<number>, besides?: ReadonlySet<number>): Part[] {
+    return partsOf(this.labelled((c) => classes.has(c), besides));
   }
 
   /**
-   * As `of`, for a reader who has the inputs of `besides` behind him: they may be let in. In one (`both`) where the dimension does not matter, else
-   * (`both` is null) apart for inputs with the first of its values and with the others.
+   * As `of`, in one (`both`) where the dimension does not matter, else (`both` is null) apart for inputs with the first of its values and
+   * with the others.
    */
   split(
     classes: ReadonlySet<number>,

@@ -33,24 +33,27 @@ export function reportLines(report: RangeDiffReport, options: TextOptions): stri
   const { colour } = options;
   const { before, after } = report;
   const lines = [colour.bold(`${before.name} (${before.title}) to ${after.name} (${after.title})`), ''];
-  for (const change of report.changes) if (change.different.inputs > 0) lines.push(...changeBlock(change, options), '');
+  for (const change of report.changes)
+    if (change.different.inputs > 0) lines.push(...changeBlock(change, report, options), '');
   if (report.changes.some((c) => c.commit !== null)) lines.push(...changeTable(report, colour), '');
   lines.push(...summary(report, options));
   return lines;
 }
 
-function changeBlock(change: ReportChange, options: TextOptions): string[] {
+function changeBlock(change: ReportChange, report: RangeDiffReport, options: TextOptions): string[] {
   const { colour, all } = options;
   const { label, commit, title, symptom } = change;
   const name = label === '' ? 'no change accounts for this' : label;
-  const head = [name, commit, change.undone ? '(taken back)' : null, title].filter((w) => w !== null);
+  const head = [name, commit === label ? null : commit, change.undone ? '(taken back)' : null, title].filter(
+    (w) => w !== null,
+  );
   const lines = [
     `${colour.yellow(head.join('  '))}  ${colour.dim(inputs(change.different.inputs))}`,
     ...wrap(symptom ?? '', WIDTH - 2).map((l) => colour.dim(`  ${l}`)),
   ];
   const shown = all ? change.differences : change.differences.slice(0, EFFECTS);
   for (const [i, d] of shown.entries())
-    lines.push(...differenceLines(d, change, i === 0 ? 'when' : 'else when', options));
+    lines.push(...differenceLines(d, change, i === 0 ? 'when' : 'else when', report, options));
   const rest = change.differences.slice(shown.length);
   if (rest.length > 0)
     lines.push(
@@ -59,7 +62,13 @@ function changeBlock(change: ReportChange, options: TextOptions): string[] {
   return lines;
 }
 
-function differenceLines(d: ReportDifference, change: ReportChange, when: string, options: TextOptions): string[] {
+function differenceLines(
+  d: ReportDifference,
+  change: ReportChange,
+  when: string,
+  report: RangeDiffReport,
+  options: TextOptions,
+): string[] {
   const { colour, all } = options;
   const lines = [`  ${colour.bold(d.level)}  ${colour.dim(extent(d))}`];
   const conditions = all ? d.conditions : d.conditions.filter((c) => c.invalidation !== 'some' || d.undisturbed === 0);
@@ -73,7 +82,7 @@ function differenceLines(d: ReportDifference, change: ReportChange, when: string
       ),
     );
   }
-  lines.push(...sides('', [change.from], [change.to]).map(colour.dim));
+  lines.push(...sides('', [nameOf(change.from, report)], [nameOf(change.to, report)]).map(colour.dim));
   const { leaves } = d;
   if (leaves.before !== leaves.after || d.level === 'exit')
     lines.push(...changeLines('leaves', leaves.before, leaves.after, colour));
@@ -88,6 +97,11 @@ function differenceLines(d: ReportDifference, change: ReportChange, when: string
     lines.push(...labelled('', `and ${d.changes.length - seen.length} more: --all`).map(colour.dim));
   lines.push(colour.dim(`    ${'see'.padEnd(INDENT - 4)}${d.witness.compare}`));
   return lines;
+}
+
+/** A file's revision by its name. */
+function nameOf(argument: string, { before, after }: RangeDiffReport): string {
+  return [before, after].find((side) => side.argument === argument)?.name ?? argument;
 }
 
 /** The most frequent of what differs at the levels that matter, not too many of one kind. */
@@ -155,12 +169,13 @@ function sides(
 }
 
 function changeTable(report: RangeDiffReport, colour: Paint): string[] {
+  const commitOf = (c: ReportChange): string => (c.commit === null || c.commit === c.label ? '' : c.commit);
   const labels = Math.max(...report.changes.map((c) => c.label.length), 'change'.length);
-  const commits = Math.max(...report.changes.map((c) => (c.commit ?? '').length));
+  const commits = Math.max(...report.changes.map((c) => commitOf(c).length));
   const row = (c: ReportChange): string => {
     const { different } = c;
     const mark = different.inputs === 0 ? '=' : '!';
-    const text = `  ${c.label.padEnd(labels)}  ${(c.commit ?? '').padEnd(commits)} ${mark}${counts(different)}  ${c.undone ? '(taken back) ' : ''}${c.title}`;
+    const text = `  ${c.label.padEnd(labels)}  ${commitOf(c).padEnd(commits)} ${mark}${counts(different)}  ${c.undone ? '(taken back) ' : ''}${c.title}`;
     return different.inputs === 0 ? colour.dim(text) : text;
   };
   const head = `  ${'change'.padEnd(labels)}  ${''.padEnd(commits)}  ${['exit', 'state', 'field'].map((h) => h.padStart(10)).join('')}`;
@@ -182,7 +197,7 @@ function summary(report: RangeDiffReport, options: TextOptions): string[] {
   const { colour } = options;
   const { space, different } = report;
   const lines = [
-    `${number(space.inputs)} inputs, every one of them run on both sides (${number(space.runs)} runs); nothing was sampled. ` +
+    `${number(space.inputs)} inputs, every one of them on both sides; nothing was sampled. ${number(space.runs)} runs of the fault path, ` +
       `${space.seconds.toFixed(1)} s, ${number(space.inputsPerSecond)} inputs/s.`,
   ];
   if (different.inputs === 0) lines.push(colour.bold(`No input differs${atLevel(report)}.`));
@@ -194,6 +209,8 @@ function summary(report: RangeDiffReport, options: TextOptions): string[] {
       colour.bold(`${inputs(different.inputs)} ${different.inputs === 1 ? 'differs' : 'differ'}: ${parts.join(', ')}.`),
     );
   }
+  if (different.inputs > 0 && different.racing === different.inputs)
+    lines.push('All of them with an invalidation in the middle of the fault: a race. Without one, no input differs.');
   if (different.leftOut > 0) lines.push(`${inputs(different.leftOut)} more at weaker levels, left out.`);
   if (report.changes.some((c) => c.commit !== null) && different.inputs > 0)
     lines.push(

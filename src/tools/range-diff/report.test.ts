@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import { ordinaryFault } from '../fault-machine/fault-input.ts';
 import type { Outcome } from '../fault-machine/outcome.ts';
-import { type RangeDiffReport, reportOf } from './report.ts';
+import { type RangeDiffReport, reportOf, sequential } from './report.ts';
 import { reportLines } from './report-text.ts';
 import type { DifferenceClass, SpaceResult } from './space-result.ts';
 
@@ -45,11 +45,17 @@ const dims = [
   { name: 'attribute', values: ['shared', 'private'] },
   { name: 'nested', values: ['no', 'yes'] },
 ];
+const patch = (commit: string, title: string) => ({ commit, title, symptom: `what ${commit} does` });
 const history = [
-  { label: 'row 1', patch: { commit: 'aaaa', title: 'The first' }, undone: false },
-  { label: 'row 2', patch: { commit: 'bbbb', title: 'Nothing to see' }, undone: false },
-  { label: 'row 3', patch: { commit: 'cccc', title: 'The third' }, undone: false },
+  { label: 'row 1', patch: patch('aaaa', 'The first'), undone: false, revision: 'new@1' },
+  { label: 'row 2', patch: patch('bbbb', 'Nothing to see'), undone: false, revision: 'new@2' },
+  { label: 'row 3', patch: patch('cccc', 'The third'), undone: false, revision: null },
 ];
+
+/** A class with one step. */
+function step(label: string, before: Outcome, after: Outcome): DifferenceClass<Outcome> {
+  return { cause: label, steps: [{ label, before, after }], before, after };
+}
 
 /** The class of each (slot, attribute, nested), nested fastest. */
 function space(classOf: readonly number[], classes: readonly DifferenceClass<Outcome>[]): SpaceResult<Outcome> {
@@ -57,7 +63,7 @@ function space(classOf: readonly number[], classes: readonly DifferenceClass<Out
   return {
     dims,
     classOf: Uint16Array.from(classOf),
-    classes: [{ cause: '', before: resumes, after: resumes }, ...classes],
+    classes: [{ cause: '', steps: [], before: resumes, after: resumes }, ...classes],
     inputs,
     runs: 2 * inputs,
     seconds: 0.5,
@@ -81,110 +87,145 @@ const text = (r: RangeDiffReport, all = false): string =>
   reportLines(r, { colour: plain, all, excluded: false }).join('\n');
 
 const noWord = { ...emulates, fields: { ...emulates.fields!, pfn: 'NOSLOT' } };
+const uncounted = { ...resumes, stats: { pf_taken: 1 } };
 const mixed = space(
   // none                 rw            ro
   [0, 0, 1, 2, /* */ 0, 0, 3, 0, /* */ 0, 0, 3, 0xffff],
   [
-    { cause: 'row 1', before: emulates, after: exits },
-    { cause: 'row 1', before: noWord, after: exits },
-    { cause: 'row 1, row 3', before: resumes, after: { ...resumes, stats: { pf_taken: 1 } } },
+    step('row 1', emulates, exits),
+    step('row 1', noWord, exits),
+    {
+      cause: 'row 1, row 3',
+      steps: [
+        { label: 'row 1', before: resumes, after: { ...resumes, log: ['where: what'] } },
+        { label: 'row 3', before: { ...resumes, log: ['where: what'] }, after: uncounted },
+      ],
+      before: resumes,
+      after: uncounted,
+    },
   ],
 );
 
 describe('a range-diff report', () => {
-  it('has a block for each cause, with its condition, both outcomes and a witness', () => {
+  it('has for each change what it does, when, and a witness', () => {
     const r = report(mixed);
-    expect(r.blocks.map((b) => [b.cause, b.inputs])).toEqual([
-      ['row 1', 2],
-      ['row 1, row 3', 2],
+    expect(r.changes.map((c) => [c.label, c.from, c.to, c.different])).toEqual([
+      ['row 1', 'old', 'new@1', { inputs: 4, exit: 2, state: 2, field: 0 }],
+      ['row 2', 'new@1', 'new@2', { inputs: 0, exit: 0, state: 0, field: 0 }],
+      ['row 3', 'old', "./it's.ts", { inputs: 2, exit: 0, state: 2, field: 0 }],
     ]);
-    const [first, second] = r.blocks.flatMap((b) => b.differences);
-    expect(first).toMatchObject({
+    const [exit, state] = r.changes[0]!.differences;
+    expect(exit).toMatchObject({
       level: 'exit',
       inputs: 2,
+      leaves: { before: 'the instruction is emulated', after: 'memory-fault exit (private), EFAULT' },
       changes: [
-        { field: 'leaves', before: 'the instruction is emulated', after: 'memory-fault exit (private), EFAULT' },
-      ],
-      also: [
         { field: 'SPTE after', before: 'MMIO, current', after: 'rwx host page', inputs: 2 },
         { field: 'statistics', before: 'pf_emulate +1', after: 'none', inputs: 2 },
-        { field: 'fault.pfn', before: 'NOSLOT', after: 'host page', inputs: 1 },
+        { field: 'pfn', before: 'NOSLOT', after: 'host page', inputs: 1, level: 'field' },
       ],
-      conditions: [{ text: 'slot none, attribute private', inputs: 2 }],
+      conditions: [{ invalidation: 'any', text: 'slot none, attribute private', inputs: 2 }],
       witness: {
         before: 'softkvm explain --slot none --revision old',
-        after: "softkvm explain --slot none --revision './it'\\''s.ts'",
+        compare: 'softkvm explain --slot none --revision old --compare new@1',
       },
     });
-    expect(second).toMatchObject({
+    expect(state).toMatchObject({
       level: 'state',
-      leaves: 'the guest resumes',
-      changes: [{ field: 'statistics', before: 'pf_fixed +1', after: 'none' }],
-      conditions: [{ text: 'slot rw or ro, attribute private, not nested', inputs: 2 }],
+      leaves: { before: 'the guest resumes', after: 'the guest resumes' },
+      changes: [{ field: 'kernel log', before: 'none', after: 'where: what' }],
+      // The inputs of the difference before may be let in: rw and ro alone would take a second part.
+      conditions: [{ text: 'attribute private, not nested', inputs: 2 }],
     });
+    expect(r.changes[2]!.differences[0]!.witness.compare).toBe(
+      "softkvm explain --slot rw --revision old --compare './it'\\''s.ts'",
+    );
   });
 
-  it('counts by change and by level; a change without a difference says so', () => {
+  it('counts what differs in the end by level; a change without a difference says so', () => {
     const r = report(mixed);
-    expect(r.different).toEqual({ inputs: 4, exit: 2, state: 2, field: 0, leftOut: 0, unattributed: 0 });
-    expect(r.changes.map((c) => c.different)).toEqual([
-      { inputs: 4, exit: 2, state: 2, field: 0 },
-      { inputs: 0, exit: 0, state: 0, field: 0 },
-      { inputs: 2, exit: 0, state: 2, field: 0 },
-    ]);
+    expect(r.different).toEqual({ inputs: 4, exit: 2, state: 2, field: 0, racing: 0, leftOut: 0, unattributed: 0 });
     expect(text(r)).toContain('= no observable difference: row 2');
-    expect(text(r)).toContain('11 inputs, every one of them run on both sides (22 runs); nothing was sampled.');
+    expect(text(r)).toContain('11 inputs, every one of them on both sides; nothing was sampled. 22 runs');
   });
 
   it('leaves weaker differences out when asked to, and says how many', () => {
     const r = report(mixed, 'exit');
-    expect(r.blocks.map((b) => b.cause)).toEqual(['row 1']);
+    expect(r.changes.flatMap((c) => c.differences.map((d) => [c.label, d.level]))).toEqual([['row 1', 'exit']]);
     expect(r.different).toMatchObject({ inputs: 2, leftOut: 2 });
     expect(text(r)).toContain('= no observable difference at --level exit: row 2, row 3');
   });
 
   it('does not hide a difference that no change accounts for', () => {
-    const r = report(space([1, ...new Array(11).fill(0)], [{ cause: 'row 4', before: emulates, after: exits }]));
+    const nobody = { ...step('', emulates, exits), steps: [] };
+    const r = report(space([1, ...new Array(11).fill(0)], [nobody]));
     expect(r.different.unattributed).toBe(1);
+    expect(text(r)).toContain('no change accounts for this  1 input');
     expect(text(r)).toContain('1 input with a difference that no change accounts for.');
   });
 
   it('prints the largest parts of a condition, and all of them when asked to', () => {
     const checkers = [1, 0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1];
-    const r = report(space(checkers, [{ cause: 'row 1', before: emulates, after: exits }]));
-    expect(r.blocks[0]!.differences[0]!.conditions).toHaveLength(6 - 2);
-    expect(text(r)).not.toContain('--all');
-    const few = report(
-      space([1, 0, 0, 1, 0, 1, 1, 0, 0, 0, 0, 1], [{ cause: 'row 1', before: emulates, after: exits }]),
-    );
-    expect(few.blocks[0]!.differences[0]!.conditions.map((c) => c.inputs)).toEqual([2, 1, 1, 1]);
+    const r = report(space(checkers, [step('row 1', emulates, exits)]));
+    expect(r.changes[0]!.differences[0]!.conditions.map((c) => c.inputs)).toEqual([2, 2, 1, 1]);
+    expect(text(r)).toContain('or              1 more, of 1 and fewer: --all');
+    expect(text(r, true)).not.toContain('--all');
   });
 
-  it('is the same text each time', () => {
-    expect(text(report(mixed))).toBe(text(report(mixed)));
+  it('tells inputs with an invalidation from those without, and a race from the rest', () => {
+    const moments = { name: 'invalidation', values: ['none', 'in-progress', 'done-at=map'] };
+    const racy = (classOf: readonly number[]): SpaceResult<Outcome> => ({
+      ...space([], [step('row 1', emulates, exits)]),
+      dims: [dims[0]!, moments],
+      classOf: Uint16Array.from(classOf),
+      inputs: classOf.length,
+      inputAt: () => ordinaryFault,
+    });
+    const conditionsOf = (s: SpaceResult<Outcome>) =>
+      report(s).changes[0]!.differences[0]!.conditions.map((c) => [c.invalidation, c.text]);
+    expect(conditionsOf(racy([1, 1, 1, 0, 0, 0, 0, 0, 0]))).toEqual([['any', 'slot none']]);
+    expect(conditionsOf(racy([1, 1, 1, 1, 0, 0, 0, 0, 0]))).toEqual([
+      ['none', 'slot none or rw'],
+      ['some', 'slot none'],
+    ]);
+    const race = racy([0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    expect(conditionsOf(race)).toEqual([['some', 'slot none, invalidation done-at=map']]);
+    expect(report(race).different).toMatchObject({ inputs: 1, racing: 1 });
+    expect(text(report(race))).toContain('Without one, no input differs.');
+    expect(report(sequential(race)).different.inputs).toBe(0);
+    expect(sequential(race).inputs).toBe(6);
+  });
+
+  it('reads like this', () => {
     expect(text(report(mixed))).toMatchInlineSnapshot(`
       "old (before) to new (after)
 
-      row 1  aaaa  The first  2 inputs
-        exit, 2 inputs
+      row 1  aaaa  The first  4 inputs
+        what aaaa does
+        exit  2 inputs
           when            slot none, attribute private
-                          old                                             new
+                          old                                             new@1
           leaves          the instruction is emulated                     memory-fault exit (private), EFAULT
           SPTE after      MMIO, current                                   rwx host page
           statistics      pf_emulate +1                                   none
-          fault.pfn       NOSLOT                                          host page (1 of them)
-          see             softkvm explain --slot none --revision old
-                          softkvm explain --slot none --revision './it'\\''s.ts'
+                          and 1 more: --all
+          see             softkvm explain --slot none --revision old --compare new@1
+        state  2 inputs
+          else when       attribute private, not nested
+                          old                                             new@1
+          leaves          the guest resumes, on both sides
+          kernel log      none                                            where: what
+          see             softkvm explain --slot rw --revision old --compare new@1
 
-      together: row 1  aaaa  The first
-                row 3  cccc  The third  2 inputs
-        state, 2 inputs
+      row 3  cccc  The third  2 inputs
+        what cccc does
+        state  2 inputs
           when            slot rw or ro, attribute private, not nested
                           old                                             new
-          statistics      pf_fixed +1                                     none
           leaves          the guest resumes, on both sides
-          see             softkvm explain --slot rw --revision old
-                          softkvm explain --slot rw --revision './it'\\''s.ts'
+          statistics      pf_fixed +1                                     none
+          kernel log      where: what                                     none
+          see             softkvm explain --slot rw --revision old --compare './it'\\''s.ts'
 
         change              exit     state     field
         row 1   aaaa !         2         2         -  The first
@@ -192,7 +233,7 @@ describe('a range-diff report', () => {
         row 3   cccc !         -         2         -  The third
         = no observable difference: row 2
 
-      11 inputs, every one of them run on both sides (22 runs); nothing was sampled. 0.5 s, 22 inputs/s.
+      11 inputs, every one of them on both sides; nothing was sampled. 22 runs of the fault path, 0.5 s, 22 inputs/s.
       4 inputs differ: 2 in what userspace or the guest sees (exit), 2 in KVM's own state (state).
       Every difference belongs to a change.
       What is not an input, and why: --excluded (1)."

@@ -4,7 +4,7 @@ import type { DifferenceLevel, Outcome } from '../fault-machine/outcome.ts';
 import { Conditions, type Part, type Within } from './condition.ts';
 import { partText } from './condition-text.ts';
 import { type Change, countClasses, type DifferenceGroup, groupClasses, LEVELS, levelOf } from './group.ts';
-import type { Dimension, SpaceResult } from './space-result.ts';
+import { type Dimension, INVALID_INPUT, type SpaceResult } from './space-result.ts';
 
 /** How many inputs differ, by the strongest level at which they do. */
 export interface LevelCounts {
@@ -91,6 +91,8 @@ export interface RangeDiffReport {
     readonly inputsPerSecond: number;
   };
   readonly different: LevelCounts & {
+    /** Of `inputs`, those with an invalidation in the middle of the fault. */
+    readonly racing: number;
     /** Inputs that differ at weaker levels only, which --level leaves out. */
     readonly leftOut: number;
     /** Inputs whose difference no change accounts for. */
@@ -152,6 +154,7 @@ export function reportOf(space: SpaceResult<Outcome>, options: ReportOptions): R
     },
     different: {
       ...countLevels(differing.filter(([level]) => LEVELS.indexOf(level) <= shown)),
+      racing: racing(space, options.level),
       leftOut: countLevels(differing.filter(([level]) => LEVELS.indexOf(level) > shown)).inputs,
       unattributed:
         options.history === null ? 0 : groups.filter((g) => !known.has(g.label)).reduce((sum, g) => sum + g.inputs, 0),
@@ -200,6 +203,37 @@ function countLevels(parts: readonly (readonly [DifferenceLevel, number])[]): Le
     counts.inputs += inputs;
   }
   return counts;
+}
+
+/** Inputs that differ, at the level or a stronger one, and have an invalidation in the middle of the fault. HOT */
+function racing({ dims, classOf, classes }: SpaceResult<Outcome>, weakest: DifferenceLevel): number {
+  const moments = middles(dims);
+  const shown = classes.map(({ before, after }, n) => {
+    const level = n === 0 ? null : levelOf(before, after);
+    return level !== null && LEVELS.indexOf(level) <= LEVELS.indexOf(weakest);
+  });
+  let count = 0;
+  for (let i = 0; i < classOf.length; i++)
+    if (moments[i % moments.length] === true && shown[classOf[i]!] === true) count++;
+  return count;
+}
+
+/** By value of the last dimension, whether it is an invalidation in the middle of the fault: at a stage. */
+function middles(dims: readonly Dimension[]): boolean[] {
+  const last = dims.at(-1);
+  return last?.name === 'invalidation' ? last.values.map((v) => v.includes('=')) : [false];
+}
+
+/** The space without the inputs during which something else happens: an invalidation in the middle of the fault. */
+export function sequential(space: SpaceResult<Outcome>): SpaceResult<Outcome> {
+  const moments = middles(space.dims);
+  const classOf = space.classOf.map((c, i) => (moments[i % moments.length] === true ? INVALID_INPUT : c));
+  return {
+    ...space,
+    classOf,
+    inputs: classOf.reduce((n, c) => (c === INVALID_INPUT ? n : n + 1), 0),
+    excluded: [...space.excluded, 'an invalidation in the middle of the fault: --sequential'],
+  };
 }
 
 /** Words for groups of one space. */
@@ -286,7 +320,7 @@ class DifferenceWriter {
 
   /** In one, where the invalidation does not matter or only one matters; else apart for inputs without and with an invalidation. */
   private conditionsOf(classes: ReadonlySet<number>, besides: ReadonlySet<number>): ReportCondition[] {
-    if (this.moments < 0) return this.conditions.of(classes).map((p) => this.condition(p, 'any'));
+    if (this.moments < 0) return this.conditions.of(classes, besides).map((p) => this.condition(p, 'any'));
     const { both, first, others } = this.conditions.split(classes, besides, this.moments);
     if (both !== null) return both.map((p) => this.condition(p, 'any'));
     return [...first.map((p) => this.condition(p, 'none')), ...others.map((p) => this.condition(p, 'some'))];
