@@ -1,15 +1,9 @@
 /** `softkvm range-diff A B`. */
 import { type Command, Option } from 'commander';
-import { historyBetween, revisionByName } from '../kvm/mmu/revisions/index.ts';
-import type { Revision } from '../kvm/mmu/revisions/revision.ts';
-import { StageError } from '../tools/fault-machine/fault-machine.ts';
-import { inputFlags } from '../tools/fault-machine/input-text.ts';
 import type { DifferenceLevel } from '../tools/fault-machine/outcome.ts';
-import { InputError } from '../tools/input-error.ts';
-import { enumerate } from '../tools/range-diff/enumerate.ts';
 import { LEVELS } from '../tools/range-diff/group.ts';
-import { type LoadedRevision, loadRevision } from '../tools/range-diff/load-revision.ts';
-import { type RangeDiffReport, type ReportSide, reportOf, sequential } from '../tools/range-diff/report.ts';
+import { loadRevision } from '../tools/range-diff/load-revision.ts';
+import { rangeDiff } from '../tools/range-diff/range-diff.ts';
 import { reportLines } from '../tools/range-diff/report-text.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
 import { colour, Progress, print, printJson } from './output.ts';
@@ -31,13 +25,13 @@ export function addRangeDiff(program: Command): void {
     .addOption(
       new Option(
         '--level <level>',
-        'the weakest difference to report: what userspace or the guest sees, KVM state, fault fields',
+        "the weakest difference to report: what userspace or the guest sees, KVM's state, fields of the fault",
       )
         .choices([...LEVELS])
         .default('field'),
     )
     .option('--sequential', 'leave out inputs with an invalidation in the middle of the fault')
-    .option('--all', 'every part of a condition, and everything else that differs')
+    .option('--all', 'every effect, every part of its condition, and everything that differs')
     .option('--excluded', 'list what is not an input, and why')
     .option('--json', 'machine-readable output')
     .addHelpText(
@@ -53,59 +47,19 @@ async function run(a: string, b: string, options: Options): Promise<number> {
   const [before, after] = [await loadRevision(a), await loadRevision(b)];
   for (const side of [before, after])
     if (side.unchecked)
-      process.stderr.write(
-        `softkvm: ${side.argument}: types not checked: there is no typescript package here or beside it\n`,
-      );
-  const report = compare(before, after, options);
+      process.stderr.write(`softkvm: ${side.argument}: types not checked: no typescript package can be found\n`);
+  const progress = new Progress();
+  const n = (x: number): string => x.toLocaleString('en-US');
+  const report = rangeDiff(before, after, {
+    level: options.level,
+    sequential: options.sequential === true,
+    onProgress: (done, all) =>
+      progress.update(() => (done < all ? `${n(done)} of ${n(all)} inputs` : 'conditions of what differs')),
+  });
+  progress.done();
   if (options.json) printJson(report);
   else
     for (const line of reportLines(report, { colour, all: options.all === true, excluded: options.excluded === true }))
       print(line);
   return options.expect === 'none' && report.different.inputs > 0 ? EXIT_FAILED : EXIT_OK;
-}
-
-function compare(before: LoadedRevision, after: LoadedRevision, options: Options): RangeDiffReport {
-  const progress = new Progress();
-  try {
-    const space = enumerate(before.revision, after.revision, {
-      onProgress: (done: number, all: number) =>
-        progress.update(() => `${done.toLocaleString('en-US')} of ${all.toLocaleString('en-US')} inputs`),
-    });
-    progress.update(() => 'conditions');
-    return reportOf(options.sequential ? sequential(space) : space, {
-      before: sideOf(before),
-      after: sideOf(after),
-      history:
-        historyBetween(before.revision, after.revision)?.map((s) => ({ ...s, revision: nameOf(s.revision) })) ?? null,
-      level: options.level,
-      flagsOf: inputFlags,
-    });
-  } catch (error) {
-    throw stageFailure(error, [before, after]);
-  } finally {
-    progress.done();
-  }
-}
-
-/** What a stage of a user's revision throws is an error of its file; what one of ours throws is a bug. */
-function stageFailure(error: unknown, sides: readonly LoadedRevision[]): unknown {
-  if (!(error instanceof StageError)) return error;
-  if (error.cause instanceof InputError) return error.cause;
-  const side = sides.find((s) => s.revision.name === error.revision && s.file !== null);
-  if (side === undefined) return error;
-  const why = error.cause instanceof Error ? error.cause.message : String(error.cause);
-  return new InputError(`${side.file}: stage "${error.stage}": threw ${why}`);
-}
-
-/** The name that finds the revision again; null for one on a way that has no names of its own. */
-function nameOf(revision: Revision): string | null {
-  try {
-    return revisionByName(revision.name) === revision ? revision.name : null;
-  } catch {
-    return null;
-  }
-}
-
-function sideOf({ revision, argument }: LoadedRevision): ReportSide {
-  return { argument, name: revision.name, title: revision.title };
 }
