@@ -16,7 +16,7 @@ function runStages(vcpu: VcpuState, fault: PageFault): number {
   const vm = vcpu.vm;
   const stages = vm.revision.stages;
   const recorder = vm.mmu.recorder;
-  const lock = fault.isTdp && vm.mmu.tdpMmuEnabled ? LOCK_MMU_READ : LOCK_MMU_WRITE;
+  const lock = fault.inTdpMmu ? LOCK_MMU_READ : LOCK_MMU_WRITE;
   let locked = false;
   let ret = RET_PF_CONTINUE;
   for (let i = 0; i < stages.length; i++) {
@@ -59,6 +59,7 @@ export function mmuDoPageFault(
   if (!rules.privateInErrorCode) fault.isPrivate = memIsPrivate(vm, fault.gfn);
   const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
   fault.isTdp = direct && vm.vendor.tdpEnabled;
+  fault.inTdpMmu = direct && vm.mmu.tdpMmuEnabled;
   fault.nxHugePageWorkaroundEnabled = vm.mmu.nxHugePages;
   if (direct) fault.slot = vcpuGfnToMemslot(vcpu, fault.gfn);
   // A guest without paging runs on PAE tables, which have nothing larger.

@@ -8,6 +8,7 @@ import type { VmState } from '../vm-state.ts';
 import type { PageFault } from './fault.ts';
 import { traceFastPageFault } from './mmutrace.ts';
 import { RET_PF_FIXED, RET_PF_INVALID, RET_PF_SPURIOUS } from './ret-pf.ts';
+import { ROLE_DIRECT } from './role.ts';
 import {
   isAccessTrack,
   isExecutable,
@@ -42,6 +43,8 @@ function isAccessAllowed(m: SpteMasks, fault: PageFault, lo: number, hi: number)
 /** RET_PF_FIXED, RET_PF_SPURIOUS, or RET_PF_INVALID when the slow path is needed. @kvm mmu.c fast_page_fault. HOT */
 export function fastPageFault(vcpu: VcpuState, fault: PageFault): number {
   if (!pageFaultCanBeFast(vcpu.vm, fault)) return RET_PF_INVALID;
+  // The gfn of a shadowed table's entry may change at any time without the lock.
+  if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return RET_PF_INVALID;
   return fixFast(vcpu, fault);
 }
 

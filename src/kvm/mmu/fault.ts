@@ -33,6 +33,8 @@ export class PageFault {
 
   /** The tables are those of two-dimensional paging, and the address is the guest's physical one. */
   isTdp = false;
+  /** ... and the TDP MMU's own, rather than the shadow MMU's. */
+  inTdpMmu = false;
   nxHugePageWorkaroundEnabled = false;
   hugePageDisallowed = false;
 
@@ -80,6 +82,7 @@ export class PageFault {
     this.user = (errorLo & PFERR_USER) !== 0;
     this.isPrivate = (errorHi & PFERR_PRIVATE_ACCESS_HI) !== 0;
     this.isTdp = false;
+    this.inTdpMmu = false;
     this.nxHugePageWorkaroundEnabled = false;
     this.hugePageDisallowed = false;
     this.maxLevel = PG_LEVEL_1G;

@@ -11,7 +11,9 @@ export function isObsoleteSp(vm: VmState, sp: ShadowPage): boolean {
 
 /** The page table in a root's frame; null for a root that is not one: PDPTEs, and the dummy. @kvm spte.h root_to_sp. HOT */
 export function rootToSp(vm: VmState, pfn: number): ShadowPage | null {
-  return vm.mmu.pageOfPfn[pfn] === 0 ? null : vm.mmu.shadowPage(pfn);
+  const { mmu } = vm;
+  const index = mmu.pageOfPfn[pfn]!;
+  return index === 0 ? null : mmu.pages[index - 1]!;
 }
 
 /** The root of a vCPU whose CR3 points nowhere: nothing is mapped below it. @kvm mmu_internal.h kvm_mmu_is_dummy_root */

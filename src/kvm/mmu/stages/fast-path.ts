@@ -10,8 +10,6 @@ export const fastPath: FaultStage = {
   kvmFunction: 'fast_page_fault',
   underMmuLock: false,
   run(vcpu, fault) {
-    // The gfn of a shadowed table's entry may change at any time without the lock.
-    if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return RET_PF_CONTINUE;
     const ret = fastPageFault(vcpu, fault);
     return ret === RET_PF_INVALID ? RET_PF_CONTINUE : ret;
   },

@@ -12,8 +12,8 @@ export const map: FaultStage = {
   kvmFunction: 'kvm_tdp_mmu_map',
   underMmuLock: true,
   run(vcpu, fault) {
-    if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return shadowFetch(vcpu, fault);
-    return vcpu.vm.mmu.tdpMmuEnabled ? tdpMmuMap(vcpu, fault) : directMap(vcpu, fault);
+    if (fault.inTdpMmu) return tdpMmuMap(vcpu, fault);
+    return (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0 ? directMap(vcpu, fault) : shadowFetch(vcpu, fault);
   },
   explain(_vcpu, fault, verdict) {
     const size = fault.goalLevel === 1 ? '4 KiB' : fault.goalLevel === 2 ? '2 MiB' : '1 GiB';
