@@ -10,6 +10,7 @@ import { KVM_MEM_LOG_DIRTY_PAGES } from '../../kvm/memslots/memslot.ts';
 import { handlePageFault } from '../../kvm/mmu/handle-page-fault.ts';
 import { mmuPageFault } from '../../kvm/mmu/page-fault.ts';
 import { preFaultMemory } from '../../kvm/mmu/pre-fault.ts';
+import { RET_PF_RETRY } from '../../kvm/mmu/ret-pf.ts';
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import type { SpteWord } from '../../kvm/mmu/spte.ts';
 import { mmuInvalidateBegin, mmuInvalidateEnd, mmuUnmapGfnRange } from '../../kvm/notifier.ts';
@@ -164,7 +165,8 @@ export class FaultMachine {
 
   /**
    * One fault at the loaded place; `words` says what became of it. `moment` is a position in the revision's list, for the last two kinds
-   * of invalidation. HOT
+   * of invalidation. A fault that is sent back because of the invalidation comes again, as it would, and the last try is what counts; an
+   * invalidation whose moment the fault does not reach happens after it has left. HOT
    */
   fire(entry: EntryName, lo: number, hi: number, tapped: TappedRevision, moment: number, kind: number): void {
     this.reset();
@@ -176,15 +178,30 @@ export class FaultMachine {
     let verdict: number;
     try {
       verdict = this.enter(entry, lo, hi);
+      if (moment >= 0 && this.wasSentBack(tapped)) verdict = this.enterAgain(entry, lo, hi);
     } catch (error) {
       verdict = this.caught(error, tapped);
     }
+    if (moment >= 0) this.invalidateOnce();
     packOutcome(this, tapped, verdict, entry === 'pre-fault' ? 0 : lo, entry === 'pre-fault' ? 1 : hi);
   }
 
   /** Gives the machine's memory back. */
   close(): void {
     destroyVm(this.vm);
+  }
+
+  private wasSentBack(tapped: TappedRevision): boolean {
+    const { decided, ret } = this.taps;
+    return decided >= 0 && ret === RET_PF_RETRY && tapped.checksInvalidation[decided]!;
+  }
+
+  private enterAgain(entry: EntryName, lo: number, hi: number): number {
+    const { taps, vcpu } = this;
+    taps.decided = -1;
+    taps.running = -1;
+    vcpu.stats.pf_taken = 0;
+    return this.enter(entry, lo, hi);
   }
 
   private enter(entry: EntryName, lo: number, hi: number): number {

@@ -27,6 +27,13 @@ export class TapState {
 
 const KVM_HVA_ERR_BAD = -1;
 
+/** Stages that send the guest back because something was invalidated. */
+const INVALIDATION_CHECKS: ReadonlySet<string> = new Set([
+  'invalidation-precheck',
+  'invalidation-recheck',
+  'stale-check',
+]);
+
 class Tap implements FaultStage {
   readonly name: string;
   readonly kvmFunction: string;
@@ -97,6 +104,8 @@ export class TappedRevision {
   readonly names: readonly string[];
   /** Their numbers in outcomes. */
   readonly nameNumbers: readonly number[];
+  /** By position: the stage is one that sends the guest back because of an invalidation. */
+  readonly checksInvalidation: readonly boolean[];
   /** Positions before which an invalidation can happen: up to where mmu_lock is taken. */
   readonly moments: number;
   private readonly plain: Revision;
@@ -109,6 +118,7 @@ export class TappedRevision {
     this.state = state;
     this.names = revision.stages.map((s) => s.name);
     this.nameNumbers = this.names.map((name) => names.stageNumber(name));
+    this.checksInvalidation = this.names.map((name) => INVALIDATION_CHECKS.has(name));
     const locked = revision.stages.findIndex((s) => s.underMmuLock);
     this.moments = locked < 0 ? revision.stages.length : locked + 1;
     this.taps = revision.stages.map((stage, i) => new Tap(stage, i, state));

@@ -62,10 +62,16 @@ class Enumeration {
   private readonly momentsA: Int32Array;
   private readonly momentsB: Int32Array;
 
-  // Of one place and code: what was decided for a pair of outcomes.
-  private readonly pairA: number[] = [];
-  private readonly pairB: number[] = [];
-  private readonly pairClass: number[] = [];
+  /** Steps of the difference that is being looked at. */
+  private readonly steps: { link: number; before: number; after: number }[] = [];
+  private readonly nodes = new Map<number, number>();
+  private readonly causeOfNode = new Map<number, number>();
+
+  /**
+   * The class of a pair of outcomes, at one place and for codes of one kind: the history is walked once for all moments and accesses that
+   * begin and end alike.
+   */
+  private readonly classOfPair = new Map<number, number>();
 
   constructor(a: Revision, b: Revision, options: EnumerateOptions) {
     this.a = a;
@@ -105,7 +111,10 @@ class Enumeration {
     const runner = new ContextRunner(machine, this.a, this.b, this.chain);
     for (const place of context.places) {
       machine.load(place.slot, place.attribute, place.backing, place.spte);
+      let kind = '';
       for (const fault of context.faults) {
+        if (fault.kind !== kind) this.classOfPair.clear();
+        kind = fault.kind;
         this.runFault(
           runner,
           place,
@@ -115,6 +124,7 @@ class Enumeration {
           context.offset + place.offset + fault.offset,
         );
       }
+      this.classOfPair.clear();
       this.options.onProgress?.(this.done, this.space.inputs);
     }
     machine.close();
@@ -132,15 +142,14 @@ class Enumeration {
     const { machine, tappedA, tappedB } = runner;
     const { table, classOf, kinds, momentsA, momentsB } = this;
     const { invalidations } = place;
-    this.pairA.length = 0;
-    this.pairB.length = 0;
-    this.pairClass.length = 0;
     machine.fire(entry, lo, hi, tappedA, -1, INVALIDATION_NONE);
     const plainA = table.number(machine.words);
     const furthestA = machine.taps.furthest;
     machine.fire(entry, lo, hi, tappedB, -1, INVALIDATION_NONE);
     const plainB = table.number(machine.words);
     const furthestB = machine.taps.furthest;
+    let afterA = -1;
+    let afterB = -1;
     let runs = 2;
     for (let n = 0; n < invalidations.length; n++) {
       const i = invalidations[n]!;
@@ -148,16 +157,22 @@ class Enumeration {
       let outA = plainA;
       let outB = plainB;
       if (kind !== INVALIDATION_NONE) {
-        // A moment that the fault does not reach changes nothing: the run would be the same.
-        if (momentsA[i]! <= furthestA) {
+        // An invalidation that the fault does not reach comes after it: the same one for all such moments.
+        const lateA = momentsA[i]! > furthestA;
+        if (lateA && afterA >= 0) outA = afterA;
+        else {
           machine.fire(entry, lo, hi, tappedA, momentsA[i]!, kind);
           outA = table.number(machine.words);
           runs++;
+          if (lateA) afterA = outA;
         }
-        if (momentsB[i]! <= furthestB) {
+        const lateB = momentsB[i]! > furthestB;
+        if (lateB && afterB >= 0) outB = afterB;
+        else {
           machine.fire(entry, lo, hi, tappedB, momentsB[i]!, kind);
           outB = table.number(machine.words);
           runs++;
+          if (lateB) afterB = outB;
         }
       }
       classOf[offset + i] = outA === outB ? EQUAL : this.classFor(runner, entry, lo, hi, i, outA, outB);
@@ -177,13 +192,12 @@ class Enumeration {
   ): number {
     const level = this.table.differAt(outA, outB);
     if (level < 0) return EQUAL;
-    const { pairA, pairB, pairClass } = this;
-    for (let k = 0; k < pairA.length; k++) if (pairA[k] === outA && pairB[k] === outB) return pairClass[k]!;
-    const cause = this.causeOf(runner, entry, lo, hi, i, outA, outB, level);
-    const found = this.classNumber(cause, outA, outB);
-    pairA.push(outA);
-    pairB.push(outB);
-    pairClass.push(found);
+    const pair = outA * 0x1_0000 + outB;
+    let found = this.classOfPair.get(pair);
+    if (found === undefined) {
+      found = this.classNumber(this.causeOf(runner, entry, lo, hi, i, outA, outB, level), outA, outB);
+      this.classOfPair.set(pair, found);
+    }
     return found;
   }
 
@@ -231,16 +245,12 @@ class Enumeration {
       this.runs++;
       return table.number(machine.words);
     };
-    const main: string[] = [];
-    const also: string[] = [];
-    const steps: CauseStep[] = [];
+    const { steps } = this;
+    steps.length = 0;
     const bisect = (low: number, before: number, high: number, after: number): void => {
-      const differs = table.differAt(before, after);
-      if (differs < 0) return;
+      if (table.differAt(before, after) < 0) return;
       if (high === low + 1) {
-        const { label } = chain[high]!;
-        (differs <= level ? main : also).push(label);
-        steps.push({ label, before, after });
+        steps.push({ link: high, before, after });
         return;
       }
       const mid = (low + high) >> 1;
@@ -249,11 +259,36 @@ class Enumeration {
       bisect(mid, between, high, after);
     };
     bisect(-1, outA, chain.length - 1, outB);
-    return this.causeNumber({
-      cause: joined(main),
-      also: joined(also.filter((label) => !main.includes(label))),
-      steps,
-    });
+    return this.causeOfSteps(level);
+  }
+
+  /** Number of the cause that the steps found last are. */
+  private causeOfSteps(level: number): number {
+    // A path through a tree of links and outcomes, from the level on: one number a node.
+    let node = level;
+    for (const { link, before, after } of this.steps) {
+      node = this.childNode(node, link * 0x1_0000 + before);
+      node = this.childNode(node, after);
+    }
+    const known = this.causeOfNode.get(node);
+    if (known !== undefined) return known;
+    const { chain, table } = this;
+    const labelled = this.steps.map(({ link, before, after }) => ({ label: chain![link]!.label, before, after }));
+    const main = labelled.filter((s) => table.differAt(s.before, s.after) <= level).map((s) => s.label);
+    const also = labelled.map((s) => s.label).filter((label) => !main.includes(label));
+    const cause = this.causeNumber({ cause: joined(main), also: joined(also), steps: labelled });
+    this.causeOfNode.set(node, cause);
+    return cause;
+  }
+
+  private childNode(node: number, edge: number): number {
+    const key = node * 0x100_0000 + edge;
+    let child = this.nodes.get(key);
+    if (child === undefined) {
+      child = this.nodes.size + 3;
+      this.nodes.set(key, child);
+    }
+    return child;
   }
 
   /** The stage in which the two disagree first: what decided one of them and was passed by the other. */

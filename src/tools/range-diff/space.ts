@@ -1,5 +1,6 @@
 /** The whole input space of the fault path for two revisions, as a product of dimensions and the rules that make a combination no input. */
 
+import { PFERR_GUEST_FINAL_HI, PFERR_GUEST_PAGE_HI, PFERR_GUEST_RMP, PFERR_RSVD } from '../../arch/error-code.ts';
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import {
   contextConstraints,
@@ -38,11 +39,19 @@ export interface SpacePlace {
   readonly invalidations: readonly number[];
 }
 
+export interface SpaceFault {
+  readonly entry: EntryName;
+  readonly code: FaultCode;
+  /** Codes of one kind differ in the access and in where it was made, not in what KVM's entry checks look at. They follow each other. */
+  readonly kind: string;
+  readonly offset: number;
+}
+
 export interface SpaceContext {
   readonly context: FaultContext;
   readonly places: readonly SpacePlace[];
   /** Every code with which a fault can come, by entry. */
-  readonly faults: readonly { readonly entry: EntryName; readonly code: FaultCode; readonly offset: number }[];
+  readonly faults: readonly SpaceFault[];
   readonly offset: number;
   readonly inputs: number;
 }
@@ -145,9 +154,11 @@ export class Space {
       entryCodes(context.hardware, context.vmType, context.paging, entry).map((code) => ({
         entry,
         code,
+        kind: `${entry} ${kindOf(code)}`,
         offset: e * this.strides[5]! + this.codes.findIndex((c) => c.text === code.text) * this.strides[6]!,
       })),
     );
+    faults.sort((x, y) => (x.kind < y.kind ? -1 : x.kind > y.kind ? 1 : x.offset - y.offset));
     const each = places.reduce((n, p) => n + p.invalidations.length, 0);
     return { context, places, faults, offset, inputs: each * faults.length };
   }
@@ -186,6 +197,13 @@ export class Space {
     excluded.add(IN_PROGRESS_UNMAPS);
     return all.filter((i) => this.invalidations[i]!.kind !== 'in-progress');
   }
+}
+
+/** What is not an access: reserved bits, encryption, bits that are KVM's own or too many, no linear address. */
+function kindOf(code: FaultCode): string {
+  const { lo, hi } = code;
+  const where = PFERR_GUEST_FINAL_HI | PFERR_GUEST_PAGE_HI;
+  return `${lo & (PFERR_RSVD | PFERR_GUEST_RMP)} ${hi & ~where} ${(hi & where) === 0}`;
 }
 
 /** Every context that can be. */
@@ -232,12 +250,14 @@ function allCodes(contexts: readonly FaultContext[], entries: readonly EntryName
 function invalidationsOf(a: Revision, b: Revision, excluded: Set<string>): Invalidation[] {
   const inA = unlockedStages(a);
   const inB = unlockedStages(b);
-  const shared = inA.filter((name) => inB.includes(name));
+  const shared = commonSubsequence(inA, inB);
   const all = new Set([...a.stages, ...b.stages].map((s) => s.name));
   const single = [...all].filter((n) => !shared.includes(n) && (inA.includes(n) || inB.includes(n)));
   const locked = [...all].filter((n) => !inA.includes(n) && !inB.includes(n));
   if (single.length > 0)
-    excluded.add(`an invalidation before ${single.join(', ')}: only one of the two revisions has such a moment`);
+    excluded.add(
+      `an invalidation before ${single.join(', ')}: not a moment that both revisions have at the same place`,
+    );
   if (locked.length > 0) excluded.add(`an invalidation before ${locked.join(', ')}: mmu_lock is held`);
   return [
     { kind: 'none' },
@@ -247,6 +267,25 @@ function invalidationsOf(a: Revision, b: Revision, excluded: Set<string>): Inval
       { kind: 'begun-at', stage },
     ]),
   ];
+}
+
+/** The longest list of names that both lists have in the same order: a stage that moved is another moment in each. */
+function commonSubsequence(a: readonly string[], b: readonly string[]): string[] {
+  const best: string[][][] = a.map(() => []);
+  const at = (i: number, j: number): string[] => {
+    if (i >= a.length || j >= b.length) return [];
+    const known = best[i]![j];
+    if (known !== undefined) return known;
+    let found: string[];
+    if (a[i] === b[j]) found = [a[i]!, ...at(i + 1, j + 1)];
+    else {
+      const [skipA, skipB] = [at(i + 1, j), at(i, j + 1)];
+      found = skipA.length >= skipB.length ? skipA : skipB;
+    }
+    best[i]![j] = found;
+    return found;
+  };
+  return at(0, 0);
 }
 
 /** Stages before which mmu_lock is not held. */
