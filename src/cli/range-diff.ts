@@ -4,7 +4,7 @@ import type { DifferenceLevel } from '../tools/fault-machine/outcome.ts';
 import { LEVELS } from '../tools/range-diff/group.ts';
 import { loadRevision } from '../tools/range-diff/load-revision.ts';
 import { rangeDiff } from '../tools/range-diff/range-diff.ts';
-import { reportLines } from '../tools/range-diff/report-text.ts';
+import { EFFECTS, reportLines } from '../tools/range-diff/report-text.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
 import { colour, Progress, print, printJson } from './output.ts';
 
@@ -53,6 +53,7 @@ async function run(a: string, b: string, options: Options): Promise<number> {
   const report = rangeDiff(before, after, {
     level: options.level,
     sequential: options.sequential === true,
+    ...(options.json || options.all ? {} : { most: EFFECTS }),
     onProgress: (done, all) =>
       progress.update(() => (done < all ? `${n(done)} of ${n(all)} inputs` : 'conditions of what differs')),
   });

@@ -7,6 +7,7 @@ import type { FaultStage, Revision } from '../../kvm/mmu/revisions/revision.ts';
 
 /** Stages without which the path has no answer, or a wrong one that says nothing about the patch to try. */
 const needed: readonly (readonly [name: string, why: string])[] = [
+  ['guest-walk', 'where KVM shadows page tables, the gfn would not be known'],
   ['snapshot-sequence', 'every later check of an invalidation would compare with 0'],
   ['fault-in-private', 'a private access would never get its page'],
   ['fault-in-shared', 'a shared access would never get its page'],
@@ -15,6 +16,8 @@ const needed: readonly (readonly [name: string, why: string])[] = [
 ];
 
 const inOrder: readonly (readonly [before: string, after: string, why: string])[] = [
+  ['guest-walk', 'no-slot', 'the gfn is not known before'],
+  ['guest-walk', 'private-mismatch', 'the gfn is not known before'],
   ['snapshot-sequence', 'fault-in-private', 'an invalidation before the snapshot would go unnoticed'],
   ['snapshot-sequence', 'fault-in-shared', 'an invalidation before the snapshot would go unnoticed'],
   ['fault-in-private', 'error-pfn', 'the frame is not known before'],

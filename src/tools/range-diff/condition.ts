@@ -73,13 +73,14 @@ export class Conditions {
 
   /**
    * As `of`, in one (`both`) where the dimension does not matter, else (`both` is null) apart for inputs with the first of its values and
-   * with the others.
+   * with the others. Those are null unless `wanted`, or where the first value has none.
    */
   split(
     classes: ReadonlySet<number>,
     besides: ReadonlySet<number>,
     dim: number,
-  ): { both: Part[] | null; first: Part[]; others: Part[] } {
+    wanted: boolean,
+  ): { both: Part[] | null; first: Part[]; others: Part[] | null } {
     const all = this.labelled((c) => classes.has(c), besides);
     const values = Uint8Array.from({ length: this.sizes[dim]! }, (_, v) => (v === 0 ? 1 : 0));
     const first = partsOf(onlyCube(all, this.cube({ dim, values })));
@@ -87,6 +88,7 @@ export class Conditions {
     const wide = first.map((p) => p.most.with(dim, new Uint8Array(values.length).fill(1)));
     if (wide.every((cube) => test.isInside(cube)) && countInside(wide.reduce(withoutCube, all), this.cube(), IN) === 0)
       return { both: wide.map((cube) => partOf(all, cube)), first: [], others: [] };
+    if (!wanted && first.length > 0) return { both: null, first, others: null };
     const others = partsOf(onlyCube(all, this.cube({ dim, values: values.map((v) => 1 - v) })));
     return { both: null, first, others };
   }
@@ -136,6 +138,8 @@ function bestCube(test: InsideTest, rest: Diagram, seed: readonly number[]): Cub
   let best: Cube | null = null;
   let bestCovered = 0;
   let bestWidth = 0;
+  // Where every dimension goes as far as it can at once, there is but one cube.
+  if (test.isInside(around)) return around;
   for (const order of orders(around)) {
     const cube = grow(test, around, seed, order);
     const key = cube.join(';');

@@ -88,11 +88,26 @@ export function diagramOf(sizes: readonly number[], labels: Uint16Array): Diagra
     const size = sizes[d]!;
     const table = new NodeTable(size);
     const ids: Uint32Array = new Uint32Array(below.length / size);
-    for (let i = 0; i < ids.length; i++) ids[i] = table.node(below, i * size);
+    let last = 0;
+    for (let i = 0; i < ids.length; i++) {
+      // Neighbours are often alike.
+      if (i > 0 && alike(below, (i - 1) * size, size)) {
+        ids[i] = last;
+        continue;
+      }
+      last = table.node(below, i * size);
+      ids[i] = last;
+    }
     levels[d] = table.level(new Uint32Array(size).fill(1));
     below = ids;
   }
   return { levels, root: below[0] ?? 0 };
+}
+
+/** Whether the `size` entries from `at` on are those that follow them. HOT */
+function alike(entries: Uint32Array | Uint16Array, at: number, size: number): boolean {
+  for (let k = at; k < at + size; k++) if (entries[k] !== entries[k + size]) return false;
+  return true;
 }
 
 /** The same diagram with other labels; slices that are equal now become one. */

@@ -6,7 +6,7 @@ import {
   outcomeDifferences,
 } from '../fault-machine/outcome.ts';
 import { leavingText } from './leaving.ts';
-import type { DifferenceClass } from './space-result.ts';
+import { type DifferenceClass, INVALID_INPUT } from './space-result.ts';
 
 export const LEVELS: readonly DifferenceLevel[] = ['exit', 'state', 'field'];
 
@@ -31,21 +31,29 @@ export interface DifferenceGroup {
   readonly inputs: number;
 }
 
-/** Inputs of each class, and the first input of each. */
+/** Of each class: its inputs, those with an invalidation in the middle of the fault among them, and the first of them. */
 export interface ClassCounts {
   readonly counts: Uint32Array;
+  readonly racing: Uint32Array;
   readonly first: Int32Array;
 }
 
-/** HOT */
-export function countClasses(classOf: Uint16Array): ClassCounts {
+/** `middles`: by value of the last dimension, whether it is such an invalidation. HOT */
+export function countClasses(classOf: Uint16Array, middles: readonly boolean[]): ClassCounts {
   const counts = new Uint32Array(0x10000);
+  const racing = new Uint32Array(0x10000);
   const first = new Int32Array(0x10000).fill(-1);
-  for (let i = 0; i < classOf.length; i++) {
-    const c = classOf[i]!;
-    if (counts[c]!++ === 0) first[c] = i;
+  const period = middles.length;
+  const isMiddle = Uint8Array.from(middles, Number);
+  for (let base = 0; base < classOf.length; base += period) {
+    for (let v = 0; v < period; v++) {
+      const c = classOf[base + v]!;
+      if (c === INVALID_INPUT) continue;
+      if (counts[c]!++ === 0) first[c] = base + v;
+      racing[c]! += isMiddle[v]!;
+    }
   }
-  return { counts, first };
+  return { counts, racing, first };
 }
 
 /** The strongest level at which two outcomes differ; null for equal ones. */

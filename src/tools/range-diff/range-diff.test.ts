@@ -63,7 +63,7 @@ describe('range-diff', () => {
     expect(report.changes[0]!.differences[0]!.witness.compare).toContain('--compare ./examples/my-revision.ts');
   });
 
-  it("ends with the file and the stage when a user's stage throws in the middle, or makes one of ours throw", async () => {
+  it("ends with the file and the stage when a user's stage throws in the middle", async () => {
     const own = (stages: string): string => {
       const path = join(folder, 'my-revision.mjs');
       writeFileSync(
@@ -78,6 +78,5 @@ export default { ...linux612, name: 'mine', stages: ${stages} };
     await expect(compare('linux-6.12', own(`replace(linux612.stages, 'invalid-slot', ${throwing})`))).rejects.toThrow(
       /^my-revision\.mjs: stage "invalid-slot": threw TypeError: Cannot read properties of .* \(line 2:\d+\)$/,
     );
-    await expect(compare('linux-6.12', own("remove(linux612.stages, 'guest-walk')"))).resolves.toBeDefined();
   });
 });

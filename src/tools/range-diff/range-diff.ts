@@ -14,6 +14,8 @@ export interface RangeDiffOptions extends EnumerateOptions {
   readonly level: DifferenceLevel;
   /** Leave out inputs with an invalidation in the middle of the fault. */
   readonly sequential: boolean;
+  /** Conditions of so many effects of a change are enough (ReportOptions). */
+  readonly most?: number;
 }
 
 /** @throws InputError when a stage of a user's revision fails */
@@ -28,6 +30,7 @@ export function rangeDiff(before: LoadedRevision, after: LoadedRevision, options
       history,
       level: options.level,
       flagsOf: inputFlags,
+      ...(options.most === undefined ? {} : { most: options.most }),
     });
   } catch (error) {
     throw stageFailure(error, [before, after]);

@@ -15,7 +15,7 @@ export interface TextOptions {
 }
 
 /** How many effects of a change, parts of a condition and things that differ are printed without --all, and how many of one kind. */
-const EFFECTS = 3;
+export const EFFECTS = 3;
 const SOME = 3;
 const OF_A_KIND = 2;
 const WIDTH = 120;
@@ -70,7 +70,7 @@ function differenceLines(
   options: TextOptions,
 ): string[] {
   const { colour, all } = options;
-  const lines = [`  ${colour.bold(d.level)}  ${colour.dim(extent(d))}`];
+  const lines = [`  ${colour.bold(d.level)}  ${colour.dim(extent(d, all))}`];
   const conditions = all ? d.conditions : d.conditions.filter((c) => c.invalidation !== 'some' || d.undisturbed === 0);
   for (const kind of ['any', 'none', 'some'] as const) {
     const label = kind === 'some' && d.undisturbed > 0 ? 'or, invalidated' : when;
@@ -118,15 +118,15 @@ function typical(d: ReportDifference): ReportDifference['changes'] {
 }
 
 /** How many inputs, and how many of them without an invalidation. */
-function extent(d: ReportDifference): string {
+function extent(d: ReportDifference, all: boolean): string {
   const disturbed = d.inputs - d.undisturbed;
   const impossible = d.possible ? '' : '; codes that no hardware produces';
-  if (d.conditions.every((c) => c.invalidation === 'any'))
-    return `${inputs(d.inputs)}${disturbed > 0 ? ', with or without an invalidation' : ''}${impossible}`;
+  if (disturbed === 0) return `${inputs(d.inputs)}${impossible}`;
   if (d.undisturbed === 0) return `${inputs(d.inputs)}, all with an invalidation${impossible}`;
-  const more = disturbed === 0 ? '' : ', and with an invalidation';
-  const all = d.conditions.some((c) => c.invalidation === 'some') ? ' (when: --all)' : '';
-  return `${inputs(d.undisturbed)}${more}${disturbed === 0 ? '' : ` ${number(disturbed)}${all}`}${impossible}`;
+  if (d.conditions.some((c) => c.invalidation === 'any'))
+    return `${inputs(d.inputs)}, with or without an invalidation${impossible}`;
+  const when = all ? '' : ' (when: --all)';
+  return `${inputs(d.undisturbed)}, and ${number(disturbed)} with an invalidation${when}${impossible}`;
 }
 
 function conditionLines(label: string, conditions: readonly ReportCondition[], { colour, all }: TextOptions): string[] {

@@ -118,12 +118,17 @@ export interface ReportOptions {
   readonly level: DifferenceLevel;
   /** The flags of `softkvm explain` that describe an input. */
   readonly flagsOf: (input: FaultInput) => readonly string[];
+  /**
+   * Only of so many effects of a change the conditions are wanted, and not the one with an invalidation where there is one without: what
+   * a reader of the text is shown. The rest takes longer.
+   */
+  readonly most?: number;
 }
 
 export function reportOf(space: SpaceResult<Outcome>, options: ReportOptions): RangeDiffReport {
-  const { counts, first } = countClasses(space.classOf);
+  const { counts, racing, first } = countClasses(space.classOf, middles(space.dims));
   const groups = groupClasses(space.classes, counts, options.level);
-  const writer = new DifferenceWriter(space, first, counts, options.flagsOf);
+  const writer = new DifferenceWriter(space, first, counts, options);
   const changes = changesOf(groups, options).map((change): ReportChange => {
     const own = groups.filter((g) => g.label === change.label).sort((a, b) => writer.compare(a, b));
     return {
@@ -131,11 +136,11 @@ export function reportOf(space: SpaceResult<Outcome>, options: ReportOptions): R
       different: countLevels(own.map((g) => [g.level, g.inputs])),
       differences: own.map((g, i) => {
         const besides = new Set(own.slice(0, i).flatMap((before) => [...before.classes]));
-        return writer.difference(g, besides, change);
+        return writer.difference(g, besides, change, i);
       }),
     };
   });
-  const differing = levelsOfClasses(space.classes, counts);
+  const differing = levelsOfClasses(space.classes, counts, racing);
   const shown = LEVELS.indexOf(options.level);
   const known = new Set((options.history ?? []).map((s) => s.label));
   return {
@@ -154,7 +159,7 @@ export function reportOf(space: SpaceResult<Outcome>, options: ReportOptions): R
     },
     different: {
       ...countLevels(differing.filter(([level]) => LEVELS.indexOf(level) <= shown)),
-      racing: racing(space, options.level),
+      racing: differing.reduce((n, [level, , r]) => (LEVELS.indexOf(level) <= shown ? n + r : n), 0),
       leftOut: countLevels(differing.filter(([level]) => LEVELS.indexOf(level) > shown)).inputs,
       unattributed:
         options.history === null ? 0 : groups.filter((g) => !known.has(g.label)).reduce((sum, g) => sum + g.inputs, 0),
@@ -185,37 +190,25 @@ function changesOf(groups: readonly DifferenceGroup[], options: ReportOptions): 
   return heads;
 }
 
-/** The level at which the two revisions differ, and for how many inputs: by class. */
+/** The level at which the two revisions differ, for how many inputs, and how many of them are racing: by class. */
 function levelsOfClasses(
   classes: SpaceResult<Outcome>['classes'],
   counts: Uint32Array,
-): (readonly [DifferenceLevel, number])[] {
+  racing: Uint32Array,
+): (readonly [DifferenceLevel, number, number])[] {
   return classes.flatMap(({ before, after }, n) => {
     const level = n === 0 || counts[n] === 0 ? null : levelOf(before, after);
-    return level === null ? [] : [[level, counts[n]!] as const];
+    return level === null ? [] : [[level, counts[n]!, racing[n]!] as const];
   });
 }
 
-function countLevels(parts: readonly (readonly [DifferenceLevel, number])[]): LevelCounts {
+function countLevels(parts: readonly (readonly [DifferenceLevel, number, ...unknown[]])[]): LevelCounts {
   const counts = { inputs: 0, exit: 0, state: 0, field: 0 };
   for (const [level, inputs] of parts) {
     counts[level] += inputs;
     counts.inputs += inputs;
   }
   return counts;
-}
-
-/** Inputs that differ, at the level or a stronger one, and have an invalidation in the middle of the fault. HOT */
-function racing({ dims, classOf, classes }: SpaceResult<Outcome>, weakest: DifferenceLevel): number {
-  const moments = middles(dims);
-  const shown = classes.map(({ before, after }, n) => {
-    const level = n === 0 ? null : levelOf(before, after);
-    return level !== null && LEVELS.indexOf(level) <= LEVELS.indexOf(weakest);
-  });
-  let count = 0;
-  for (let i = 0; i < classOf.length; i++)
-    if (moments[i % moments.length] === true && shown[classOf[i]!] === true) count++;
-  return count;
 }
 
 /** By value of the last dimension, whether it is an invalidation in the middle of the fault: at a stage. */
@@ -243,15 +236,22 @@ class DifferenceWriter {
   private readonly first: Int32Array;
   private readonly counts: Uint32Array;
   private readonly flagsOf: ReportOptions['flagsOf'];
+  private readonly most: number | undefined;
   /** The dimension of invalidations, the last one, whose first value is none at all; -1 where there is no such dimension. */
   private readonly moments: number;
 
-  constructor(space: SpaceResult<Outcome>, first: Int32Array, counts: Uint32Array, flagsOf: ReportOptions['flagsOf']) {
+  constructor(
+    space: SpaceResult<Outcome>,
+    first: Int32Array,
+    counts: Uint32Array,
+    { flagsOf, most }: Pick<ReportOptions, 'flagsOf' | 'most'>,
+  ) {
     this.space = space;
     this.conditions = new Conditions(space);
     this.first = first;
     this.counts = counts;
     this.flagsOf = flagsOf;
+    this.most = most;
     this.moments = space.dims.findIndex((d) => d.name === 'invalidation');
   }
 
@@ -281,12 +281,14 @@ class DifferenceWriter {
     group: DifferenceGroup,
     besides: ReadonlySet<number>,
     sides: { readonly from: string; readonly to: string },
+    position: number,
   ): ReportDifference {
     const input = this.space.inputAt(this.witness(group.classes));
     const command = (...revisions: string[]): string =>
       ['softkvm', 'explain', ...this.flagsOf(input), ...revisions].map(quoted).join(' ');
     const { from, to } = sides;
-    const conditions = this.conditionsOf(group.classes, besides);
+    const wanted = this.most === undefined || position < this.most;
+    const conditions = wanted ? this.conditionsOf(group.classes, besides) : [];
     return {
       level: group.level,
       inputs: group.inputs,
@@ -321,9 +323,9 @@ class DifferenceWriter {
   /** In one, where the invalidation does not matter or only one matters; else apart for inputs without and with an invalidation. */
   private conditionsOf(classes: ReadonlySet<number>, besides: ReadonlySet<number>): ReportCondition[] {
     if (this.moments < 0) return this.conditions.of(classes, besides).map((p) => this.condition(p, 'any'));
-    const { both, first, others } = this.conditions.split(classes, besides, this.moments);
+    const { both, first, others } = this.conditions.split(classes, besides, this.moments, this.most === undefined);
     if (both !== null) return both.map((p) => this.condition(p, 'any'));
-    return [...first.map((p) => this.condition(p, 'none')), ...others.map((p) => this.condition(p, 'some'))];
+    return [...first.map((p) => this.condition(p, 'none')), ...(others ?? []).map((p) => this.condition(p, 'some'))];
   }
 
   private none(): Within {
