@@ -19,7 +19,12 @@ export function codeSetText(codes: readonly number[], least: Uint8Array, most: U
     least.map((v) => 1 - v),
   );
   const positive = those.join(' | ');
-  const negative = others.length === 1 ? `not ${others[0]}` : `neither ${others.join(' nor ')}`;
+  const negative =
+    others.length !== 1
+      ? `neither ${others.join(' nor ')}`
+      : others[0]!.startsWith('without ')
+        ? others[0]!.replace('without', 'with any of')
+        : `not ${others[0]}`;
   if (Math.min(those.length, others.length) > ALTERNATIVES) return null;
   return others.length < those.length ? negative : positive;
 }

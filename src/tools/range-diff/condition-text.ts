@@ -3,14 +3,17 @@ import { codeSetText } from './code-text.ts';
 import type { Part } from './condition.ts';
 import type { Dimension } from './space-result.ts';
 
-/** The words for the part, `any input` for all of them. */
+/** Words for all of them. */
+export const ANY_INPUT = 'any input';
+
+/** The words for the part, ANY_INPUT for all of them. */
 export function partText(part: Part, dims: readonly Dimension[]): string {
   const words: string[] = [];
   for (const [d, dim] of dims.entries()) {
     const text = setText(dim, part.least[d]!, part.most[d]!);
     if (text !== null) words.push(text);
   }
-  return words.length === 0 ? 'any input' : words.join(', ');
+  return words.length === 0 ? ANY_INPUT : words.join(', ');
 }
 
 /** Null when the dimension does not matter. Any set between `least` and `most` will do: the one that is said with least. */

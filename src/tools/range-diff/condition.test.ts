@@ -83,6 +83,23 @@ describe('a condition', () => {
     );
   });
 
+  it('against some classes only may let all others in, and says when a dimension does not matter (brute force)', () => {
+    fc.assert(
+      fc.property(smallSpace, fc.nat(4), (s, d) => {
+        const dim = d % s.sizes.length;
+        const inputs = [...s.classOf.entries()].filter(([, c]) => c !== INVALID_INPUT);
+        const { both, first, others } = new Conditions(space(s)).split(new Set([1]), new Set([2]), dim, true);
+        for (const [i, c] of inputs) {
+          if (c === EQUAL) continue;
+          const values = valuesAt(s.sizes, i);
+          const parts = both ?? (values[dim] === 0 ? first : others!);
+          expect(parts.some((p) => inside(p.most, values))).toBe(c === 1);
+        }
+        if (both !== null) for (const p of both) expect(p.most[dim]!.every((v) => v === 1)).toBe(true);
+      }),
+    );
+  });
+
   it('is the same one each time', () => {
     fc.assert(
       fc.property(smallSpace, (s) => {

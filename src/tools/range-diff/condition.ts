@@ -64,11 +64,11 @@ export class Conditions {
   }
 
   /**
-   * The parts whose union is the inputs of these classes, and no other input; most inputs first. Those of `besides`, which a reader has
-   * behind him, may be let in.
+   * The parts whose union is the inputs of these classes, and no other input; most inputs first. With `others`, only the inputs of those
+   * classes must stay outside.
    */
-  of(classes: ReadonlySet<number>, besides?: ReadonlySet<number>): Part[] {
-    return partsOf(this.labelled((c) => classes.has(c), besides));
+  of(classes: ReadonlySet<number>, others?: ReadonlySet<number>): Part[] {
+    return partsOf(this.labelled((c) => classes.has(c), others));
   }
 
   /**
@@ -77,11 +77,11 @@ export class Conditions {
    */
   split(
     classes: ReadonlySet<number>,
-    besides: ReadonlySet<number>,
+    outside: ReadonlySet<number> | undefined,
     dim: number,
     wanted: boolean,
   ): { both: Part[] | null; first: Part[]; others: Part[] | null } {
-    const all = this.labelled((c) => classes.has(c), besides);
+    const all = this.labelled((c) => classes.has(c), outside);
     const values = Uint8Array.from({ length: this.sizes[dim]! }, (_, v) => (v === 0 ? 1 : 0));
     const first = partsOf(onlyCube(all, this.cube({ dim, values })));
     const test = new InsideTest(all);
@@ -93,11 +93,11 @@ export class Conditions {
     return { both: null, first, others };
   }
 
-  private labelled(belongs: (classNumber: number) => boolean, besides?: ReadonlySet<number>): Diagram {
+  private labelled(belongs: (classNumber: number) => boolean, others?: ReadonlySet<number>): Diagram {
     return relabel(this.diagram, (c) => {
       if (c === INVALID_INPUT) return FREE;
       if (belongs(c)) return IN;
-      return besides?.has(c) ? FREE : OUT;
+      return others === undefined || others.has(c) ? OUT : FREE;
     });
   }
 

@@ -1,6 +1,7 @@
 /** A range-diff report as text: a block for each change, the table of changes, and what was enumerated. */
 import { wrap } from '../explain/wrap.ts';
 import type { DifferenceLevel } from '../fault-machine/outcome.ts';
+import { ANY_INPUT } from './condition-text.ts';
 import type { LevelCounts, RangeDiffReport, ReportChange, ReportCondition, ReportDifference } from './report.ts';
 
 type Brush = (text: string) => string;
@@ -51,9 +52,12 @@ function changeBlock(change: ReportChange, report: RangeDiffReport, options: Tex
     `${colour.yellow(head.join('  '))}  ${colour.dim(inputs(change.different.inputs))}`,
     ...wrap(symptom ?? '', WIDTH - 2).map((l) => colour.dim(`  ${l}`)),
   ];
+  lines.push(...conditionBlock('when', change.conditions, options));
   const shown = all ? change.differences : change.differences.slice(0, EFFECTS);
-  for (const [i, d] of shown.entries())
-    lines.push(...differenceLines(d, change, i === 0 ? 'when' : 'else when', report, options));
+  for (const [i, d] of shown.entries()) {
+    const when = change.differences.length === 1 ? null : i === 0 ? 'if' : 'else if';
+    lines.push(...differenceLines(d, change, when, report, options));
+  }
   const rest = change.differences.slice(shown.length);
   if (rest.length > 0)
     lines.push(
@@ -65,22 +69,15 @@ function changeBlock(change: ReportChange, report: RangeDiffReport, options: Tex
 function differenceLines(
   d: ReportDifference,
   change: ReportChange,
-  when: string,
+  when: string | null,
   report: RangeDiffReport,
   options: TextOptions,
 ): string[] {
   const { colour, all } = options;
   const lines = [`  ${colour.bold(d.level)}  ${colour.dim(extent(d, all))}`];
-  const conditions = all ? d.conditions : d.conditions.filter((c) => c.invalidation !== 'some' || d.undisturbed === 0);
-  for (const kind of ['any', 'none', 'some'] as const) {
-    const label = kind === 'some' && d.undisturbed > 0 ? 'or, invalidated' : when;
-    lines.push(
-      ...conditionLines(
-        label,
-        conditions.filter((c) => c.invalidation === kind),
-        options,
-      ),
-    );
+  if (when !== null) {
+    const rest = d.conditions.length === 1 && d.conditions[0]!.text === ANY_INPUT;
+    lines.push(...(rest ? labelled('otherwise', '') : conditionBlock(when, d.conditions, options)));
   }
   lines.push(...sides('', [nameOf(change.from, report)], [nameOf(change.to, report)]).map(colour.dim));
   const { leaves } = d;
@@ -129,6 +126,16 @@ function extent(d: ReportDifference, all: boolean): string {
   return `${inputs(d.undisturbed)}, and ${number(disturbed)} with an invalidation${when}${impossible}`;
 }
 
+/** Without --all not those with an invalidation, where there are any without. */
+function conditionBlock(label: string, conditions: readonly ReportCondition[], options: TextOptions): string[] {
+  const undisturbed = conditions.some((c) => c.invalidation === 'none');
+  return (['any', 'none', 'some'] as const).flatMap((kind) => {
+    if (kind === 'some' && undisturbed && !options.all) return [];
+    const own = conditions.filter((c) => c.invalidation === kind);
+    return conditionLines(kind === 'some' && undisturbed ? 'or, invalidated' : label, own, options);
+  });
+}
+
 function conditionLines(label: string, conditions: readonly ReportCondition[], { colour, all }: TextOptions): string[] {
   const shown = all ? conditions : conditions.slice(0, SOME);
   const lines = shown.flatMap((c, i) => {
@@ -144,7 +151,8 @@ function conditionLines(label: string, conditions: readonly ReportCondition[], {
 }
 
 function labelled(label: string, text: string): string[] {
-  return wrap(text, WIDTH - INDENT).map((l, i) => `    ${(i === 0 ? label : '').padEnd(INDENT - 4)}${l}`);
+  const lines = text === '' ? [''] : wrap(text, WIDTH - INDENT);
+  return lines.map((l, i) => `    ${(i === 0 ? label : '').padEnd(INDENT - 4)}${l}`.trimEnd());
 }
 
 function changeLines(field: string, before: string, after: string, colour: Paint): string[] {

@@ -114,6 +114,10 @@ describe('a range-diff report', () => {
       ['row 2', 'new@1', 'new@2', { inputs: 0, exit: 0, state: 0, field: 0 }],
       ['row 3', 'old', "./it's.ts", { inputs: 2, exit: 0, state: 2, field: 0 }],
     ]);
+    expect(r.changes[0]!.conditions).toMatchObject([
+      { text: 'attribute private, not nested', inputs: 3, values: { attribute: ['private'], nested: ['no'] } },
+      { text: 'slot none or ro, attribute private', inputs: 3 },
+    ]);
     const [exit, state] = r.changes[0]!.differences;
     expect(exit).toMatchObject({
       level: 'exit',
@@ -124,7 +128,7 @@ describe('a range-diff report', () => {
         { field: 'statistics', before: 'pf_emulate +1', after: 'none', inputs: 2 },
         { field: 'pfn', before: 'NOSLOT', after: 'host page', inputs: 1, level: 'field' },
       ],
-      conditions: [{ invalidation: 'any', text: 'slot none, attribute private', inputs: 2 }],
+      conditions: [{ invalidation: 'any', text: 'slot none', inputs: 2 }],
       witness: {
         before: 'softkvm explain --slot none --revision old',
         compare: 'softkvm explain --slot none --revision old --compare new@1',
@@ -134,8 +138,7 @@ describe('a range-diff report', () => {
       level: 'state',
       leaves: { before: 'the guest resumes', after: 'the guest resumes' },
       changes: [{ field: 'kernel log', before: 'none', after: 'where: what' }],
-      // The inputs of the difference before may be let in: rw and ro alone would take a second part.
-      conditions: [{ text: 'attribute private, not nested', inputs: 2 }],
+      conditions: [{ text: 'any input', inputs: 2 }],
     });
     expect(r.changes[2]!.differences[0]!.witness.compare).toBe(
       "softkvm explain --slot rw --revision old --compare './it'\\''s.ts'",
@@ -167,7 +170,7 @@ describe('a range-diff report', () => {
   it('prints the largest parts of a condition, and all of them when asked to', () => {
     const checkers = [1, 0, 0, 1, 0, 1, 1, 0, 1, 0, 0, 1];
     const r = report(space(checkers, [step('row 1', emulates, exits)]));
-    expect(r.changes[0]!.differences[0]!.conditions.map((c) => c.inputs)).toEqual([2, 2, 1, 1]);
+    expect(r.changes[0]!.conditions.map((c) => c.inputs)).toEqual([2, 2, 1, 1]);
     expect(text(r)).toContain('or              1 more, of 1 and fewer: --all');
     expect(text(r, true)).not.toContain('--all');
   });
@@ -182,7 +185,7 @@ describe('a range-diff report', () => {
       inputAt: () => ordinaryFault,
     });
     const conditionsOf = (s: SpaceResult<Outcome>) =>
-      report(s).changes[0]!.differences[0]!.conditions.map((c) => [c.invalidation, c.text]);
+      report(s).changes[0]!.conditions.map((c) => [c.invalidation, c.text]);
     expect(conditionsOf(racy([1, 1, 1, 0, 0, 0, 0, 0, 0]))).toEqual([['any', 'slot none']]);
     expect(conditionsOf(racy([1, 1, 1, 1, 0, 0, 0, 0, 0]))).toEqual([
       ['none', 'slot none or rw'],
@@ -202,8 +205,10 @@ describe('a range-diff report', () => {
 
       row 1  aaaa  The first  4 inputs
         what aaaa does
+          when            attribute private, not nested (3)
+          or              slot none or ro, attribute private (3)
         exit  2 inputs
-          when            slot none, attribute private
+          if              slot none
                           old                                             new@1
           leaves          the instruction is emulated                     memory-fault exit (private), EFAULT
           SPTE after      MMIO, current                                   rwx host page
@@ -211,7 +216,7 @@ describe('a range-diff report', () => {
                           and 1 more: --all
           see             softkvm explain --slot none --revision old --compare new@1
         state  2 inputs
-          else when       attribute private, not nested
+          otherwise
                           old                                             new@1
           leaves          the guest resumes, on both sides
           kernel log      none                                            where: what
@@ -219,8 +224,8 @@ describe('a range-diff report', () => {
 
       row 3  cccc  The third  2 inputs
         what cccc does
-        state  2 inputs
           when            slot rw or ro, attribute private, not nested
+        state  2 inputs
                           old                                             new
           leaves          the guest resumes, on both sides
           statistics      pf_fixed +1                                     none

@@ -35,6 +35,8 @@ export interface ReportChange {
   readonly to: string;
   /** Inputs on which it has an effect, and that differ between the two revisions that are compared. */
   readonly different: LevelCounts;
+  /** Its inputs are the union of these; most inputs first. */
+  readonly conditions: readonly ReportCondition[];
   /** By effect: the strongest level first, then those with most inputs. */
   readonly differences: readonly ReportDifference[];
 }
@@ -43,7 +45,7 @@ export interface ReportCondition {
   /** Inputs without an invalidation, inputs with one, or both. */
   readonly invalidation: 'none' | 'some' | 'any';
   readonly text: string;
-  /** Inputs of the difference that it holds; conditions of one difference may overlap. */
+  /** Inputs that it holds, of those that it is about. Conditions may overlap. */
   readonly inputs: number;
   /** For each dimension that matters, the values that occur. */
   readonly values: Readonly<Record<string, readonly string[]>>;
@@ -61,7 +63,7 @@ export interface ReportDifference {
   readonly leaves: { readonly before: string; readonly after: string };
   /** What else differs, the strongest level first, and for how many of the inputs. */
   readonly changes: readonly (Change & { readonly level: DifferenceLevel })[];
-  /** Of the inputs that no difference before this one in the list has, those are the union of these; most inputs first. */
+  /** Which of the change's inputs it is: those that no difference before this one in the list has, and one of these holds. */
   readonly conditions: readonly ReportCondition[];
   readonly witness: {
     readonly input: FaultInput;
@@ -134,9 +136,10 @@ export function reportOf(space: SpaceResult<Outcome>, options: ReportOptions): R
     return {
       ...change,
       different: countLevels(own.map((g) => [g.level, g.inputs])),
+      conditions: writer.conditionsOf(new Set(own.flatMap((g) => [...g.classes]))),
       differences: own.map((g, i) => {
-        const besides = new Set(own.slice(0, i).flatMap((before) => [...before.classes]));
-        return writer.difference(g, besides, change, i);
+        const later = new Set(own.slice(i + 1).flatMap((after) => [...after.classes]));
+        return writer.difference(g, later, change, i);
       }),
     };
   });
@@ -168,7 +171,7 @@ export function reportOf(space: SpaceResult<Outcome>, options: ReportOptions): R
   };
 }
 
-type ChangeHead = Omit<ReportChange, 'different' | 'differences'>;
+type ChangeHead = Omit<ReportChange, 'different' | 'conditions' | 'differences'>;
 
 /** The changes of the history in order, then whatever else there is a difference for. */
 function changesOf(groups: readonly DifferenceGroup[], options: ReportOptions): ChangeHead[] {
@@ -279,7 +282,7 @@ class DifferenceWriter {
 
   difference(
     group: DifferenceGroup,
-    besides: ReadonlySet<number>,
+    later: ReadonlySet<number>,
     sides: { readonly from: string; readonly to: string },
     position: number,
   ): ReportDifference {
@@ -288,7 +291,7 @@ class DifferenceWriter {
       ['softkvm', 'explain', ...this.flagsOf(input), ...revisions].map(quoted).join(' ');
     const { from, to } = sides;
     const wanted = this.most === undefined || position < this.most;
-    const conditions = wanted ? this.conditionsOf(group.classes, besides) : [];
+    const conditions = wanted ? this.conditionsOf(group.classes, later) : [];
     return {
       level: group.level,
       inputs: group.inputs,
@@ -320,10 +323,13 @@ class DifferenceWriter {
     return this.moments < 0 ? this.conditions.inputsOf(classes) : this.conditions.inputsOf(classes, this.none());
   }
 
-  /** In one, where the invalidation does not matter or only one matters; else apart for inputs without and with an invalidation. */
-  private conditionsOf(classes: ReadonlySet<number>, besides: ReadonlySet<number>): ReportCondition[] {
-    if (this.moments < 0) return this.conditions.of(classes, besides).map((p) => this.condition(p, 'any'));
-    const { both, first, others } = this.conditions.split(classes, besides, this.moments, this.most === undefined);
+  /**
+   * When an input is in these classes: in one, where the invalidation does not matter, else apart for inputs without and with an
+   * invalidation. With `outside`, as opposed to those classes only.
+   */
+  conditionsOf(classes: ReadonlySet<number>, outside?: ReadonlySet<number>): ReportCondition[] {
+    if (this.moments < 0) return this.conditions.of(classes, outside).map((p) => this.condition(p, 'any'));
+    const { both, first, others } = this.conditions.split(classes, outside, this.moments, this.most === undefined);
     if (both !== null) return both.map((p) => this.condition(p, 'any'));
     return [...first.map((p) => this.condition(p, 'none')), ...(others ?? []).map((p) => this.condition(p, 'some'))];
   }
