@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs';
 import { describe, expect, it } from 'vitest';
 import { ordinaryFault } from '../fault-machine/fault-input.ts';
 import type { Outcome } from '../fault-machine/outcome.ts';
@@ -80,6 +81,18 @@ function report(s: SpaceResult<Outcome>, level: 'exit' | 'state' | 'field' = 'fi
     level,
     flagsOf: (input) => ['--slot', input.slot],
   });
+}
+
+/** The same keys, as deep as the shape has any; of a list the first entry, of values by name none. */
+function sameFields(actual: unknown, shape: unknown, at: string): void {
+  if (typeof shape !== 'object' || shape === null || at.endsWith('.values')) return;
+  if (Array.isArray(shape)) {
+    if (shape.length > 0) sameFields((actual as unknown[])[0], shape[0], `${at}[0]`);
+    return;
+  }
+  if (Object.keys(shape).length === 0) return;
+  expect(Object.keys(actual as object).sort(), at).toEqual(Object.keys(shape).sort());
+  for (const key of Object.keys(shape)) sameFields(actual[key as never], shape[key as never], `${at}.${key}`);
 }
 
 const plain = { bold: String, dim: String, red: String, green: String, yellow: String };
@@ -197,6 +210,12 @@ describe('a range-diff report', () => {
     expect(text(report(race))).toContain('Without one, no input differs.');
     expect(report(sequential(race)).different.inputs).toBe(0);
     expect(sequential(race).inputs).toBe(6);
+  });
+
+  it('has the documented fields and no others', () => {
+    const docs = readFileSync(new URL('../../../docs/cli.md', import.meta.url), 'utf8');
+    const block = /```jsonc\n(\{\n {2}"version": 1,[\s\S]*?)```/.exec(docs)![1]!;
+    sameFields(report(mixed), JSON.parse(block.replace(/\s\/\/.*$/gm, '')), '');
   });
 
   it('reads like this', () => {
