@@ -92,7 +92,8 @@ function sameFields(actual: unknown, shape: unknown, at: string): void {
   }
   if (Object.keys(shape).length === 0) return;
   expect(Object.keys(actual as object).sort(), at).toEqual(Object.keys(shape).sort());
-  for (const key of Object.keys(shape)) sameFields(actual[key as never], shape[key as never], `${at}.${key}`);
+  for (const key of Object.keys(shape))
+    sameFields((actual as object)[key as never], shape[key as never], `${at}.${key}`);
 }
 
 const plain = { bold: String, dim: String, red: String, green: String, yellow: String };
