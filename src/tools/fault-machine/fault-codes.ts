@@ -120,11 +120,19 @@ function flaggedCodes(paging: PagingName): FaultCode[] {
   ];
 }
 
+const lists = new Map<string, readonly FaultCode[]>();
+
 /** Every code that this hardware can produce there, and then the impossible ones that KVM checks for. */
 export function hardwareCodes(hardware: Hardware, vmType: VmTypeName, paging: PagingName): readonly FaultCode[] {
-  const possible =
-    paging === 'shadow' ? pfCodes() : hardware === 'npt' ? npfCodes(vmType) : eptCodes(hardware === 'ept');
-  return [...possible, ...flaggedCodes(paging)];
+  const key = `${hardware} ${vmType} ${paging}`;
+  let codes = lists.get(key);
+  if (codes === undefined) {
+    const possible =
+      paging === 'shadow' ? pfCodes() : hardware === 'npt' ? npfCodes(vmType) : eptCodes(hardware === 'ept');
+    codes = [...possible, ...flaggedCodes(paging)];
+    lists.set(key, codes);
+  }
+  return codes;
 }
 
 /** Null, or in one sentence why this hardware cannot produce the code there. */

@@ -13,7 +13,8 @@ const isProtected = (c: FaultContext): boolean =>
   c.hardware === 'npt' && c.vmType === 'sw-protected' && !c.nested && c.mmioCaching;
 const isNestedProtected = (c: FaultContext): boolean =>
   c.hardware === 'npt' && c.vmType === 'sw-protected' && c.nested && c.mmioCaching;
-const isNestedEpt = (c: FaultContext): boolean => c.hardware === 'ept' && c.vmType === 'default' && c.nested;
+const isNestedEpt = (c: FaultContext): boolean =>
+  c.hardware === 'ept' && c.vmType === 'default' && c.paging === 'tdp' && c.nested && c.mmioCaching;
 
 const before = revisionByName('linux-6.9');
 const v2 = revisionByName('series-v2');
@@ -61,20 +62,9 @@ describe('the enumeration', () => {
     expect(space.classOf.every((c) => c === EQUAL || c === INVALID_INPUT)).toBe(true);
   });
 
-  it('finds what 6.10 repaired only where an invalidation comes between the two snapshots', () => {
+  it('finds nothing in what 6.10 repaired: a race, which shows only when more than the mapping changes', () => {
     const space = enumerate(v2, revisionByName('linux-6.10'), { only: isProtected });
-    const moments = new Set<string>();
-    for (const i of positionsOf(space.classOf)) {
-      if (space.classOf[i] === EQUAL) continue;
-      const { invalidation } = space.inputAt(i);
-      moments.add('stage' in invalidation ? `${invalidation.kind} ${invalidation.stage}` : invalidation.kind);
-    }
-    expect([...moments]).toEqual([
-      'done-at private-mismatch',
-      'done-at no-slot',
-      'done-at invalid-slot',
-      'done-at apic-access-page',
-    ]);
+    expect(positionsOf(space.classOf).filter((i) => space.classOf[i] !== EQUAL)).toEqual([]);
   });
 
   it('without a history, names the stage in which the two disagree', () => {

@@ -68,8 +68,8 @@ class Enumeration {
   private readonly causeOfNode = new Map<number, number>();
 
   /**
-   * The class of a pair of outcomes, at one place and for codes of one kind: the history is walked once for all moments and accesses that
-   * begin and end alike.
+   * The class of a pair of outcomes, at one place and for codes of one kind: inputs there that begin and end alike have one cause, that of
+   * the first of them, which is the one without an invalidation where that is among them.
    */
   private readonly classOfPair = new Map<number, number>();
 

@@ -1,6 +1,12 @@
 /** The whole input space of the fault path for two revisions, as a product of dimensions and the rules that make a combination no input. */
 
-import { PFERR_GUEST_FINAL_HI, PFERR_GUEST_PAGE_HI, PFERR_GUEST_RMP, PFERR_RSVD } from '../../arch/error-code.ts';
+import {
+  PFERR_GUEST_FINAL_HI,
+  PFERR_GUEST_PAGE_HI,
+  PFERR_GUEST_RMP,
+  PFERR_RSVD,
+  PFERR_WRITE,
+} from '../../arch/error-code.ts';
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import {
   contextConstraints,
@@ -42,7 +48,7 @@ export interface SpacePlace {
 export interface SpaceFault {
   readonly entry: EntryName;
   readonly code: FaultCode;
-  /** Codes of one kind differ in the access and in where it was made, not in what KVM's entry checks look at. They follow each other. */
+  /** Codes of one kind follow each other. They differ in P, in what kind of read it is and in where it was made. */
   readonly kind: string;
   readonly offset: number;
 }
@@ -199,11 +205,11 @@ export class Space {
   }
 }
 
-/** What is not an access: reserved bits, encryption, bits that are KVM's own or too many, no linear address. */
+/** Whether it is a write, reserved bits, encryption, bits that are KVM's own or too many, no linear address. */
 function kindOf(code: FaultCode): string {
   const { lo, hi } = code;
   const where = PFERR_GUEST_FINAL_HI | PFERR_GUEST_PAGE_HI;
-  return `${lo & (PFERR_RSVD | PFERR_GUEST_RMP)} ${hi & ~where} ${(hi & where) === 0}`;
+  return `${lo & (PFERR_WRITE | PFERR_RSVD | PFERR_GUEST_RMP)} ${hi & ~where} ${(hi & where) === 0}`;
 }
 
 /** Every context that can be. */
