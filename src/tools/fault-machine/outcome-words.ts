@@ -92,7 +92,9 @@ export const CODE_HIGH_LOST = 2;
 export const CODE_PRIVATE = 4;
 export const CODE_IMPLICIT = 8;
 export const CODE_OTHER = 16;
-export const CODE_BITS = 5;
+/** Intel without a linear address, in revisions that call that a page-table access. */
+export const CODE_GUEST_PAGE = 32;
+export const CODE_BITS = 6;
 
 /** Word 13. */
 export const FIELDS_PRESENT = 1;
@@ -243,6 +245,7 @@ function codeText(relation: number): string {
   const high = (relation & CODE_HIGH_LOST) !== 0;
   let text = low && high ? '0' : low ? 'bits 63:32 only' : high ? 'bits 31:0 only' : 'as reported';
   if ((relation & CODE_OTHER) !== 0) text = 'another';
+  if ((relation & CODE_GUEST_PAGE) !== 0) text += ' with GUEST_PAGE';
   if ((relation & CODE_PRIVATE) !== 0) text += ' with PRIVATE_ACCESS';
   if ((relation & CODE_IMPLICIT) !== 0) text += ' with IMPLICIT_ACCESS';
   return text;

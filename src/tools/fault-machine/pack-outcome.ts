@@ -1,5 +1,10 @@
 /** Reads out what a fault left behind, into words (outcome-words.ts). Nothing that depends on addresses goes in. */
-import { PFERR_IMPLICIT_ACCESS_HI, PFERR_PRIVATE_ACCESS_HI, PFERR_SYNTHETIC_MASK_HI } from '../../arch/error-code.ts';
+import {
+  PFERR_GUEST_PAGE_HI,
+  PFERR_IMPLICIT_ACCESS_HI,
+  PFERR_PRIVATE_ACCESS_HI,
+  PFERR_SYNTHETIC_MASK_HI,
+} from '../../arch/error-code.ts';
 import { KVM_EXIT_MEMORY_FAULT } from '../../kvm/kvm-run.ts';
 import { KVM_HVA_ERR_BAD, KVM_HVA_ERR_RO_BAD } from '../../kvm/memslots/hva.ts';
 import { mmioGeneration } from '../../kvm/mmu/mmio-spte.ts';
@@ -159,7 +164,10 @@ function relation(lo: number, hi: number, reportedLo: number, reportedHi: number
   let r = 0;
   if (lo !== reportedLo) r |= lo === 0 ? O.CODE_LOW_LOST : O.CODE_OTHER;
   const high = hi & ~PFERR_SYNTHETIC_MASK_HI;
-  if (high !== (reportedHi & ~PFERR_SYNTHETIC_MASK_HI)) r |= high === 0 ? O.CODE_HIGH_LOST : O.CODE_OTHER;
+  if (high !== (reportedHi & ~PFERR_SYNTHETIC_MASK_HI)) {
+    if (reportedHi === 0 && high === PFERR_GUEST_PAGE_HI) r |= O.CODE_GUEST_PAGE;
+    else r |= high === 0 ? O.CODE_HIGH_LOST : O.CODE_OTHER;
+  }
   if ((hi & PFERR_PRIVATE_ACCESS_HI) !== 0) r |= O.CODE_PRIVATE;
   if ((hi & PFERR_IMPLICIT_ACCESS_HI) !== 0) r |= O.CODE_IMPLICIT;
   return r;
