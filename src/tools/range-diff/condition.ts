@@ -35,12 +35,17 @@ export interface Within {
   readonly values: Uint8Array<ArrayBuffer>;
 }
 
+/** How long a part is, in words: where two will do, the shorter is taken. */
+export type Length = (part: Part) => number;
+
 /** Conditions over one space. */
 export class Conditions {
   private readonly diagram: Diagram;
   private readonly sizes: readonly number[];
+  private readonly length: Length | undefined;
 
-  constructor(space: Pick<SpaceResult, 'dims' | 'classOf'>) {
+  constructor(space: Pick<SpaceResult, 'dims' | 'classOf'>, length?: Length) {
+    this.length = length;
     this.sizes = space.dims.map((d) => d.values.length);
     this.diagram = diagramOf(this.sizes, space.classOf);
   }
@@ -68,7 +73,10 @@ export class Conditions {
    * classes must stay outside.
    */
   of(classes: ReadonlySet<number>, others?: ReadonlySet<number>): Part[] {
-    return partsOf(this.labelled((c) => classes.has(c), others));
+    return partsOf(
+      this.labelled((c) => classes.has(c), others),
+      this.length,
+    );
   }
 
   /**
@@ -83,13 +91,13 @@ export class Conditions {
   ): { both: Part[] | null; first: Part[]; others: Part[] | null } {
     const all = this.labelled((c) => classes.has(c), outside);
     const values = Uint8Array.from({ length: this.sizes[dim]! }, (_, v) => (v === 0 ? 1 : 0));
-    const first = partsOf(onlyCube(all, this.cube({ dim, values })));
+    const first = partsOf(onlyCube(all, this.cube({ dim, values })), this.length);
     const test = new InsideTest(all);
     const wide = first.map((p) => p.most.with(dim, new Uint8Array(values.length).fill(1)));
     if (wide.every((cube) => test.isInside(cube)) && countInside(wide.reduce(withoutCube, all), this.cube(), IN) === 0)
       return { both: wide.map((cube) => partOf(all, cube)), first: [], others: [] };
     if (!wanted && first.length > 0) return { both: null, first, others: null };
-    const others = partsOf(onlyCube(all, this.cube({ dim, values: values.map((v) => 1 - v) })));
+    const others = partsOf(onlyCube(all, this.cube({ dim, values: values.map((v) => 1 - v) })), this.length);
     return { both: null, first, others };
   }
 
@@ -108,15 +116,33 @@ export class Conditions {
   }
 }
 
-function partsOf(group: Diagram): Part[] {
+function partsOf(group: Diagram, length?: Length): Part[] {
   const { diagram, became } = mergeValues(group);
+  const test = new InsideTest(diagram);
   return irredundant(diagram, cover(diagram))
-    .map((cube) => partOf(group, unmerged(cube, became)))
+    .map((cube) => {
+      const part = partOf(group, unmerged(cube, became));
+      if (length === undefined) return part;
+      const other = partOf(group, unmerged(regrown(diagram, test, cube), became));
+      return length(other) < length(part) ? other : part;
+    })
     .sort((a, b) => b.inputs - a.inputs);
 }
 
 function partOf(group: Diagram, most: Cube): Part {
   return { most, least: valuesInside(group, most, IN), inputs: countInside(group, most, IN) };
+}
+
+/**
+ * Another cube that holds what `cube` holds and cannot grow either: grown from what occurs in it, the dimensions with most values first,
+ * because they are the longest to say.
+ */
+function regrown(diagram: Diagram, test: InsideTest, cube: Cube): Cube {
+  const least = valuesInside(diagram, cube, IN);
+  const all = least.map((values) => new Uint8Array(values.length).fill(1));
+  const size = (d: number): number => diagram.levels[d]!.weights.reduce((a, b) => a + b, 0);
+  const order = [...least.keys()].sort((a, b) => size(b) - size(a));
+  return grown(test, all, least, order);
 }
 
 /** Prime cubes, chosen greedily: of those around the first uncovered input, the one that covers most. */
@@ -190,18 +216,27 @@ function orders(around: readonly Uint8Array[]): number[][] {
   return found;
 }
 
-/** The seed, grown: first dimensions as far as they go at once, in this order, then single values. The result cannot grow further. */
+/** The seed, grown in this order. */
 function grow(
   test: InsideTest,
   around: readonly Uint8Array[],
   seed: readonly number[],
   order: readonly number[],
 ): Cube {
-  const cube = around.map((values, d) => {
+  const start = around.map((values, d) => {
     const own = new Uint8Array(values.length);
     own[seed[d]!] = 1;
     return own;
   });
+  return grown(test, around, start, order);
+}
+
+/**
+ * A cube around `start` that cannot grow further in any dimension of `order`: first dimensions as far as they go at once, in this order, then
+ * by single values. `around`: the values that may be added.
+ */
+function grown(test: InsideTest, around: Cube, start: Cube, order: readonly number[]): Cube {
+  const cube = start.map((values) => values.slice());
   const partial: number[] = [];
   for (const d of order) {
     const before = cube[d]!;

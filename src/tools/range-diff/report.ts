@@ -250,7 +250,7 @@ class DifferenceWriter {
     { flagsOf, most }: Pick<ReportOptions, 'flagsOf' | 'most'>,
   ) {
     this.space = space;
-    this.conditions = new Conditions(space);
+    this.conditions = new Conditions(space, (part) => partText(part, space.dims).length);
     this.first = first;
     this.counts = counts;
     this.flagsOf = flagsOf;
