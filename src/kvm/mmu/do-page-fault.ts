@@ -25,7 +25,7 @@ function runStages(vcpu: VcpuState, fault: PageFault): number {
       vm.locks.acquire(lock);
       locked = true;
       // The shadow MMU keeps to its limit of pages: first there must be room for those that the fault may need.
-      if (lock === LOCK_MMU_WRITE) ret = makeMmuPagesAvailable(vm);
+      if (lock === LOCK_MMU_WRITE && vm.revision.rules.roomBeforeStale) ret = makeMmuPagesAvailable(vm);
       if (ret !== RET_PF_CONTINUE) break;
     }
     ret = stage.run(vcpu, fault);

@@ -13,5 +13,5 @@ function tracked(slot: Memslot | null, gfn: number): boolean {
 export function gfnIsWriteTracked(vm: VmState, slot: Memslot | null, gfn: number): boolean {
   if (vm.mmu.indirectShadowPages === 0 || slot === null) return false;
   if (tracked(slot, gfn)) return true;
-  return vm.slots.count > 1 && tracked(gfnToMemslot(vm, gfn, slot.asId ^ 1), gfn);
+  return vm.revision.rules.tracksBothSpaces && vm.slots.count > 1 && tracked(gfnToMemslot(vm, gfn, slot.asId ^ 1), gfn);
 }

@@ -2,7 +2,7 @@
 import { LOCK_MMU_WRITE } from '../../kvm/locks.ts';
 import type { Memslot } from '../../kvm/memslots/memslot.ts';
 import { ACC_ALL } from '../../kvm/mmu/role.ts';
-import { dropSpte, rmapAdd } from '../../kvm/mmu/shadow/rmap.ts';
+import { dropSpte, forgetLostEntry, rmapAdd } from '../../kvm/mmu/shadow/rmap.ts';
 import { isShadowPresent, SHADOW_NONPRESENT_HI, SHADOW_NONPRESENT_LO, type SpteWord } from '../../kvm/mmu/spte.ts';
 import { lastSpteOf } from '../../kvm/mmu/walk-to-last-spte.ts';
 import type { VcpuState } from '../../kvm/vcpu-state.ts';
@@ -58,5 +58,6 @@ export class Leaf {
     }
     i32[sptep] = SHADOW_NONPRESENT_LO;
     i32[sptep + 1] = SHADOW_NONPRESENT_HI;
+    if (this.guestTables !== null) forgetLostEntry(this.vm, sptep);
   }
 }

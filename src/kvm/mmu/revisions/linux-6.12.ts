@@ -139,7 +139,46 @@ const stable: readonly Patch[] = [
   },
 ];
 
+/** The shadow MMU, where a guest's tables change behind KVM's back: userspace writes them, or another address space maps them. */
+const shadowStable: readonly Patch[] = [
+  {
+    commit: 'aad885e77496',
+    title: 'Drop/zap existing present SPTE even when creating an MMIO SPTE',
+    symptom: 'an entry that maps memory is emptied before it becomes an MMIO entry; before, the rmap kept it',
+    carriedBy: 'rule mmioDropsPresent (shadow/set-spte.ts)',
+    apply: setRules({ mmioDropsPresent: true }),
+  },
+  {
+    commit: '0cb2af2ea66a',
+    title: "Use a child shadow page again only if it is for the guest table's gfn",
+    symptom: 'a table that was exchanged is shadowed anew; before, mappings went into the shadow of the old one',
+    carriedBy: 'rule childMatchesGfn (shadow/get-page.ts)',
+    apply: setRules({ childMatchesGfn: true }),
+  },
+  {
+    commit: '81ccda30b4e8',
+    title: 'Use a child shadow page again only if its role is right',
+    symptom: 'a table whose rights were changed above it is shadowed anew; before, its entries kept the old rights',
+    carriedBy: 'rule childMatchesRole (shadow/get-page.ts)',
+    apply: setRules({ childMatchesRole: true }),
+  },
+  {
+    commit: '2abd5287f083',
+    title: 'Make room for shadow pages before checking for a stale fault',
+    symptom: 'what had to go for want of room is seen by the check; before, it went after the check, a root among it',
+    carriedBy: 'rule roomBeforeStale (do-page-fault.ts, stages/map.ts)',
+    apply: setRules({ roomBeforeStale: true }),
+  },
+  {
+    commit: '0f38453cdb2e',
+    title: 'Check write tracking in all address spaces',
+    symptom: 'a table that is shadowed for SMM alone is protected outside of it, too, and the reverse',
+    carriedBy: 'rule tracksBothSpaces (page-track.ts)',
+    apply: setRules({ tracksBothSpaces: true }),
+  },
+];
+
 /** In the order in which they landed. */
-export const linux612Patches: readonly Patch[] = [...linux611, ...writeProtection, ...stable];
+export const linux612Patches: readonly Patch[] = [...linux611, ...writeProtection, ...stable, ...shadowStable];
 
 export const linux612: Revision = applyPatches(linux610, linux612Patches, 'linux-6.12', 'Linux 6.12');

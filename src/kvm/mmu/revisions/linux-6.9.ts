@@ -64,5 +64,10 @@ export const linux69: Revision = {
     failedRetryRemembers: 'never',
     writeProtectedMmioWarns: false,
     attributesHoldHugePages: false,
+    mmioDropsPresent: false,
+    childMatchesGfn: false,
+    childMatchesRole: false,
+    roomBeforeStale: false,
+    tracksBothSpaces: false,
   },
 };

@@ -81,6 +81,16 @@ export interface RevisionRules {
   // Linux 6.12 stable.
   /** A change of attributes invalidates the huge pages that it cuts as a whole (9129633d568e). */
   readonly attributesHoldHugePages: boolean;
+  /** The shadow MMU empties a present entry before it writes an MMIO one over it (aad885e77496). */
+  readonly mmioDropsPresent: boolean;
+  /** The page below an entry is used again only if it shadows the table that the guest has there now (0cb2af2ea66a) ... */
+  readonly childMatchesGfn: boolean;
+  /** ... with the rights it has there now (81ccda30b4e8). */
+  readonly childMatchesRole: boolean;
+  /** The shadow MMU makes room before it asks whether the fault is stale (2abd5287f083). */
+  readonly roomBeforeStale: boolean;
+  /** A page is write-tracked if it is in either address space (0f38453cdb2e). */
+  readonly tracksBothSpaces: boolean;
 }
 
 /** One version of the fault path. */

@@ -118,7 +118,8 @@ export function getChildSp(
   const lo = vm.memory.i32[sptep]!;
   if (isShadowPresent(lo) && !isLargePte(lo)) {
     const child = vm.mmu.shadowPage(sptePfn(lo, vm.memory.i32[sptep + 1]!));
-    if (child.gfn === gfn && child.role === role) return null;
+    const { childMatchesGfn, childMatchesRole } = vm.revision.rules;
+    if ((child.gfn === gfn || !childMatchesGfn) && (child.role === role || !childMatchesRole)) return null;
   }
   return getShadowPage(vm, vcpu, gfn, role);
 }

@@ -107,6 +107,24 @@ export function dropSpte(vm: VmState, sptep: number): void {
   if (mmuSpteClearTrackBits(vm, sptep)) rmapRemove(vm, sptep);
 }
 
+/**
+ * An entry that maps nothing leaves the set that it is still in: what a revision without the rule mmioDropsPresent loses track of. For
+ * tools that put a VM back into a known state.
+ */
+export function forgetLostEntry(vm: VmState, sptep: number): void {
+  const sp = sptepToSp(vm, sptep);
+  const level = roleLevel(sp.role);
+  const gfn = pageGetGfn(sp, spteIndexOf(sptep));
+  const slot = gfnToMemslot(vm, gfn, roleAsId(sp.role));
+  if (slot === null) return;
+  const heads = headsOf(slot.arch!, level);
+  const index = indexIn(slot, gfn, level);
+  const head = heads.get(index);
+  if (!vm.mmu.pteLists.entries(head).includes(sptep)) return;
+  heads.set(index, vm.mmu.pteLists.remove(head, sptep));
+  updatePageStats(vm, level, -1);
+}
+
 /** @kvm mmu.c kvm_zap_all_rmap_sptes */
 function zapHead(vm: VmState, heads: RmapHeads, index: number): boolean {
   const head = heads.get(index);

@@ -45,7 +45,8 @@ export function mmuSetSpte(
   const oldHi = i32[sptep + 1]!;
   let wasRmapped = false;
   let flush = false;
-  if (isShadowPresent(oldLo)) {
+  const noSlot = isNoslotPfn(pfn);
+  if (isShadowPresent(oldLo) && (!noSlot || vm.revision.rules.mmioDropsPresent)) {
     if (level > PG_LEVEL_4K && !isLargePte(oldLo)) {
       dropParentPte(vm, vm.mmu.shadowPage(sptePfn(oldLo, oldHi)), sptep);
       flush = true;
@@ -56,7 +57,7 @@ export function mmuSetSpte(
       wasRmapped = true;
     }
   }
-  if (isNoslotPfn(pfn)) {
+  if (noSlot) {
     vcpu.stats.pf_mmio_spte_created++;
     markMmioSpte(vcpu, sptep, gfn, access);
     if (flush) flushRemoteTlbsGfn(vm, gfn, level);
