@@ -66,7 +66,8 @@ export interface FaultInput {
   readonly mmioCaching: boolean;
   readonly entry: EntryName;
   /**
-   * As the hardware reports it, see fault-codes.ts for those that it can produce; of a page-ready fault, what the queued work says; 0 for
+   * As the hardware reports it, see fault-codes.ts for those that it can produce (with EPT in the words of an error code, which the
+   * revision may not put that way); of a page-ready fault, what the queued work says; 0 for
    * pre-fault.
    */
   readonly errorLo: number;

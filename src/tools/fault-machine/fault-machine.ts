@@ -2,7 +2,7 @@
  * The fault path as a function: a described state and a fault go in, what became of it comes out. Everything is real but the processor
  * and the emulator: memslots, attributes, guest_memfd, host mappings, page tables, the vendor's handler, the stages.
  */
-import { PFERR_RSVD } from '../../arch/error-code.ts';
+import { PFERR_GUEST_FINAL_HI, PFERR_RSVD, PFERR_SYNTHETIC_MASK_HI } from '../../arch/error-code.ts';
 import { loOf } from '../../arch/halves.ts';
 import { X86EMUL_RETRY_INSTR } from '../../kvm/emulate/ops.ts';
 import { LOCK_MMU_WRITE } from '../../kvm/locks.ts';
@@ -209,9 +209,7 @@ export class FaultMachine {
     if (entry === 'fault') {
       if (this.guestTables !== null) return handlePageFault(vcpu, lo, hi, addrLo, addrHi);
       if (context.hardware === 'npt') return handleNpf(vcpu, addrLo, addrHi, lo, hi);
-      // Intel's handler made the code itself, from the exit qualification; what it says without a linear address depends on the revision.
-      const noAddress = hi === 0 && (lo & PFERR_RSVD) === 0;
-      return mmuPageFault(vcpu, addrLo, addrHi, lo, noAddress ? eptErrorHi(vcpu, false, false) : hi);
+      return mmuPageFault(vcpu, addrLo, addrHi, lo, this.eptHi(lo, hi));
     }
     if (entry === 'pre-fault') {
       const r = preFaultMemory(vcpu, this.place.gfn * 4096, 4096);
@@ -233,6 +231,13 @@ export class FaultMachine {
     });
     checkAsyncPfCompletion(vcpu);
     return 1;
+  }
+
+  /** Intel's handler makes the code itself: where the access was made is what the revision makes of the exit qualification. */
+  private eptHi(lo: number, hi: number): number {
+    const violation = (lo & PFERR_RSVD) === 0;
+    const where = violation ? eptErrorHi(this.vcpu, hi !== 0, (hi & PFERR_GUEST_FINAL_HI) !== 0) : 0;
+    return where | (hi & PFERR_SYNTHETIC_MASK_HI);
   }
 
   /** The kernel's BUG() on a leaf that changes its frame is an outcome; everything else is the stage's own failure. */
