@@ -68,6 +68,7 @@ describe('the command line', () => {
       'trace',
 
       'inspect',
+      'series',
     ]) {
       stdout = '';
       const { status } = await softkvm(command, '--help');
@@ -77,12 +78,23 @@ describe('the command line', () => {
     }
   });
 
-  it.each([['range-diff', 'a', 'b'], ['trace', 'report'], ['inspect'], ['series']])(
-    'says that %s is not supported yet',
-    async (...args) => {
-      await refuses(args, /^softkvm: not supported yet: softkvm /);
-    },
-  );
+  it.each([['trace', 'report'], ['inspect']])('says that %s is not supported yet', async (...args) => {
+    await refuses(args, /^softkvm: not supported yet: softkvm /);
+  });
+
+  it('prints the series, and one row of it on both sides', async () => {
+    const table = await softkvm('series', '--json');
+    expect(JSON.parse(table.stdout)).toMatchObject({ version: 1, rows: { length: 17, 9: { row: 10, v2: 10, v1: 9 } } });
+    stdout = '';
+    const row = await softkvm('series', '10', '--json');
+    expect(row.status).toBe(0);
+    expect(JSON.parse(row.stdout)).toMatchObject({
+      row: 10,
+      before: 'series-v2@9',
+      after: 'series-v2@10',
+      shown: true,
+    });
+  });
 
   const bad: readonly (readonly [string, () => string[], RegExp])[] = [
     ['an unknown command', () => ['frobnicate'], /unknown command 'frobnicate'/],
@@ -90,6 +102,7 @@ describe('the command line', () => {
     ['no argument', () => ['decode'], /missing required argument 'code'/],
     ['a code that is no number', () => ['decode', 'xyz'], /xyz: expected a code/],
     ['an unknown kind', () => ['decode', '1', '--kind', 'tlb'], /'tlb' is invalid/],
+    ['a row that is none', () => ['series', '18'], /series 18: expected a row, 1 to 17, or all/],
     ['a missing scenario', () => ['conform', join(folder, 'none.json')], /none\.json: no such file/],
     ['a scenario that is not JSON', () => ['conform', file('a.json', '{')], /a\.json: is not JSON/],
     [
@@ -106,8 +119,8 @@ describe('the command line', () => {
     ['a parameter without value', () => ['run', file('i', 'x'), '--param', 'kvm.tdp_mmu'], /expected name=value/],
     [
       'a parameter value that is not supported yet',
-      () => ['run', file('i', '\xf4'), '--param', 'kvm_amd.npt=0'],
-      /not supported yet: shadow paging/,
+      () => ['run', file('i', '\xf4'), '--param', 'kvm.enable_vmware_backdoor=1'],
+      /not supported yet: the VMware backdoor/,
     ],
     ['a missing image', () => ['run', join(folder, 'none')], /none: no such file/],
     ['an empty image', () => ['run', file('e', '')], /e: is empty/],

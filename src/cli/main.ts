@@ -16,7 +16,9 @@ import { EXIT_PIPE, EXIT_USAGE } from './exit-status.ts';
 import { addExplain } from './explain.ts';
 import { addExplore } from './explore.ts';
 import { addLater } from './later.ts';
+import { addRangeDiff } from './range-diff.ts';
 import { addRun } from './run.ts';
+import { addSeries } from './series.ts';
 
 // Scene files import 'softkvm/scenes' from here: the module that runs them.
 export * from '../tools/explore/scene-api.ts';
@@ -59,7 +61,19 @@ function commandLine(): Command {
       'after',
       '\nExample:\n  softkvm demo                              the tour: one guest, every class of fault\n  softkvm decode 0x100000006                an error code, bit by bit',
     );
-  for (const add of [addRun, addConform, addExplain, addExplore, addCampaign, addDecode, addBench, addDemo, addLater])
+  for (const add of [
+    addRun,
+    addConform,
+    addExplain,
+    addExplore,
+    addCampaign,
+    addDecode,
+    addBench,
+    addDemo,
+    addRangeDiff,
+    addSeries,
+    addLater,
+  ])
     add(program);
   return program;
 }

@@ -81,7 +81,6 @@ function refuse(o: Options): void {
   if (o.vcpus > 1) throw new UnsupportedError(`--vcpus ${o.vcpus} (one vCPU is)`);
   if (o.cpu === 'intel') throw new UnsupportedError('--cpu intel (VMX and EPT)');
   if (o.vmType === 'snp' || o.vmType === 'tdx') throw new UnsupportedError(`--vm-type ${o.vmType}`);
-  if (o.paging === 'shadow') throw new UnsupportedError('--paging shadow');
 }
 
 async function run(file: string, o: Options): Promise<RunReport> {
@@ -94,7 +93,7 @@ async function run(file: string, o: Options): Promise<RunReport> {
 function runWithTerminal(file: string, o: Options, interrupted: () => boolean): Promise<RunReport> {
   const image = readInput(file);
   const modules = o.initrd === undefined ? [] : [{ name: basename(o.initrd), bytes: readInput(o.initrd) }];
-  const params = splitParams(o.param);
+  const params = { ...(o.paging === 'shadow' ? { 'kvm_amd.npt': '0' } : {}), ...splitParams(o.param) };
   const trace = o.trace === undefined ? null : new TraceFile(o.trace);
   const feed = terminalInput();
   return runGuest({

@@ -19,7 +19,7 @@ export interface BareVmOptions {
   readonly maxPhyAddr?: number;
 }
 
-/** The vendor's part, as far as the MMU asks for it: two-dimensional paging, and flushes that nobody sees. */
+/** The vendor's part, as far as the MMU asks for it: two-dimensional paging unless `npt` is false, and flushes that nobody sees. */
 const vendor = {
   name: 'svm',
   tdpEnabled: true,
@@ -28,6 +28,9 @@ const vendor = {
   loadMmuPgd() {},
   flushTlbCurrent() {},
   flushTlbAll() {},
+  flushTlbGva() {},
+  getRflags: () => 2,
+  getCpl: () => 0,
 };
 
 /** A VM of a new process on a new machine, its notifier registered. */
@@ -40,7 +43,7 @@ export function bareVm(options: BareVmOptions = {}): VmState {
     profile: { maxPhyAddr: options.maxPhyAddr ?? 40, gbPages: true } as HardwareProfile,
     params: { ...defaultParams, ...options.params },
     revision: linux612,
-    vendor: vendor as unknown as VendorOps,
+    vendor: { ...vendor, tdpEnabled: options.params?.npt !== false } as unknown as VendorOps,
     type: options.type ?? 0,
   });
   initVm(vm);

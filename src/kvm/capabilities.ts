@@ -160,7 +160,7 @@ export function checkExtension(host: KvmHost, vm: VmState | null, cap: number): 
     case 235: // VM_TYPES
       return supportedVmTypes(host);
     case 236: // PRE_FAULT_MEMORY
-      return tdp ? 1 : 0;
+      return tdp && (vm === null || vm.revision.rules.hasPreFault) ? 1 : 0;
     default:
       return 0;
   }

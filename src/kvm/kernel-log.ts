@@ -37,4 +37,11 @@ export class KernelLog {
     }
     return condition;
   }
+
+  /** Forgets everything, as if the kernel had just booted: what was warned of once is warned of again. */
+  clear(): void {
+    this.entries.length = 0;
+    this.warned.clear();
+    this.vmBugged = false;
+  }
 }

@@ -1,6 +1,7 @@
 /** Small settings of a VM (@kvm x86.c kvm_vm_ioctl_set_tss_addr and neighbours). */
 import { EINVAL } from '../host/errno.ts';
 import { LOCK_SLOTS, LOCK_VM } from './locks.ts';
+import { changeMmuPages } from './mmu/shadow/recycle.ts';
 import type { VmState } from './vm-state.ts';
 
 /** @kvm kvm_host.h KVM_MIN_ALLOC_MMU_PAGES */
@@ -28,7 +29,7 @@ export function setIdentityMapAddr(vm: VmState, addr: number): number {
 export function setNrMmuPages(vm: VmState, pages: number): number {
   if (!(pages >= KVM_MIN_ALLOC_MMU_PAGES)) return -EINVAL;
   vm.locks.acquire(LOCK_SLOTS);
-  vm.mmu.nMaxMmuPages = pages;
+  changeMmuPages(vm, pages);
   vm.mmu.nRequestedMmuPages = pages;
   vm.locks.release(LOCK_SLOTS);
   return 0;

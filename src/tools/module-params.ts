@@ -26,14 +26,14 @@ export const MODULE_PARAMS: readonly ModuleParam[] = [
     name: 'kvm.tdp_mmu',
     key: 'tdpMmu',
     type: 'bool',
-    missing: (on) => (on ? null : 'the legacy MMU (kvm.tdp_mmu=0)'),
+    missing: any,
     meaning: 'use the TDP MMU for two-dimensional paging',
   },
   {
     name: 'kvm_amd.npt',
     key: 'npt',
     type: 'bool',
-    missing: (on) => (on ? null : 'shadow paging (kvm_amd.npt=0)'),
+    missing: any,
     meaning: 'use nested page tables on AMD',
   },
   {

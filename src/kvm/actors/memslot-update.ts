@@ -250,7 +250,7 @@ export const slotInstall: Stage = {
   kvmFunction: 'kvm_swap_active_memslots',
   takes: 0,
   reads: RES_SLOTS | RES_NOTIFIER_COUNT | RES_SRCU,
-  writes: RES_SLOTS | RES_SRCU,
+  writes: RES_SLOTS | RES_SRCU | RES_DIRTY_LOG,
   ready: noInvalidation,
   run({ vm, asId, active, slotB }) {
     beginSwap(vm, asId, active, slotB);

@@ -48,8 +48,9 @@ describe('Kvm', () => {
   it('refuses VM types with EINVAL and unsupported parameters by name', () => {
     const kvm = new Kvm(MEMORY);
     for (const type of [2, 4, 31, 32, -1]) expect(errorOf(() => kvm.createVm(type)).errno).toBe('EINVAL');
-    expect(() => new Kvm({ ...MEMORY, params: { npt: false } })).toThrow('kvm_amd.npt=0 is not supported yet');
-    expect(() => new Kvm({ ...MEMORY, params: { tdpMmu: false } })).toThrow('kvm.tdp_mmu=0 is not supported yet');
+    expect(() => new Kvm({ ...MEMORY, params: { enableVmwareBackdoor: true } })).toThrow(
+      'kvm.enable_vmware_backdoor=1 is not supported yet',
+    );
     expect(() => new Kvm({ ...MEMORY, hardware: 'no-such' })).toThrow(/no-such/);
     expect(() => new Kvm({ ...MEMORY, revision: 'no-such' })).toThrow(/no-such/);
     expect(kvm.checkExtension(KVM_CAP_MEMORY_ATTRIBUTES)).toBe(8);

@@ -99,8 +99,6 @@ export class Kvm {
 function refuseUnsupported(profile: HardwareProfile, params: KvmParams): void {
   const refused: readonly [boolean, string][] = [
     [profile.vendor !== 'amd', `hardware ${profile.name} (VMX)`],
-    [!params.npt, 'kvm_amd.npt=0'],
-    [!params.tdpMmu, 'kvm.tdp_mmu=0'],
     [params.enableVmwareBackdoor, 'kvm.enable_vmware_backdoor=1'],
   ];
   for (const [unsupported, name] of refused) if (unsupported) throw new Error(`${name} is not supported yet`);

@@ -1,4 +1,5 @@
 /** Bringing the MMU up and down with a VM and its vCPUs (@kvm mmu.c kvm_mmu_init_vm, kvm_mmu_create, kvm_mmu_destroy). */
+import { ENOMEM } from '../../host/errno.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { INVALID_ROOT, type Mmu } from './mmu-context.ts';
@@ -7,18 +8,10 @@ import { defaultSpteMasks, eptSpteMasks } from './spte.ts';
 import { TdpIter } from './tdp-iter.ts';
 import { uninitTdpMmu } from './tdp-mmu/roots.ts';
 
-/** Why this VM's paging cannot be had, or null: shadow page tables are not there yet. */
-function unsupportedPaging(vm: VmState): string | null {
-  if (!vm.vendor.tdpEnabled) return 'shadow paging without nested page tables is not supported yet';
-  if (!vm.params.tdpMmu) return 'the legacy MMU (kvm.tdp_mmu=0) is not supported yet';
-  return null;
-}
-
-/** @throws Error when `unsupportedPaging` says so. @kvm mmu.c kvm_mmu_init_vm */
+/** @kvm mmu.c kvm_mmu_init_vm */
 export function initVm(vm: VmState): void {
-  const reason = unsupportedPaging(vm);
-  if (reason !== null) throw new Error(reason);
   const mmu = vm.mmu;
+  mmu.tdpMmuEnabled = vm.vendor.tdpEnabled && vm.params.tdpMmu;
   mmu.masks =
     vm.vendor.name === 'vmx'
       ? eptSpteMasks({ hasAdBits: true, hasExecOnly: true, l1tfHi: 0 })
@@ -43,15 +36,30 @@ function resetMmu(mmu: Mmu): void {
   }
 }
 
-/** @kvm mmu.c kvm_mmu_create */
-export function mmuCreate(vcpu: VcpuState): void {
+/** The PDPTEs of a guest that is not in long mode are in a page of their own, where its tables are shadowed. 0 or -ENOMEM. @kvm mmu.c kvm_mmu_create */
+export function mmuCreate(vcpu: VcpuState): number {
   resetMmu(vcpu.mmu.rootMmu);
   resetMmu(vcpu.mmu.guestMmu);
   vcpu.mmu.mmu = vcpu.mmu.rootMmu;
   vcpu.mmu.walkMmu = vcpu.mmu.rootMmu;
+  if (vcpu.vm.vendor.tdpEnabled) return 0;
+  const pfn = vcpu.vm.host.pages.allocPage();
+  if (pfn < 0) return -ENOMEM;
+  vcpu.mmu.rootMmu.paeRoot = pfn;
+  return 0;
+}
+
+/** Tables that no shadow page stands for. @kvm mmu.c free_mmu_pages */
+function freeMmuPages(vcpu: VcpuState, mmu: Mmu): void {
+  for (const pfn of [mmu.paeRoot, mmu.pml4Root, mmu.pml5Root]) if (pfn >= 0) vcpu.vm.host.pages.freePage(pfn);
+  mmu.paeRoot = -1;
+  mmu.pml4Root = -1;
+  mmu.pml5Root = -1;
 }
 
 /** @kvm mmu.c kvm_mmu_destroy */
 export function mmuDestroy(vcpu: VcpuState): void {
   mmuUnload(vcpu);
+  freeMmuPages(vcpu, vcpu.mmu.rootMmu);
+  freeMmuPages(vcpu, vcpu.mmu.guestMmu);
 }

@@ -2,13 +2,26 @@
 import { PG_LEVEL_2M, PG_LEVEL_4K } from '../../arch/paging.ts';
 import type { Memslot } from '../memslots/memslots.ts';
 import type { VmState } from '../vm-state.ts';
+import { memslotsHaveRmaps, rmapEntries } from './shadow/rmap.ts';
+import { rmapTrySplitHugePages } from './shadow/slot-range.ts';
+import { rmapWriteProtectForLog, slotGfnWriteProtect } from './shadow/write-protect.ts';
 import { pagesPerLevel } from './tdp-iter.ts';
 import { trySplitHugePages } from './tdp-mmu/split.ts';
-import { clearDirtyPtMasked, highestBit, lowestBit, writeProtectGfn } from './tdp-mmu/write-protect.ts';
+import { clearDirtyPtMasked, highestBit, lowestBit } from './tdp-mmu/write-protect.ts';
 
 /** KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2 with both of its bits (@kvm kvm_host.h kvm_dirty_log_manual_protect_and_init_set). */
 export function dirtyLogManualProtectAndInitSet(vm: VmState): boolean {
   return (vm.manualDirtyLogProtect & 2) !== 0;
+}
+
+/** @kvm mmu.c kvm_mmu_write_protect_pt_masked */
+function writeProtectPtMasked(vm: VmState, slot: Memslot, gfn: number, maskLo: number, maskHi: number): void {
+  if (vm.mmu.tdpMmuEnabled) clearDirtyPtMasked(vm, slot, gfn, maskLo, maskHi, true);
+  if (!memslotsHaveRmaps(vm)) return;
+  for (let i = 0; i < 64; i++) {
+    const bit = i < 32 ? maskLo >>> i : maskHi >>> (i - 32);
+    if ((bit & 1) !== 0) rmapWriteProtectForLog(vm, rmapEntries(vm, slot, gfn + i, PG_LEVEL_4K));
+  }
 }
 
 /**
@@ -28,12 +41,15 @@ export function enableLogDirtyPtMasked(
     // Pages count as dirty from the start, so huge pages were not split when logging began: now they must be.
     const start = gfn + lowestBit(maskLo, maskHi);
     const end = gfn + highestBit(maskLo, maskHi);
-    if (vm.mmu.eagerPageSplit) trySplitHugePages(vm, slot, start, end + 1, PG_LEVEL_4K, false);
-    writeProtectGfn(vm, slot, start, PG_LEVEL_2M);
+    if (vm.mmu.eagerPageSplit && vm.mmu.tdpMmuEnabled) {
+      if (memslotsHaveRmaps(vm)) rmapTrySplitHugePages(vm, slot, start, end + 1, PG_LEVEL_4K);
+      trySplitHugePages(vm, slot, start, end + 1, PG_LEVEL_4K, false);
+    }
+    slotGfnWriteProtect(vm, slot, start, PG_LEVEL_2M);
     const n = pagesPerLevel(PG_LEVEL_2M);
-    if (Math.ceil(start / n) !== Math.ceil(end / n)) writeProtectGfn(vm, slot, end, PG_LEVEL_2M);
+    if (Math.ceil(start / n) !== Math.ceil(end / n)) slotGfnWriteProtect(vm, slot, end, PG_LEVEL_2M);
   }
-  clearDirtyPtMasked(vm, slot, gfn, maskLo, maskHi, true);
+  writeProtectPtMasked(vm, slot, gfn, maskLo, maskHi);
 }
 
 /** Before the log is read: what the hardware has logged on its own is taken in. NPT has no such log (@kvm x86.c kvm_arch_sync_dirty_log). */

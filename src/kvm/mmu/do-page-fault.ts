@@ -1,32 +1,39 @@
 /** One fault through the stages of the VM's revision (@kvm mmu_internal.h kvm_mmu_do_page_fault). */
+import { PG_LEVEL_2M } from '../../arch/paging.ts';
 import { EFAULT } from '../../host/errno.ts';
 import { memIsPrivate } from '../attributes.ts';
-import { LOCK_MMU_READ } from '../locks.ts';
+import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../locks.ts';
 import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { PageFault } from './fault.ts';
 import { prepareMmuMemoryFaultExit } from './memory-fault.ts';
-import { RET_PF_CONTINUE, RET_PF_EMULATE } from './ret-pf.ts';
+import { RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_WRITE_PROTECTED } from './ret-pf.ts';
 import { ROLE_DIRECT } from './role.ts';
+import { makeMmuPagesAvailable } from './shadow/recycle.ts';
 
 /** Runs the stages until one decides. HOT */
 function runStages(vcpu: VcpuState, fault: PageFault): number {
   const vm = vcpu.vm;
   const stages = vm.revision.stages;
   const recorder = vm.mmu.recorder;
+  const lock = fault.inTdpMmu ? LOCK_MMU_READ : LOCK_MMU_WRITE;
   let locked = false;
   let ret = RET_PF_CONTINUE;
   for (let i = 0; i < stages.length; i++) {
     const stage = stages[i]!;
     if (stage.underMmuLock && !locked) {
-      vm.locks.acquire(LOCK_MMU_READ);
+      vm.locks.acquire(lock);
       locked = true;
+      // The shadow MMU keeps to its limit of pages: first there must be room for those that the fault may need.
+      if (lock === LOCK_MMU_WRITE && vm.revision.rules.roomBeforeStale) ret = makeMmuPagesAvailable(vm);
+      if (ret !== RET_PF_CONTINUE) break;
     }
     ret = stage.run(vcpu, fault);
+    if (ret === RET_PF_WRITE_PROTECTED && !vm.revision.rules.writeProtectedVerdict) ret = RET_PF_EMULATE;
     if (recorder !== null) recorder.stage(stage.name, ret, stage.explain(vcpu, fault, ret));
     if (ret !== RET_PF_CONTINUE) break;
   }
-  if (locked) vm.locks.release(LOCK_MMU_READ);
+  if (locked) vm.locks.release(lock);
   if (ret === RET_PF_CONTINUE) throw new Error(`no stage of ${vm.revision.name} decided the fault`);
   return ret;
 }
@@ -45,9 +52,13 @@ export function beginPageFault(
   const { rules } = vm.revision;
   fault.reset(addrLo, addrHi, errorLo, rules.fullErrorCode ? errorHi : 0, prefetch, rules.faultStartsWithErrors);
   if (!rules.privateInErrorCode) fault.isPrivate = memIsPrivate(vm, fault.gfn);
-  fault.isTdp = vm.vendor.tdpEnabled;
+  const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
+  fault.isTdp = direct && vm.vendor.tdpEnabled;
+  fault.inTdpMmu = direct && vm.mmu.tdpMmuEnabled;
   fault.nxHugePageWorkaroundEnabled = vm.mmu.nxHugePages;
-  if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0) fault.slot = vcpuGfnToMemslot(vcpu, fault.gfn);
+  if (direct) fault.slot = vcpuGfnToMemslot(vcpu, fault.gfn);
+  // A guest without paging runs on PAE tables, which have nothing larger.
+  if (direct && !fault.isTdp) fault.maxLevel = PG_LEVEL_2M;
 }
 
 /** What becomes of the stages' verdict: emulation never touches private memory. @kvm mmu_internal.h kvm_mmu_do_page_fault */

@@ -12,6 +12,7 @@ import { KVM_HVA_ERR_BAD } from '../memslots/hva.ts';
 import type { Memslot } from '../memslots/memslots.ts';
 import { gpaHalvesToGfn } from './gpa.ts';
 import { KVM_PFN_ERR_FAULT } from './pfn.ts';
+import { ACC_ALL } from './role.ts';
 
 export class PageFault {
   /** Faulting address in halves: a gpa in a direct MMU. */
@@ -30,8 +31,10 @@ export class PageFault {
   user = false;
   isPrivate = false;
 
-  /** The MMU is a TDP MMU (or the direct one of a guest without paging). */
+  /** The tables are those of two-dimensional paging, and the address is the guest's physical one. */
   isTdp = false;
+  /** ... and the TDP MMU's own, rather than the shadow MMU's. */
+  inTdpMmu = false;
   nxHugePageWorkaroundEnabled = false;
   hugePageDisallowed = false;
 
@@ -43,6 +46,8 @@ export class PageFault {
   goalLevel = PG_LEVEL_4K;
 
   gfn = 0;
+  /** Rights that the guest's own tables give, ACC_*: all where KVM does not shadow them. */
+  ptAccess = ACC_ALL;
   slot: Memslot | null = null;
   /** mmu_invalidate_seq when it was snapshot. */
   mmuSeq = 0;
@@ -77,12 +82,14 @@ export class PageFault {
     this.user = (errorLo & PFERR_USER) !== 0;
     this.isPrivate = (errorHi & PFERR_PRIVATE_ACCESS_HI) !== 0;
     this.isTdp = false;
+    this.inTdpMmu = false;
     this.nxHugePageWorkaroundEnabled = false;
     this.hugePageDisallowed = false;
     this.maxLevel = PG_LEVEL_1G;
     this.reqLevel = PG_LEVEL_4K;
     this.goalLevel = PG_LEVEL_4K;
     this.gfn = gpaHalvesToGfn(addrLo, addrHi);
+    this.ptAccess = ACC_ALL;
     this.slot = null;
     this.mmuSeq = 0;
     this.pfn = startsWithErrors ? KVM_PFN_ERR_FAULT : 0;

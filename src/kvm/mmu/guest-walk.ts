@@ -129,6 +129,11 @@ function walkError(
   return false;
 }
 
+/** ACC_* of the ANDed bits of a walk. @kvm paging_tmpl.h gpte_access */
+function gpteRights(lo: number, hi: number, nxHi: number): number {
+  return (lo & (PT_PRESENT_MASK | PT_WRITABLE_MASK | PT_USER_MASK)) ^ ((hi & nxHi) !== 0 ? 1 : 0);
+}
+
 /** Where a table's entry is in the host; -1 when no visible slot or no mapping has it. */
 function entryHva(vcpu: VcpuState, walker: GuestWalker, level: number): number {
   const i = level - 1;
@@ -143,7 +148,7 @@ function entryHva(vcpu: VcpuState, walker: GuestWalker, level: number): number {
 }
 
 /** Walks once; true when the walker holds a translation, false when it holds a fault (@kvm paging_tmpl.h walk_addr_generic). */
-function walkAddr(
+export function walkAddr(
   walker: GuestWalker,
   vcpu: VcpuState,
   mmu: Mmu,
@@ -211,6 +216,7 @@ function walkOnce(
     lo = vm.memory.i32[at]!;
     hi = wide ? vm.memory.i32[at + 1]! : 0;
     if (vm.trace.enabled) tracePagingElement(vm, lo, hi, level);
+    walker.ptAccess[i] = gpteRights(rightsLo, rightsHi ^ nxHi, nxHi);
     // NX is inverted so that rights of all levels can be ANDed.
     rightsLo &= lo;
     rightsHi &= hi ^ nxHi;
@@ -220,8 +226,7 @@ function walkOnce(
     walker.ptes[2 * i + 1] = hi;
     if (isLastGpte(mmu, wide, level, lo)) break;
   }
-  const noExec = ((rightsHi ^ nxHi) & nxHi) !== 0 ? 1 : 0;
-  walker.pteAccess = (rightsLo & (PT_PRESENT_MASK | PT_WRITABLE_MASK | PT_USER_MASK)) ^ noExec;
+  walker.pteAccess = gpteRights(rightsLo, rightsHi ^ nxHi, nxHi);
   const pkey = wide ? (hi >>> PT64_PKEY_HI_SHIFT) & PKEY_MASK : 0;
   const code = permissionFault(vcpu, mmu, walker.pteAccess, pkey, accessLo, accessHi);
   if (code !== 0) return error(code);

@@ -16,6 +16,8 @@ export class GuestWalker {
   /** Host addresses of the entries. */
   readonly hva = new Float64Array(MAX_LEVELS);
   readonly pteWritable = new Uint8Array(MAX_LEVELS);
+  /** Rights that the tables above each entry leave, ACC_*. */
+  readonly ptAccess = new Uint8Array(MAX_LEVELS);
   /** Rights of the whole translation, ACC_*. */
   pteAccess = 0;
   gfn = 0;

@@ -2,7 +2,10 @@
 import { hex64 } from '../../arch/flags.ts';
 import { RIP } from '../../arch/registers.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import { eventNeedsReinjection } from '../x86/exceptions.ts';
+import { unprotectOnly } from '../x86/native-retry.ts';
 import { mmuPageFault } from './page-fault.ts';
+import { ROLE_DIRECT } from './role.ts';
 
 /** A legacy #PF that was intercepted: shadow paging. @kvm mmu.c kvm_handle_page_fault */
 export function handlePageFault(
@@ -25,6 +28,10 @@ export function handlePageFault(
       address: hex64(addrLo, addrHi),
       error_code: hex64(errorLo, codeHi),
     });
+  }
+  const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
+  if (!direct && !vcpu.vm.revision.rules.reinjectionOnlyOnWrite && eventNeedsReinjection(vcpu)) {
+    unprotectOnly(vcpu, addrLo, addrHi);
   }
   return mmuPageFault(vcpu, addrLo, addrHi, errorLo, codeHi);
 }

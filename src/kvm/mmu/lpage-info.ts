@@ -1,6 +1,7 @@
 /** Where in a slot a huge page may not be used, counted (@kvm kvm_host.h struct kvm_lpage_info, kvm_arch_memory_slot). */
 import { PG_LEVEL_1G, PG_LEVEL_2M } from '../../arch/paging.ts';
 import type { Memslot } from '../memslots/memslots.ts';
+import type { RmapHeads } from './shadow/rmap.ts';
 import { hugeFrame, pagesPerLevel } from './tdp-iter.ts';
 
 /** Largest page size that KVM maps (@kvm kvm_host.h KVM_MAX_HUGEPAGE_LEVEL). */
@@ -17,6 +18,10 @@ export class SlotArch {
   /** First huge frame number of either array. */
   readonly first2m: number;
   readonly first1g: number;
+  /** Leaves of the shadow MMU by level - 1 and frame; made when first used. */
+  readonly rmap: (RmapHeads | undefined)[] = [];
+  /** Writes to these pages (index in the slot) must be seen: how many shadowed tables each holds. @kvm kvm_host.h gfn_write_track */
+  readonly gfnWriteTrack = new Map<number, number>();
 
   constructor(baseGfn: number, npages: number) {
     const n2m = pagesPerLevel(PG_LEVEL_2M);
@@ -40,6 +45,14 @@ function indexOf(arch: SlotArch, gfn: number, level: number): number {
 export function lpageDisallowed(slot: Memslot, gfn: number, level: number): boolean {
   const arch = slot.arch!;
   return counts(arch, level)[indexOf(arch, gfn, level)] !== 0;
+}
+
+/** One reason more (`count` 1) or less (-1) against a huge page around `gfn`. @kvm mmu.c update_gfn_disallow_lpage_count */
+export function updateDisallowLpageCount(slot: Memslot, gfn: number, count: number): void {
+  const arch = slot.arch!;
+  for (let level = PG_LEVEL_2M; level <= KVM_MAX_HUGEPAGE_LEVEL; level++) {
+    counts(arch, level)[indexOf(arch, gfn, level)]! += count;
+  }
 }
 
 /** Counts for a new slot: ends that are not aligned, and a host address that is not congruent (@kvm x86.c kvm_alloc_memslot_metadata). */

@@ -5,6 +5,7 @@ import { kvmSlotDirtyTrackEnabled, type Memslot } from '../memslots/memslots.ts'
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { ACC_EXEC_MASK, ACC_USER_MASK, ACC_WRITE_MASK, ROLE_AD_DISABLED, roleAccess, roleLevel } from './role.ts';
+import { mmuTryToUnsyncPages } from './shadow/unsync.ts';
 import {
   isLastSpte,
   isWritable,
@@ -19,7 +20,7 @@ import { pagesPerLevel } from './tdp-iter.ts';
 
 /**
  * Leaves in `vm.mmu.newSpte` a leaf of a page with `role` that maps `gfn` to `pfn` with rights `access`, in place of (oldLo, oldHi).
- * A writable entry in a slot with dirty logging marks its page dirty. Answers whether the page had to be write-protected.
+ * Shadowed tables in the page become unsync, where `canUnsync`; else it is not made writable. A writable entry in a slot with dirty logging marks its page dirty. Answers whether the page had to be write-protected.
  * HOT
  * @kvm spte.c make_spte
  */
@@ -32,6 +33,7 @@ export function makeSpte(
   pfn: number,
   oldLo: number,
   prefetch: boolean,
+  canUnsync: boolean,
   hostWritable: boolean,
 ): boolean {
   const vm = vcpu.vm;
@@ -41,6 +43,7 @@ export function makeSpte(
   let hi = m.presentHi;
   if ((role & ROLE_AD_DISABLED) !== 0) hi |= SPTE_TDP_AD_DISABLED_HI;
   const adEnabled = spteAdEnabled(hi);
+  let wrprot = false;
   if (!prefetch && adEnabled) lo |= m.accessed;
   if (level > PG_LEVEL_4K) {
     if (vm.mmu.nxHugePages) access &= ~ACC_EXEC_MASK;
@@ -58,10 +61,15 @@ export function makeSpte(
   lo |= pfn << 12;
   hi |= (pfn / 0x100000) | 0;
   if ((access & ACC_WRITE_MASK) !== 0) {
-    lo |= PT_WRITABLE_MASK | m.mmuWritableLo;
-    hi |= m.mmuWritableHi;
-    // An old leaf that was writable keeps its dirty accounting: the page is marked when it goes.
-    if (!(isLastSpte(oldLo, level) && isWritable(oldLo)) && adEnabled) lo |= m.dirty;
+    // An old leaf that was writable: its tables are unsync already, and the page is marked dirty when it goes.
+    const wasWritable = isLastSpte(oldLo, level) && isWritable(oldLo);
+    wrprot =
+      !wasWritable && vm.mmu.indirectShadowPages !== 0 && mmuTryToUnsyncPages(vm, slot, gfn, canUnsync, prefetch);
+    if (!wrprot) {
+      lo |= PT_WRITABLE_MASK | m.mmuWritableLo;
+      hi |= m.mmuWritableHi;
+      if (!wasWritable && adEnabled) lo |= m.dirty;
+    }
   }
   const out = vm.mmu.newSpte;
   out.lo = lo;
@@ -73,7 +81,7 @@ export function makeSpte(
     }
     markPageDirtyInSlot(vm, vcpu, slot, gfn);
   }
-  return false;
+  return wrprot;
 }
 
 /**

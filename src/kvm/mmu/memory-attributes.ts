@@ -18,6 +18,7 @@ import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
 export function addCutHugePages(vm: VmState, range: GfnRange): void {
   if (vm.log.warnOnOnce(!vm.hasPrivateMem, 'kvm_arch_pre_set_memory_attributes', 'VM without private memory')) return;
   if (vm.log.warnOnOnce(range.end <= range.start, 'kvm_arch_pre_set_memory_attributes', 'empty range')) return;
+  if (!vm.revision.rules.attributesHoldHugePages) return;
   const { slot } = range;
   const slotEnd = slot.baseGfn + slot.npages;
   for (let level = PG_LEVEL_2M; level <= KVM_MAX_HUGEPAGE_LEVEL; level++) {

@@ -1,14 +1,13 @@
 /** Reserved-bit faults: the hardware met an MMIO entry (@kvm mmu.c handle_mmio_page_fault). */
 import { numberOf } from '../../arch/halves.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { gpaToGfn } from './gpa.ts';
 import { vcpuCacheMmioInfo, vcpuMatchMmioGpa, vcpuMatchMmioGva } from './mmio-cache.ts';
 import { checkMmioSpte } from './mmio-spte.ts';
 import { mmuIsNested } from './mmu-is-nested.ts';
 import { traceHandleMmioPageFault } from './mmutrace.ts';
 import { RET_PF_EMULATE, RET_PF_INVALID, RET_PF_RETRY } from './ret-pf.ts';
 import { isMmioSpte, mmioSpteAccess, mmioSpteGfn } from './spte.ts';
-import { walkToLastSpte } from './tdp-mmu/walk.ts';
+import { lastSpteOf } from './walk-to-last-spte.ts';
 
 /** The vCPU's cache knows the address as MMIO (@kvm mmu.c mmio_info_in_cache). */
 export function mmioInfoInCache(vcpu: VcpuState, addrLo: number, addrHi: number, direct: boolean): boolean {
@@ -24,7 +23,7 @@ export function handleMmioPageFault(vcpu: VcpuState, addrLo: number, addrHi: num
   if (mmioInfoInCache(vcpu, addrLo, addrHi, direct)) return RET_PF_EMULATE;
   const vm = vcpu.vm;
   const m = vm.mmu.masks;
-  const { oldLo: lo, oldHi: hi } = walkToLastSpte(vcpu, gpaToGfn(numberOf(addrLo, addrHi)));
+  const { oldLo: lo, oldHi: hi } = lastSpteOf(vcpu, addrLo, addrHi);
   if (!vm.mmu.enableMmioCaching || !isMmioSpte(m, lo, hi)) return RET_PF_RETRY;
   if (!checkMmioSpte(vcpu, lo, hi)) return RET_PF_INVALID;
   const gfn = mmioSpteGfn(m, lo, hi);

@@ -15,6 +15,10 @@ export class RootInfo {
 export class Mmu {
   readonly root = new RootInfo();
   readonly prevRoots = [new RootInfo(), new RootInfo(), new RootInfo()];
+  /** Frames of tables that have no shadow page: the PDPTEs of a PAE root, and tables above them; -1 for none. */
+  paeRoot = -1;
+  pml4Root = -1;
+  pml5Root = -1;
   /** Role of root shadow pages; see role.ts. */
   rootRole = 0;
   /** Role of the vCPU's own paging: base word and extension. */

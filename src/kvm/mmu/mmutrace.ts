@@ -21,7 +21,8 @@ function pferrText(lo: number, hi: number): string {
 }
 
 function pageText(sp: ShadowPage): string {
-  return shadowPageText(sp.role, sp.gfn, 0, sp.tdpMmuRootCount, sp.unsync);
+  const tdp = sp.tdpMmuPage;
+  return shadowPageText(sp.role, sp.gfn, tdp ? 0 : sp.mmuValidGen, tdp ? sp.tdpMmuRootCount : sp.rootCount, sp.unsync);
 }
 
 /** @kvm mmutrace.h kvm_mmu_get_page */
@@ -32,6 +33,16 @@ export function traceGetPage(vm: VmState, sp: ShadowPage, created: boolean): voi
 /** @kvm mmutrace.h kvm_mmu_prepare_zap_page */
 export function tracePrepareZapPage(vm: VmState, sp: ShadowPage): void {
   vm.trace.emit('kvm_mmu_prepare_zap_page', { text: pageText(sp) });
+}
+
+/** @kvm mmutrace.h kvm_mmu_sync_page */
+export function traceSyncPage(vm: VmState, sp: ShadowPage): void {
+  vm.trace.emit('kvm_mmu_sync_page', { text: pageText(sp) });
+}
+
+/** @kvm mmutrace.h kvm_mmu_unsync_page */
+export function traceUnsyncPage(vm: VmState, sp: ShadowPage): void {
+  vm.trace.emit('kvm_mmu_unsync_page', { text: pageText(sp) });
 }
 
 /** @kvm mmutrace.h kvm_mmu_zap_all_fast */

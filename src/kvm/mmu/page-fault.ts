@@ -1,23 +1,16 @@
 /** Where nested and intercepted page faults enter the MMU (@kvm mmu.c kvm_mmu_page_fault). */
-import {
-  PFERR_GUEST_PAGE_HI,
-  PFERR_PRESENT,
-  PFERR_PRIVATE_ACCESS_HI,
-  PFERR_RSVD,
-  PFERR_WRITE,
-} from '../../arch/error-code.ts';
-import { RIP } from '../../arch/registers.ts';
+import { PFERR_PRIVATE_ACCESS_HI, PFERR_RSVD } from '../../arch/error-code.ts';
 import { EFAULT, EIO } from '../../host/errno.ts';
 import { memIsPrivate } from '../attributes.ts';
+import type { VcpuStats } from '../stats.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { KVM_X86_SW_PROTECTED_VM } from '../vm-type.ts';
-import { EMULTYPE_ALLOW_RETRY_PF, EMULTYPE_PF } from '../x86/emul-type.ts';
+import { EMULTYPE_PF, EMULTYPE_WRITE_PF_TO_SP } from '../x86/emul-type.ts';
 import { emulateInstruction } from '../x86/emulate-instruction.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';
 import { gpaHalvesToGfn } from './gpa.ts';
-import { handleMmioPageFault, mmioInfoInCache } from './mmio-page-fault.ts';
+import { handleMmioPageFault } from './mmio-page-fault.ts';
 import { INVALID_ROOT } from './mmu-context.ts';
-import { mmuUnprotectGfnAndRetry } from './page-track.ts';
 import type { FaultRecorder } from './recorder.ts';
 import {
   RET_PF_EMULATE,
@@ -29,33 +22,9 @@ import {
 } from './ret-pf.ts';
 import { ROLE_DIRECT } from './role.ts';
 import { dropSyntheticBits } from './synthetic-bits.ts';
+import { RETRY_NATIVELY, writeProtectFault } from './write-protect-fault.ts';
 
 export { mmuDoPageFault } from './do-page-fault.ts';
-
-/** The processor wrote a page table of the guest while it walked (@kvm mmu.c is_write_to_guest_page_table). */
-function isWriteToGuestPageTable(errorLo: number, errorHi: number): boolean {
-  const mask = PFERR_WRITE | PFERR_PRESENT;
-  return (errorLo & mask) === mask && (errorHi & PFERR_GUEST_PAGE_HI) !== 0;
-}
-
-/** What to do about a write to a write-protected page (@kvm mmu.c kvm_mmu_write_protect_fault): retry, or emulate with `emulType`. */
-function writeProtectFault(vcpu: VcpuState, addrLo: number, addrHi: number, errorLo: number, errorHi: number): number {
-  const x86 = vcpu.x86;
-  const sameRip = x86.lastRetryEipLo === vcpu.regs[2 * RIP] && x86.lastRetryEipHi === vcpu.regs[2 * RIP + 1];
-  if (sameRip && x86.lastRetryAddrLo === addrLo && x86.lastRetryAddrHi === addrHi) return RET_PF_EMULATE;
-  x86.lastRetryEipLo = 0;
-  x86.lastRetryEipHi = 0;
-  x86.lastRetryAddrLo = 0;
-  x86.lastRetryAddrHi = 0;
-  const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
-  const cached = mmioInfoInCache(vcpu, addrLo, addrHi, direct);
-  if (vcpu.vm.log.warnOnOnce(cached, 'kvm_mmu_write_protect_fault', 'a write-protected page is in the MMIO cache')) {
-    return RET_PF_EMULATE;
-  }
-  if (direct && isWriteToGuestPageTable(errorLo, errorHi) && mmuUnprotectGfnAndRetry(vcpu, addrLo, addrHi))
-    return RET_PF_RETRY;
-  return RET_PF_EMULATE;
-}
 
 /** Access bits of the error code as the MMU takes them: a software-protected VM's attribute says what is private. HOT */
 export function withPrivateAccess(
@@ -119,6 +88,13 @@ function reservedBitReason(ret: number): string {
   return 'the entry is not an MMIO entry any more';
 }
 
+/** How the fault ended, in the statistics. HOT */
+function countVerdict(stats: VcpuStats, ret: number): void {
+  if (ret === RET_PF_FIXED) stats.pf_fixed++;
+  else if (ret === RET_PF_EMULATE) stats.pf_emulate++;
+  else if (ret === RET_PF_SPURIOUS) stats.pf_spurious++;
+}
+
 /**
  * Handles a page fault of the guest at (addrLo, addrHi): a gpa in a direct MMU.
  * @returns 1 to resume the guest, 0 to go to userspace, or a negative errno
@@ -158,13 +134,15 @@ export function mmuPageFault(
     }
   }
   if (ret < 0) return ret;
-  if (ret === RET_PF_WRITE_PROTECTED) {
-    ret = writeProtectFault(vcpu, addrLo, addrHi, errorLo, codeHi);
-    if (ret === RET_PF_EMULATE && !vcpu.guestMode) emulType |= EMULTYPE_ALLOW_RETRY_PF;
+  const { writeProtectedVerdict } = vm.revision.rules;
+  if (!writeProtectedVerdict) countVerdict(stats, ret);
+  if (ret === (writeProtectedVerdict ? RET_PF_WRITE_PROTECTED : RET_PF_EMULATE)) {
+    const type = writeProtectFault(vcpu, addrLo, addrHi, errorLo, codeHi);
+    ret = type === RETRY_NATIVELY ? RET_PF_RETRY : RET_PF_EMULATE;
+    emulType |= type;
   }
-  if (ret === RET_PF_FIXED) stats.pf_fixed++;
-  else if (ret === RET_PF_EMULATE) stats.pf_emulate++;
-  else if (ret === RET_PF_SPURIOUS) stats.pf_spurious++;
+  if (writeProtectedVerdict) countVerdict(stats, ret);
   if (ret !== RET_PF_EMULATE) return 1;
+  if (vcpu.mmu.fault.writeFaultToShadowPgtable) emulType |= EMULTYPE_WRITE_PF_TO_SP;
   return emulateInstruction(vcpu, addrLo, addrHi, emulType);
 }

@@ -3,6 +3,7 @@ import { PAE_PDPTE_RSVD_LO, PT_PRESENT_MASK } from '../../arch/paging.ts';
 import { readGuestPage } from '../guest-memory.ts';
 import { vcpuMemslotsId } from '../memslots/memslots.ts';
 import { makeRequest, REQ_LOAD_MMU_PGD, type VcpuState } from '../vcpu-state.ts';
+import { MMU_ROOT_CURRENT, mmuFreeRoots } from './free-roots.ts';
 import { gfnToGpa, gpaToGfn } from './gpa.ts';
 import { translateGpa } from './translate-gpa.ts';
 
@@ -23,6 +24,9 @@ export function loadPdptrs(vcpu: VcpuState, cr3Lo: number, cr3Hi: number): boole
     const lo = words[2 * i]!;
     if ((lo & PT_PRESENT_MASK) === 0) continue;
     if (((lo & PAE_PDPTE_RSVD_LO) | (words[2 * i + 1]! & rsvdHi)) !== 0) return false;
+  }
+  if (!vcpu.vm.vendor.tdpEnabled && words.some((word, i) => word !== mmu.pdptrs[i])) {
+    mmuFreeRoots(vcpu.vm, mmu, MMU_ROOT_CURRENT);
   }
   mmu.pdptrs.set(words);
   makeRequest(vcpu, REQ_LOAD_MMU_PGD);

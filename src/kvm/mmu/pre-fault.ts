@@ -1,12 +1,13 @@
 /** KVM_PRE_FAULT_MEMORY, page by page (@kvm mmu.c kvm_arch_vcpu_pre_fault_memory, kvm_tdp_map_page). */
 import { PFERR_GUEST_FINAL_HI, PFERR_PRIVATE_ACCESS_HI } from '../../arch/error-code.ts';
 import { hiOf, loOf } from '../../arch/halves.ts';
-import { EINTR, EIO, ENOENT, EOPNOTSUPP } from '../../host/errno.ts';
+import { EINTR, EINVAL, EIO, ENOENT, EOPNOTSUPP } from '../../host/errno.ts';
 import { memIsPrivate } from '../attributes.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { mmuDoPageFault } from './do-page-fault.ts';
 import { gpaToGfn } from './gpa.ts';
 import { RET_PF_EMULATE, RET_PF_FIXED, RET_PF_RETRY, RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED } from './ret-pf.ts';
+import { ROLE_DIRECT } from './role.ts';
 import { mmuReload } from './roots.ts';
 import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
 
@@ -21,7 +22,7 @@ const RETRIES = 64;
  * @kvm mmu.c kvm_tdp_map_page
  */
 function tdpMapPage(vcpu: VcpuState, gpa: number, errorHi: number): number {
-  if (!vcpu.vm.vendor.tdpEnabled) return -EOPNOTSUPP;
+  if (!vcpu.vm.vendor.tdpEnabled || (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return -EOPNOTSUPP;
   let r: number;
   let retries = 0;
   do {
@@ -42,6 +43,8 @@ function tdpMapPage(vcpu: VcpuState, gpa: number, errorHi: number): number {
  * @kvm mmu.c kvm_arch_vcpu_pre_fault_memory
  */
 export function preFaultMemory(vcpu: VcpuState, gpa: number, size: number): number {
+  // An ioctl that KVM does not know.
+  if (!vcpu.vm.revision.rules.hasPreFault) return -EINVAL;
   const r = mmuReload(vcpu);
   if (r !== 0) return r;
   const vm = vcpu.vm;

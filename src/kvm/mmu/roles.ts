@@ -12,7 +12,8 @@ import {
   EFER_NX,
 } from '../../arch/registers.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.ts';
+import { X86_FEATURE_GBPAGES } from '../x86/cpuid-features.ts';
+import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.ts';
 import type { Mmu } from './mmu-context.ts';
 import { mmuIsNested } from './mmu-is-nested.ts';
 import { updatePermissions } from './permission.ts';
@@ -34,6 +35,7 @@ import {
   ROLE_GUEST_MODE,
   ROLE_HAS_4_BYTE_GPTE,
   ROLE_INVALID,
+  ROLE_LEVEL_MASK,
   ROLE_SMAP_ANDNOT_WP,
   ROLE_SMEP_ANDNOT_WP,
   ROLE_SMM,
@@ -90,6 +92,18 @@ function calcTdpRootRole(vcpu: VcpuState, cpuRole: number): number {
   return role;
 }
 
+/** The shadow tables have PAE's format or long mode's, and use NX whether the guest does or not. @kvm mmu.c kvm_init_shadow_mmu */
+function calcShadowRootRole(cpuRole: number): number {
+  const level = Math.max(roleLevel(cpuRole), 3);
+  return (cpuRole & ~ROLE_LEVEL_MASK) | level | ROLE_EFER_NX;
+}
+
+/** Under TDP the processor walks the guest's tables and takes its 1 GiB pages whatever the guest's CPUID says. */
+function hasGbPages(vcpu: VcpuState): boolean {
+  const { vendor, profile } = vcpu.vm;
+  return vendor.tdpEnabled ? profile.gbPages : guestCpuidHas(vcpu, X86_FEATURE_GBPAGES);
+}
+
 /** What walks of the guest's tables consult (@kvm mmu.c reset_guest_paging_metadata). */
 function resetGuestPagingMetadata(vcpu: VcpuState, mmu: Mmu): void {
   if (!isCr0Pg(mmu)) return;
@@ -97,8 +111,7 @@ function resetGuestPagingMetadata(vcpu: VcpuState, mmu: Mmu): void {
     level: roleLevel(mmu.cpuRole),
     paBitsHi: vcpu.x86.reservedGpaBitsHi,
     nx: isEferNx(mmu),
-    // Under TDP the processor walks the guest's tables and takes its 1 GiB pages whatever the guest's CPUID says.
-    gbPages: vcpu.vm.profile.gbPages,
+    gbPages: hasGbPages(vcpu),
     pse: isCr4Pse(mmu),
     amd: !guestCpuidIsIntelCompatible(vcpu),
   });
@@ -118,7 +131,7 @@ export function initMmu(vcpu: VcpuState): void {
     return;
   }
   const mmu = vcpu.mmu.rootMmu;
-  const rootRole = calcTdpRootRole(vcpu, cpuRole);
+  const rootRole = vcpu.vm.vendor.tdpEnabled ? calcTdpRootRole(vcpu, cpuRole) : calcShadowRootRole(cpuRole);
   if (mmu.cpuRole === cpuRole && mmu.cpuRoleExt === ext && mmu.rootRole === rootRole) return;
   mmu.cpuRole = cpuRole;
   mmu.cpuRoleExt = ext;

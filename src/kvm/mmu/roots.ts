@@ -1,47 +1,22 @@
 /** A vCPU's roots: loaded before it enters the guest, freed, and swapped when CR3 changes (@kvm mmu.c kvm_mmu_load, kvm_mmu_new_pgd). */
 import { numberOf } from '../../arch/halves.ts';
-import { LOCK_MMU_READ } from '../locks.ts';
-import { makeRequest, REQ_LOAD_MMU_PGD, REQ_TLB_FLUSH_GUEST, type VcpuState } from '../vcpu-state.ts';
+import { CR4_PCIDE } from '../../arch/registers.ts';
+import {
+  makeRequest,
+  REQ_LOAD_MMU_PGD,
+  REQ_MMU_SYNC,
+  REQ_TLB_FLUSH_CURRENT,
+  REQ_TLB_FLUSH_GUEST,
+  type VcpuState,
+} from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
+import { MMU_ROOT_CURRENT, MMU_ROOTS_ALL, mmuFreeRoots, mmuRootPrevious } from './free-roots.ts';
 import { MMIO_GVA_ANY, vcpuClearMmioInfo } from './mmio-cache.ts';
 import { INVALID_ROOT, type Mmu, NUM_PREV_ROOTS, type RootInfo } from './mmu-context.ts';
-import { ROLE_DIRECT, ROLE_INVALID, roleLevel } from './role.ts';
-import type { ShadowPage } from './shadow-page.ts';
-import { allocRoot, putRoot } from './tdp-mmu/roots.ts';
-
-/** Which roots of an MMU: the current one, and the previous ones by index. */
-export const MMU_ROOT_CURRENT = 1 << 0;
-function mmuRootPrevious(index: number): number {
-  return 2 << index;
-}
-export const MMU_ROOTS_ALL = (2 << NUM_PREV_ROOTS) - 1;
-
-/** The page is not to be used for new translations (@kvm mmu.c is_obsolete_sp). HOT */
-export function isObsoleteSp(sp: ShadowPage): boolean {
-  return (sp.role & ROLE_INVALID) !== 0;
-}
-
-function freeRoot(vm: VmState, root: RootInfo): void {
-  if (root.pfn === INVALID_ROOT) return;
-  putRoot(vm, vm.mmu.shadowPage(root.pfn));
-  root.pfn = INVALID_ROOT;
-}
-
-/** Puts the roots that `which` names (@kvm mmu.c kvm_mmu_free_roots). */
-function mmuFreeRoots(vm: VmState, mmu: Mmu, which: number): void {
-  const freeCurrent = (which & MMU_ROOT_CURRENT) !== 0 && mmu.root.pfn !== INVALID_ROOT;
-  const freePrevious = mmu.prevRoots.some((root, i) => (which & mmuRootPrevious(i)) !== 0 && root.pfn !== INVALID_ROOT);
-  if (!freeCurrent && !freePrevious) return;
-  vm.locks.acquire(LOCK_MMU_READ);
-  mmu.prevRoots.forEach((root, i) => {
-    if ((which & mmuRootPrevious(i)) !== 0) freeRoot(vm, root);
-  });
-  if (freeCurrent) {
-    freeRoot(vm, mmu.root);
-    mmu.root.pgd = 0;
-  }
-  vm.locks.release(LOCK_MMU_READ);
-}
+import { isObsoleteSp, rootToSp } from './obsolete.ts';
+import { ROLE_DIRECT, roleLevel } from './role.ts';
+import { allocDirectShadowRoots, allocShadowRoots, mmuSyncRoots } from './shadow/roots.ts';
+import { allocRoot } from './tdp-mmu/roots.ts';
 
 /** Programs the vendor with the current root (@kvm mmu.h kvm_mmu_load_pgd). */
 export function mmuLoadPgd(vcpu: VcpuState): void {
@@ -49,10 +24,16 @@ export function mmuLoadPgd(vcpu: VcpuState): void {
   if (mmu.root.pfn !== INVALID_ROOT) vcpu.vm.vendor.loadMmuPgd(vcpu, mmu.root.pfn, roleLevel(mmu.rootRole));
 }
 
-/** Finds or makes a root. 0 or -ENOMEM. @kvm mmu.c kvm_mmu_load */
+function allocRoots(vcpu: VcpuState): number {
+  if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return allocShadowRoots(vcpu, vcpu.cr3Lo, vcpu.cr3Hi);
+  return vcpu.vm.mmu.tdpMmuEnabled ? allocRoot(vcpu) : allocDirectShadowRoots(vcpu);
+}
+
+/** Finds or makes a root. 0, -ENOMEM or -ENOSPC. @kvm mmu.c kvm_mmu_load */
 function mmuLoad(vcpu: VcpuState): number {
-  const r = allocRoot(vcpu);
+  const r = allocRoots(vcpu);
   if (r !== 0) return r;
+  mmuSyncRoots(vcpu);
   mmuLoadPgd(vcpu);
   // Where the root comes from is not known: nothing the TLB holds for it may be used.
   vcpu.vm.vendor.flushTlbCurrent(vcpu);
@@ -73,7 +54,10 @@ export function mmuUnload(vcpu: VcpuState): void {
 
 /** @kvm mmu.c is_obsolete_root */
 function isObsoleteRoot(vm: VmState, root: RootInfo): boolean {
-  return root.pfn !== INVALID_ROOT && isObsoleteSp(vm.mmu.shadowPage(root.pfn));
+  if (root.pfn === INVALID_ROOT) return false;
+  // A root without a page of its own cannot tell whether it is fresh.
+  const sp = rootToSp(vm, root.pfn);
+  return sp === null || isObsoleteSp(vm, sp);
 }
 
 function freeObsoleteRootsOf(vm: VmState, mmu: Mmu): void {
@@ -102,11 +86,13 @@ function swapRoots(a: RootInfo, b: RootInfo): void {
 function isRootUsable(vm: VmState, root: RootInfo, pgd: number, role: number): boolean {
   if (root.pfn === INVALID_ROOT) return false;
   if ((role & ROLE_DIRECT) === 0 && root.pgd !== pgd) return false;
-  return vm.mmu.shadowPage(root.pfn).role === role;
+  return rootToSp(vm, root.pfn)?.role === role;
 }
 
 /** Makes a usable root the current one: the current itself or a previous one (@kvm mmu.c fast_pgd_switch). */
 function fastPgdSwitch(vm: VmState, mmu: Mmu, pgd: number, role: number): boolean {
+  // PDPTEs, and the dummy, are not kept.
+  if (mmu.root.pfn !== INVALID_ROOT && rootToSp(vm, mmu.root.pfn) === null) mmuFreeRoots(vm, mmu, MMU_ROOT_CURRENT);
   if (mmu.root.pfn !== INVALID_ROOT) {
     if (isRootUsable(vm, mmu.root, pgd, role)) return true;
     for (const previous of mmu.prevRoots) {
@@ -131,9 +117,27 @@ export function mmuNewPgd(vcpu: VcpuState, cr3Lo: number, cr3Hi: number): void {
   if (!fastPgdSwitch(vcpu.vm, mmu, pgd, mmu.rootRole)) return;
   makeRequest(vcpu, REQ_LOAD_MMU_PGD);
   vcpuClearMmioInfo(vcpu, MMIO_GVA_ANY, MMIO_GVA_ANY);
+  if ((mmu.rootRole & ROLE_DIRECT) === 0) vcpu.vm.mmu.shadowPage(mmu.root.pfn).writeFloodingCount = 0;
 }
 
-/** Translations of one PCID are void (@kvm x86.c kvm_invalidate_pcid): under TDP they are only in the processor. */
-export function mmuInvalidatePcid(vcpu: VcpuState, _pcid: number): void {
-  makeRequest(vcpu, REQ_TLB_FLUSH_GUEST);
+/** PCID of a CR3 value: 0 while PCIDs are off. @kvm x86.h kvm_get_pcid */
+function pcidOf(vcpu: VcpuState, cr3: number): number {
+  return (vcpu.cr4 & CR4_PCIDE) !== 0 ? cr3 % 4096 : 0;
+}
+
+/** Translations of one PCID are void. Under TDP they are only in the processor. @kvm x86.c kvm_invalidate_pcid */
+export function mmuInvalidatePcid(vcpu: VcpuState, pcid: number): void {
+  if (vcpu.vm.vendor.tdpEnabled) {
+    makeRequest(vcpu, REQ_TLB_FLUSH_GUEST);
+    return;
+  }
+  if (pcidOf(vcpu, vcpu.cr3Lo & 0xfff) === pcid) makeRequest(vcpu, REQ_MMU_SYNC | REQ_TLB_FLUSH_CURRENT);
+  // Without PCIDs every load of CR3 flushes, so previous roots are synced before they are used again.
+  if ((vcpu.cr4 & CR4_PCIDE) === 0) return;
+  const mmu = vcpu.mmu.mmu;
+  let which = 0;
+  mmu.prevRoots.forEach((prev, i) => {
+    if (pcidOf(vcpu, prev.pgd) === pcid) which |= mmuRootPrevious(i);
+  });
+  mmuFreeRoots(vcpu.vm, mmu, which);
 }

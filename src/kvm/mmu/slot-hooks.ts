@@ -7,10 +7,14 @@ import type { VmState } from '../vm-state.ts';
 import { KVM_X86_DEFAULT_VM } from '../vm-type.ts';
 import { hasQuirk, KVM_X86_QUIRK_SLOT_ZAP_ALL } from '../x86/vm-x86.ts';
 import { dirtyLogManualProtectAndInitSet } from './dirty-log.ts';
-import { createSlotArch } from './lpage-info.ts';
+import { createSlotArch, KVM_MAX_HUGEPAGE_LEVEL } from './lpage-info.ts';
 import { maxGfn } from './max-gfn.ts';
 import { initMemslotMemoryAttributes } from './memory-attributes.ts';
 import { unmapGfnRange } from './notifier-handlers.ts';
+import { changeMmuPages, zapAllShadowPages, zapMemslotPagesAndFlush } from './shadow/recycle.ts';
+import { memslotsHaveRmaps, walkSlotRmaps } from './shadow/rmap.ts';
+import { rmapTrySplitHugePages, rmapZapCollapsibleSptes } from './shadow/slot-range.ts';
+import { rmapWriteProtectForLog } from './shadow/write-protect.ts';
 import { MMIO_SPTE_GEN_MASK } from './spte.ts';
 import { zapAllRoots } from './tdp-mmu/roots.ts';
 import { trySplitHugePages } from './tdp-mmu/split.ts';
@@ -47,7 +51,7 @@ export function archZapMemslot(vm: VmState, slot: Memslot): boolean {
     zapAllFastFrontHalf(vm);
     return false;
   }
-  return unmapGfnRange(vm, {
+  const flush = unmapGfnRange(vm, {
     slot,
     start: slot.baseGfn,
     end: slot.baseGfn + slot.npages,
@@ -55,12 +59,16 @@ export function archZapMemslot(vm: VmState, slot: Memslot): boolean {
     attrFilter: 0,
     mayBlock: true,
   });
+  if (vm.mmu.activePages.newest === null) return flush;
+  zapMemslotPagesAndFlush(vm, slot, flush);
+  return false;
 }
 
 /** The process or the VM goes: nothing at all stays mapped. @kvm mmu.c kvm_arch_flush_shadow_all */
 export function archFlushShadowAll(vm: VmState): void {
   vm.locks.acquire(LOCK_MMU_WRITE);
-  zapAllRoots(vm);
+  zapAllShadowPages(vm);
+  if (vm.mmu.tdpMmuEnabled) zapAllRoots(vm);
   vm.locks.release(LOCK_MMU_WRITE);
 }
 
@@ -72,7 +80,7 @@ export function archCommitMemoryRegion(
   change: MemslotChange,
 ): boolean {
   if (vm.mmu.nRequestedMmuPages === 0 && (change === 'create' || change === 'delete')) {
-    vm.mmu.nMaxMmuPages = Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES);
+    changeMmuPages(vm, Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES));
   }
   return applyFlags(vm, old === null ? 0 : old.flags, next, change);
 }
@@ -89,21 +97,43 @@ function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change:
   ) {
     return false;
   }
-  vm.locks.acquire(LOCK_MMU_READ);
+  const end = next.baseGfn + next.npages;
   if ((next.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) {
-    zapCollapsibleSptes(vm, next);
-    vm.locks.release(LOCK_MMU_READ);
+    inBothMmus(
+      vm,
+      () => rmapZapCollapsibleSptes(vm, next),
+      () => zapCollapsibleSptes(vm, next),
+    );
     return false;
   }
-  const allSet = dirtyLogManualProtectAndInitSet(vm);
-  if (!allSet) {
-    if (vm.mmu.eagerPageSplit) {
-      trySplitHugePages(vm, next, next.baseGfn, next.baseGfn + next.npages, PG_LEVEL_4K, true);
-    }
-    wrprotSlot(vm, next, PG_LEVEL_4K);
+  if (dirtyLogManualProtectAndInitSet(vm)) return false;
+  if (vm.mmu.eagerPageSplit && vm.mmu.tdpMmuEnabled) {
+    inBothMmus(
+      vm,
+      () => rmapTrySplitHugePages(vm, next, next.baseGfn, end, PG_LEVEL_4K),
+      () => trySplitHugePages(vm, next, next.baseGfn, end, PG_LEVEL_4K, true),
+    );
   }
-  vm.locks.release(LOCK_MMU_READ);
-  return !allSet;
+  inBothMmus(
+    vm,
+    () => walkSlotRmaps(vm, next, PG_LEVEL_4K, KVM_MAX_HUGEPAGE_LEVEL, next.baseGfn, end, rmapWriteProtectForLog),
+    () => wrprotSlot(vm, next, PG_LEVEL_4K),
+  );
+  return true;
+}
+
+/** First the shadow MMU's share, under the write lock, then the TDP MMU's, under the read lock; each where there is one. */
+function inBothMmus(vm: VmState, shadow: () => void, tdp: () => void): void {
+  if (memslotsHaveRmaps(vm)) {
+    vm.locks.acquire(LOCK_MMU_WRITE);
+    shadow();
+    vm.locks.release(LOCK_MMU_WRITE);
+  }
+  if (vm.mmu.tdpMmuEnabled) {
+    vm.locks.acquire(LOCK_MMU_READ);
+    tdp();
+    vm.locks.release(LOCK_MMU_READ);
+  }
 }
 
 /**

@@ -27,6 +27,8 @@ export class VcpuMmu {
   /** The recorder was told of the fault already: a reserved-bit fault that goes on. */
   faultBegun = false;
   readonly walker = new GuestWalker();
+  /** The walk that a fault of a shadowed MMU made, kept until the fault is decided. */
+  readonly faultWalker = new GuestWalker();
   readonly pfnLookup = new PfnLookup();
   readonly gmemPfn = new GmemPfn();
 }

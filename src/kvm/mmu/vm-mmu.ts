@@ -1,6 +1,9 @@
 /** The MMU's part of a VM (@kvm kvm_host.h struct kvm_arch: tdp_mmu_roots, mmu_valid_gen, n_used_mmu_pages, ...). */
 import type { KvmParams } from '../params.ts';
 import type { FaultRecorder } from './recorder.ts';
+import { ActivePages } from './shadow/active-pages.ts';
+import { PageHash } from './shadow/page-hash.ts';
+import { PteLists } from './shadow/pte-list.ts';
 import { ShadowPage } from './shadow-page.ts';
 import { type SpteMasks, SpteWord } from './spte.ts';
 import type { TdpIter } from './tdp-iter.ts';
@@ -21,6 +24,16 @@ export class VmMmu {
   readonly tdpMmuRoots: ShadowPage[] = [];
   /** Number of page tables below the roots. */
   tdpMmuPages = 0;
+  /** Two-dimensional paging is the TDP MMU's work: kvm.tdp_mmu with nested paging in hardware. Set by initVm. */
+  tdpMmuEnabled = true;
+  /** Something is or was shadowed, so slots have rmaps and write tracking. @kvm kvm_host.h shadow_root_allocated */
+  shadowRootAllocated = false;
+  /** Pages of the shadow MMU: by age, and by what they shadow. */
+  readonly activePages = new ActivePages();
+  readonly pageHash = new PageHash();
+  readonly pteLists = new PteLists();
+  /** The last shadow page that was zapped took others with it: who walks the list of active pages begins anew. */
+  listUnstable = false;
   /** Toggles between 0 and 1 at every fast zap. */
   mmuValidGen = 0;
   /** Shadow pages of the legacy MMU in use. */

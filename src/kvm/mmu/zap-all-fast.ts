@@ -3,6 +3,7 @@ import { LOCK_MMU_WRITE } from '../locks.ts';
 import { REQ_MMU_FREE_OBSOLETE_ROOTS } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { traceZapAllFast } from './mmutrace.ts';
+import { zapObsoletePages } from './shadow/recycle.ts';
 import { invalidateAllRoots, zapInvalidatedRoots } from './tdp-mmu/roots.ts';
 import { makeAllCpusRequest } from './tlb-flush.ts';
 
@@ -13,6 +14,7 @@ export function zapAllFastFrontHalf(vm: VmState): void {
   vm.mmu.mmuValidGen = vm.mmu.mmuValidGen === 0 ? 1 : 0;
   invalidateAllRoots(vm);
   makeAllCpusRequest(vm, REQ_MMU_FREE_OBSOLETE_ROOTS);
+  zapObsoletePages(vm);
 }
 
 /** mmu_lock not held. @kvm mmu.c __kvm_mmu_zap_all_fast_back_half */

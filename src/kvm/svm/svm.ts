@@ -1,6 +1,7 @@
 /** The SVM vendor module: VendorOps over AMD's virtualization hardware (@kvm svm.c svm_x86_ops). */
 import { BP_VECTOR } from '../../arch/exceptions.ts';
 import { hiOf, loOf } from '../../arch/halves.ts';
+import { CR4_PCIDE } from '../../arch/registers.ts';
 import * as V from '../../arch/vmcb.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
 import { ENOMEM } from '../../host/errno.ts';
@@ -73,14 +74,15 @@ function svmVcpuReset(vcpu: VcpuState, initEvent: boolean): void {
 }
 
 /** @kvm svm.c svm_load_mmu_pgd */
-function svmLoadMmuPgd(vcpu: VcpuState, rootPfn: number): void {
+function svmLoadMmuPgd(vcpu: VcpuState, rootPfn: number, rootLevel: number): void {
   const lo = (rootPfn << 12) | 0;
   const hi = Math.floor(rootPfn / 0x10_0000);
   if (vcpu.vm.vendor.tdpEnabled) {
     vmcbWrite64(vcpu.svm, V.VMCB_NESTED_CR3, lo, hi);
     vmcbWrite64(vcpu.svm, V.VMCB_CR3, vcpu.cr3Lo, vcpu.cr3Hi);
   } else {
-    vmcbWrite64(vcpu.svm, V.VMCB_CR3, lo, hi);
+    const pcid = rootLevel >= 4 && (vcpu.cr4 & CR4_PCIDE) !== 0 ? vcpu.cr3Lo & 0xfff : 0;
+    vmcbWrite64(vcpu.svm, V.VMCB_CR3, lo | pcid, hi);
   }
 }
 

@@ -37,7 +37,8 @@ export function vcpuCreate(vcpu: VcpuState): number {
   const x86 = vcpu.x86;
   const irqchip = vcpu.vm.x86.irqchipKernel || vcpu.vm.x86.irqchipSplit;
   vcpu.mpState = !irqchip || isBsp(vcpu) ? MP_STATE_RUNNABLE : MP_STATE_UNINITIALIZED;
-  mmuCreate(vcpu);
+  const created = mmuCreate(vcpu);
+  if (created !== 0) return created;
   if (irqchip) x86.lapic = new Lapic(vcpu);
   x86.emulateCtxt = new EmulateCtxt(emulatorOps, vcpu);
   resetFpu(x86.fpu);

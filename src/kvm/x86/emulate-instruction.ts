@@ -11,10 +11,9 @@ import {
   type EmulateCtxt,
   X86EMUL_MODE_PROT64,
 } from '../emulate/ctxt.ts';
-import { emulatorInvalidateRegisterCache, x86EmulateInsn, x86PageTableWritingInsn } from '../emulate/emulate.ts';
+import { emulatorInvalidateRegisterCache, x86EmulateInsn } from '../emulate/emulate.ts';
 import { X86EMUL_CONTINUE, X86EMUL_PROPAGATE_FAULT, X86EMUL_RETRY_INSTR } from '../emulate/ops.ts';
 import { KVM_EXIT_DEBUG } from '../kvm-run.ts';
-import { mmuUnprotectGfnAndRetry } from '../mmu/page-track.ts';
 import { ROLE_DIRECT } from '../mmu/role.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import { checkHwBp } from './debug-registers.ts';
@@ -32,6 +31,7 @@ import {
 } from './exceptions.ts';
 import { KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP } from './guest-debug-bits.ts';
 import { nextMmioPiece } from './mmio.ts';
+import { retryDecoded, retryFailed } from './native-retry.ts';
 import { getLinearRip, getRflags, ripWrite, setRflags, setRflagsNoEvent } from './registers.ts';
 import { doSinglestep } from './skip.ts';
 
@@ -106,25 +106,13 @@ function isSoftIntInstruction(ctxt: EmulateCtxt, emulType: number): boolean {
   }
 }
 
-/**
- * After a failed emulation of a write to a shadowed page table, the guest may try by itself.
- * @kvm x86.c kvm_unprotect_and_retry_on_failure
- */
-function unprotectAndRetryOnFailure(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number): boolean {
-  if ((emulType & T.EMULTYPE_ALLOW_RETRY_PF) === 0) return false;
-  // Zapping a page table that translates the access itself would only bring the fault back.
-  if ((emulType & T.EMULTYPE_WRITE_PF_TO_SP) !== 0) return false;
-  mmuUnprotectGfnAndRetry(vcpu, cr2Lo, cr2Hi, true);
-  return true;
-}
-
 function decodeFailed(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number): number {
   const ctxt = vcpu.x86.emulateCtxt!;
   if ((emulType & (T.EMULTYPE_TRAP_UD | T.EMULTYPE_TRAP_UD_FORCED)) !== 0) {
     queueException(vcpu, UD_VECTOR);
     return 1;
   }
-  if (unprotectAndRetryOnFailure(vcpu, cr2Lo, cr2Hi, emulType)) return 1;
+  if (retryFailed(vcpu, cr2Lo, cr2Hi, emulType)) return 1;
   if (ctxt.haveException && (emulType & T.EMULTYPE_SKIP) === 0) {
     injectEmulatedException(vcpu);
     return 1;
@@ -196,7 +184,7 @@ function emulateDecoded(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType:
     const r = x86EmulateInsn(ctxt, vcpu.guestMode && (emulType & T.EMULTYPE_NO_DECODE) === 0);
     if (r === EMULATION_INTERCEPTED) return 1;
     if (r === EMULATION_FAILED) {
-      if (unprotectAndRetryOnFailure(vcpu, cr2Lo, cr2Hi, emulType)) return 1;
+      if (retryFailed(vcpu, cr2Lo, cr2Hi, emulType)) return 1;
       return handleEmulationFailure(vcpu, emulType);
     }
     let ret = 1;
@@ -270,13 +258,7 @@ function emulate(vcpu: VcpuState, cr2Lo: number, cr2Hi: number, emulType: number
     return 1;
   }
   if ((type & T.EMULTYPE_SKIP) !== 0) return skip(vcpu, type);
-  if (
-    (type & T.EMULTYPE_ALLOW_RETRY_PF) !== 0 &&
-    !x86PageTableWritingInsn(ctxt) &&
-    mmuUnprotectGfnAndRetry(vcpu, cr2Lo, cr2Hi, false)
-  ) {
-    return 1;
-  }
+  if (retryDecoded(vcpu, cr2Lo, cr2Hi, type, ctxt)) return 1;
   if (vcpu.x86.emulateRegsNeedSyncFromVcpu) {
     vcpu.x86.emulateRegsNeedSyncFromVcpu = false;
     emulatorInvalidateRegisterCache(ctxt);

@@ -12,6 +12,7 @@ import {
   PF_VECTOR,
 } from '../../arch/exceptions.ts';
 import type { X86Exception } from '../emulate/ops.ts';
+import { MMU_ROOT_CURRENT } from '../mmu/free-roots.ts';
 import { mmuInvalidateAddr } from '../mmu/invlpg.ts';
 import { makeRequest, REQ_EVENT, REQ_TRIPLE_FAULT, type VcpuState } from '../vcpu-state.ts';
 import { updateDr7 } from './debug-registers.ts';
@@ -132,7 +133,8 @@ export function injectPageFault(vcpu: VcpuState, fault: X86Exception): void {
 /** The translation that faulted is dropped first, so that the guest's fix is seen. @kvm x86.c __kvm_inject_emulated_page_fault */
 export function injectEmulatedPageFault(vcpu: VcpuState, fault: X86Exception): void {
   if ((fault.errorCode & PFERR_PRESENT) !== 0 && (fault.errorCode & PFERR_RSVD) === 0) {
-    mmuInvalidateAddr(vcpu, fault.addressLo, fault.addressHi);
+    const mmu = fault.nestedPageFault ? vcpu.mmu.mmu : vcpu.mmu.walkMmu;
+    mmuInvalidateAddr(vcpu, mmu, fault.addressLo, fault.addressHi, MMU_ROOT_CURRENT);
   }
   injectPageFault(vcpu, fault);
 }

@@ -11,6 +11,7 @@ import {
   KVM_RUN_X86_SMM,
 } from '../kvm-run.ts';
 import { mmuFreeObsoleteRoots, mmuLoadPgd, mmuReload } from '../mmu/roots.ts';
+import { mmuSyncPrevRoots, mmuSyncRoots } from '../mmu/shadow/roots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import * as S from '../vcpu-state.ts';
 import { checkAsyncPfCompletion } from './async-pf-ready.ts';
@@ -39,6 +40,7 @@ export function serviceRequests(vcpu: VcpuState): number {
   if (dirtyRingCheckRequest(vcpu)) return 0;
   if (S.checkRequest(vcpu, S.REQ_MMU_FREE_OBSOLETE_ROOTS)) mmuFreeObsoleteRoots(vcpu);
   if (S.checkRequest(vcpu, S.REQ_CLOCK_UPDATE)) guestTimeUpdate(vcpu);
+  if (S.checkRequest(vcpu, S.REQ_MMU_SYNC)) mmuSyncRoots(vcpu);
   if (S.checkRequest(vcpu, S.REQ_LOAD_MMU_PGD)) mmuLoadPgd(vcpu);
   if (S.checkRequest(vcpu, S.REQ_TLB_FLUSH)) {
     vcpu.stats.tlb_flush++;
@@ -51,6 +53,11 @@ export function serviceRequests(vcpu: VcpuState): number {
   }
   if (S.checkRequest(vcpu, S.REQ_TLB_FLUSH_GUEST)) {
     vcpu.stats.tlb_flush++;
+    if (!vendor.tdpEnabled) {
+      // What the guest flushes, the shadow tables must not hold either.
+      mmuSyncRoots(vcpu);
+      mmuSyncPrevRoots(vcpu);
+    }
     vendor.flushTlbGuest(vcpu);
   }
   if (S.checkRequest(vcpu, S.REQ_TRIPLE_FAULT)) {

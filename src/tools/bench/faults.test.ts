@@ -7,6 +7,7 @@ describe('the benchmark of faults', () => {
     expect(b).toMatchObject({ version: 1, mib: 4, faults: 1024, hardware: 'silicon-epyc' });
     expect(b.faultsPerSecond).toBeGreaterThan(0);
     expect(b.barePerSecond).toBeGreaterThan(0);
+    expect(b.shadow.ratio).toBeCloseTo(b.shadow.nsPerFault / b.nsPerFault);
     expect(b.nsHardware + b.nsKvm).toBeCloseTo(b.nsPerFault);
   });
 

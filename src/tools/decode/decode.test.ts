@@ -1,5 +1,6 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
+import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
 import { decodeCode, parseCode } from './decode.ts';
 
 const names = (code: bigint, kind: 'pf' | 'npf' | 'ept' | 'auto' = 'auto') =>
@@ -52,6 +53,19 @@ describe('decode', () => {
         },
       ),
     );
+  });
+
+  it('knows the names that a revision knows', () => {
+    const code = 0x15_8000_0007n;
+    const before = decodeCode(code, 'npf', revisionByName('series-v2@2').rules);
+    const after = decodeCode(code, 'npf', revisionByName('series-v2@3').rules);
+    expect([before.class, after.class]).toEqual(['permission-write', 'rmp']);
+    expect([before.undefinedBits, after.undefinedBits]).toEqual(['0x1480000000', null]);
+    expect(before.bits.find((b) => b.bit === 34)).toMatchObject({
+      name: 'bit 34',
+      meaning: 'not named in this revision',
+    });
+    expect(after.bits.find((b) => b.bit === 34)?.name).toBe('ENC');
   });
 
   it('takes codes of 64 bits and nothing else', () => {

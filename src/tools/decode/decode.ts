@@ -29,6 +29,7 @@ import {
 import type { Flag } from '../../arch/flags.ts';
 import { hi64, join64, lo64 } from '../../arch/halves.ts';
 import { unreachable } from '../../arch/unreachable.ts';
+import type { RevisionRules } from '../../kvm/mmu/revisions/revision.ts';
 import { InputError } from '../input-error.ts';
 
 export type CodeKind = 'pf' | 'npf' | 'ept';
@@ -89,11 +90,31 @@ export function parseCode(text: string): bigint {
   return value;
 }
 
-/** Decodes `code`; `auto` guesses the kind from bits that only one kind has. */
-export function decodeCode(code: bigint, kind: CodeKind | 'auto'): DecodedCode {
+/** Bits that a revision without the rule namesSevErrorBits does not know. */
+const SEV_BITS_HI = PFERR_GUEST_ENC_HI | PFERR_GUEST_SIZEM_HI | PFERR_GUEST_VMPL_HI;
+
+/**
+ * Decodes `code`; `auto` guesses the kind from bits that only one kind has.
+ * @param rules of the revision whose names count; all names when it is left out
+ */
+export function decodeCode(
+  code: bigint,
+  kind: CodeKind | 'auto',
+  rules: Pick<RevisionRules, 'namesSevErrorBits'> = { namesSevErrorBits: true },
+): DecodedCode {
   const chosen = kind === 'auto' ? guessKind(code) : kind;
-  const decoded = chosen === 'ept' ? decodeEpt(code) : decodePageFault(code, chosen);
+  const decoded = chosen === 'ept' ? decodeEpt(code) : decodePageFault(code, chosen, rules.namesSevErrorBits);
   return { ...decoded, guessed: kind === 'auto' };
+}
+
+function isSevFlag(f: Flag): boolean {
+  return f.lo === PFERR_GUEST_RMP || (f.hi & SEV_BITS_HI) !== 0;
+}
+
+const FLAGS_BEFORE_SEV_NAMES = PFERR_FLAGS.filter((f) => !isSevFlag(f));
+
+function withoutSevName(f: Flag): Flag {
+  return isSevFlag(f) ? { ...f, name: `bit ${f.bit}`, meaning: 'not named in this revision' } : f;
 }
 
 /** Bits 32 and 33 make a nested fault; bits 7 and 8, undefined in an error code, an EPT violation. */
@@ -104,18 +125,19 @@ function guessKind(code: bigint): CodeKind {
 
 type Decoded = Omit<DecodedCode, 'guessed'>;
 
-function decodePageFault(code: bigint, kind: 'pf' | 'npf'): Decoded {
-  const lo = lo64(code);
-  const hi = hi64(code);
+function decodePageFault(code: bigint, kind: 'pf' | 'npf', namesSevBits: boolean): Decoded {
+  const lo = namesSevBits ? lo64(code) : lo64(code) & ~PFERR_GUEST_RMP;
+  const hi = namesSevBits ? hi64(code) : hi64(code) & ~SEV_BITS_HI;
   const access = lo & PFERR_FETCH ? 'fetch' : lo & PFERR_WRITE ? 'write' : 'read';
   const cls = classOf(lo, hi);
   return {
-    ...common(code, kind, PFERR_FLAGS),
+    ...common(code, kind, namesSevBits ? PFERR_FLAGS : PFERR_FLAGS.map(withoutSevName)),
+    ...(namesSevBits ? {} : { undefinedBits: undefinedText(code, FLAGS_BEFORE_SEV_NAMES) }),
     access,
     class: cls,
     words: pageFaultWords(cls, access, lo, hi, kind),
     kvm: kvmDoes(cls, kind),
-    warnings: pageFaultWarnings(lo, hi, kind, code),
+    warnings: pageFaultWarnings(lo, hi, kind, code, namesSevBits ? PFERR_FLAGS : FLAGS_BEFORE_SEV_NAMES),
   };
 }
 
@@ -175,7 +197,7 @@ function kvmDoes(cls: FaultClass, kind: CodeKind): string {
   }
 }
 
-function pageFaultWarnings(lo: number, hi: number, kind: 'pf' | 'npf', code: bigint): string[] {
+function pageFaultWarnings(lo: number, hi: number, kind: 'pf' | 'npf', code: bigint, flags: readonly Flag[]): string[] {
   const warnings: string[] = [];
   if (hi & PFERR_SYNTHETIC_MASK_HI)
     warnings.push('bits 48 and 49 are synthetic: KVM sets them for itself, hardware never does');
@@ -196,7 +218,7 @@ function pageFaultWarnings(lo: number, hi: number, kind: 'pf' | 'npf', code: big
     if (hi & (PFERR_GUEST_SIZEM_HI | PFERR_GUEST_VMPL_HI) && !(lo & PFERR_GUEST_RMP))
       warnings.push('SIZEM or VMPL without RMP: they qualify an RMP failure');
   } else if (hi !== 0 || lo & PFERR_GUEST_RMP) warnings.push('bits 31 and up belong to nested page faults, not to #PF');
-  const unknown = undefinedBits(code, PFERR_FLAGS);
+  const unknown = undefinedBits(code, flags);
   if (unknown !== 0n) warnings.push(`undefined bits are set: 0x${unknown.toString(16)}`);
   return warnings;
 }
@@ -241,13 +263,17 @@ function common(
 ): Pick<Decoded, 'code' | 'kind' | 'bits' | 'undefinedBits'> {
   const lo = lo64(code);
   const hi = hi64(code);
-  const unknown = undefinedBits(code, flags);
   return {
     code: `0x${code.toString(16).padStart(16, '0')}`,
     kind,
     bits: flags.map((f) => ({ bit: f.bit, name: f.name, set: ((lo & f.lo) | (hi & f.hi)) !== 0, meaning: f.meaning })),
-    undefinedBits: unknown === 0n ? null : `0x${unknown.toString(16)}`,
+    undefinedBits: undefinedText(code, flags),
   };
+}
+
+function undefinedText(code: bigint, flags: readonly Flag[]): string | null {
+  const unknown = undefinedBits(code, flags);
+  return unknown === 0n ? null : `0x${unknown.toString(16)}`;
 }
 
 function undefinedBits(code: bigint, flags: readonly Flag[]): bigint {

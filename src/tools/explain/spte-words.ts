@@ -1,6 +1,8 @@
 /** An SPTE in words, and the entry that stands for a gfn now. */
-import { join64 } from '../../arch/halves.ts';
+import { hi64, join64, lo64 } from '../../arch/halves.ts';
 import { PT_ACCESSED_MASK, PT_DIRTY_MASK, PT_PAGE_SIZE_MASK, PT_WRITABLE_MASK } from '../../arch/paging.ts';
+import { ROLE_DIRECT } from '../../kvm/mmu/role.ts';
+import { ShadowWalk } from '../../kvm/mmu/shadow/walk.ts';
 import {
   isExecutable,
   isFrozenSpte,
@@ -24,19 +26,31 @@ export interface SpteView {
   readonly words: string;
 }
 
-/** The entry that translates `gfn` in the vCPU's page tables, or null when it has no root. Reads only. */
-export function spteOf(vcpu: VcpuState, gfn: number): SpteView | null {
-  const root = vcpu.mmu.mmu.root.pfn;
-  if (root < 0) return null;
+/** The entry that translates `address` in the vCPU's page tables, or null when there is no table. Reads only. */
+export function spteOf(vcpu: VcpuState, address: bigint): SpteView | null {
+  const { mmu } = vcpu.mmu;
+  if (mmu.root.pfn < 0) return null;
+  const direct = (mmu.rootRole & ROLE_DIRECT) !== 0;
+  if (!vcpu.vm.mmu.tdpMmuEnabled || !direct) return shadowSpteOf(vcpu, address);
   // An iterator of its own: the fault path may be using the shared ones.
   const iter = new TdpIter(vcpu.vm.memory);
-  iter.start(vcpu.vm.mmu.shadowPage(root), 1, gfn);
+  iter.start(vcpu.vm.mmu.shadowPage(mmu.root.pfn), 1, Number(address / 4096n));
   while (iter.stepDown());
-  return {
-    spte: `0x${join64(iter.oldLo, iter.oldHi).toString(16)}`,
-    level: iter.level,
-    words: spteWords(vcpu, iter.oldLo, iter.oldHi, iter.level),
-  };
+  return viewOf(vcpu, iter.oldLo, iter.oldHi, iter.level);
+}
+
+function shadowSpteOf(vcpu: VcpuState, address: bigint): SpteView | null {
+  const walk = new ShadowWalk(vcpu.vm);
+  if (!walk.start(vcpu.mmu.mmu, lo64(address), hi64(address))) return null;
+  let level: number;
+  do {
+    level = walk.level;
+  } while (walk.next());
+  return viewOf(vcpu, walk.oldLo, walk.oldHi, level);
+}
+
+function viewOf(vcpu: VcpuState, lo: number, hi: number, level: number): SpteView {
+  return { spte: `0x${join64(lo, hi).toString(16)}`, level, words: spteWords(vcpu, lo, hi, level) };
 }
 
 const sizes = ['', '4K', '2M', '1G', '512G', '256T'];
@@ -56,7 +70,7 @@ function spteWords(vcpu: VcpuState, lo: number, hi: number, level: number): stri
     (lo & PT_WRITABLE_MASK) === 0 && isMmuWritable(masks, lo, hi)
       ? 'write-protected by KVM, fixable without mmu_lock'
       : '',
-    (lo & PT_WRITABLE_MASK) === 0 && (lo & masks.hostWritableLo) === 0 ? 'the host maps it read-only' : '',
+    (lo & PT_WRITABLE_MASK) === 0 && (lo & masks.hostWritableLo) === 0 ? 'slot or host mapping is read-only' : '',
     lo & PT_ACCESSED_MASK ? 'accessed' : 'not accessed',
     lo & PT_DIRTY_MASK ? 'dirty' : '',
   ].filter((note) => note !== '');

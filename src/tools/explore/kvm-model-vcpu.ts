@@ -31,10 +31,11 @@ import { beginPageFault, endPageFault } from '../../kvm/mmu/do-page-fault.ts';
 import {
   fastPageFaultDirty,
   fastPageFaultExchange,
-  fastPageFaultWalk,
+  fastPageFaultWants,
   pageFaultCanBeFast,
 } from '../../kvm/mmu/fast-page-fault.ts';
 import { INVALID_ROOT } from '../../kvm/mmu/mmu-context.ts';
+import { isObsoleteSp } from '../../kvm/mmu/obsolete.ts';
 import { reservedBitFault, withPrivateAccess } from '../../kvm/mmu/page-fault.ts';
 import type { FaultRecorder } from '../../kvm/mmu/recorder.ts';
 import {
@@ -48,10 +49,11 @@ import {
   retPfName,
 } from '../../kvm/mmu/ret-pf.ts';
 import type { FaultStage } from '../../kvm/mmu/revisions/revision.ts';
-import { isObsoleteSp, mmuReload } from '../../kvm/mmu/roots.ts';
+import { mmuReload } from '../../kvm/mmu/roots.ts';
 import { isLargePte, isShadowPresent, SPTE_MMU_PRESENT_MASK } from '../../kvm/mmu/spte.ts';
 import { TdpIter } from '../../kvm/mmu/tdp-iter.ts';
 import { mapBegin, mapInstall, mapWalk } from '../../kvm/mmu/tdp-mmu/map.ts';
+import { walkToLastSpte } from '../../kvm/mmu/tdp-mmu/walk.ts';
 import {
   REQ_MMU_FREE_OBSOLETE_ROOTS,
   REQ_TLB_FLUSH,
@@ -97,6 +99,8 @@ const FLUSH_REQUESTS = REQ_TLB_FLUSH | REQ_TLB_FLUSH_CURRENT;
 
 /** What the stages of any revision read and change, by name; unknown ones count as everything. */
 const STAGE_RESOURCES: Readonly<Record<string, readonly [number, number]>> = {
+  // Under two-dimensional paging: the guest's own tables are the processor's business.
+  'guest-walk': [0, 0],
   'write-tracking': [0, 0],
   'fast-path': [RES_TABLES | RES_ATTRIBUTES | RES_ROOTS, 0],
   'snapshot-sequence': [RES_SEQUENCE, 0],
@@ -140,6 +144,8 @@ export class SceneVcpu implements ModelActor {
   recorder: FaultRecorder | null = null;
   private readonly mapAt: number;
   private readonly fastAt: number;
+  /** A stage of somebody's own revision: it may do anything. */
+  private readonly hasUnknownStage: boolean;
   private readonly iter: TdpIter;
   private readonly walker: NestedWalker;
   readonly vcpu: VcpuState;
@@ -160,6 +166,7 @@ export class SceneVcpu implements ModelActor {
     this.words = 8 + this.gfns.length;
     this.stages = this.vm.revision.stages;
     this.mapAt = this.stages.length - 1;
+    this.hasUnknownStage = this.stages.some((s) => s.name !== 'map' && STAGE_RESOURCES[s.name] === undefined);
     this.fastAt = this.stages.findIndex((s) => s.name === 'fast-path');
     this.iter = new TdpIter(this.vm.memory);
   }
@@ -179,7 +186,7 @@ export class SceneVcpu implements ModelActor {
 
   private get rootObsolete(): boolean {
     const { pfn } = this.vcpu.mmu.mmu.root;
-    return pfn !== INVALID_ROOT && isObsoleteSp(this.vm.mmu.shadowPage(pfn));
+    return pfn !== INVALID_ROOT && isObsoleteSp(this.vm, this.vm.mmu.shadowPage(pfn));
   }
 
   /** All is done, and the TLB still there. */
@@ -375,7 +382,7 @@ export class SceneVcpu implements ModelActor {
       return;
     }
     if (stage.name === 'fast-path' && pageFaultCanBeFast(vm, vcpu.mmu.fault)) {
-      const found = fastPageFaultWalk(vcpu, vcpu.mmu.fault);
+      const found = fastPageFaultWants(vcpu, vcpu.mmu.fault, walkToLastSpte(vcpu, vcpu.mmu.fault.gfn));
       if (found === RET_PF_CONTINUE) this.phase = PHASE_FAST_EXCHANGE;
       else {
         this.recordStage(n, found === RET_PF_INVALID ? RET_PF_CONTINUE : found);
@@ -394,13 +401,13 @@ export class SceneVcpu implements ModelActor {
   /** When the entry has changed, the fast path looks again. */
   private fastExchange(): void {
     this.vm.mmu.faultIter = this.iter;
-    const done = fastPageFaultExchange(this.vcpu, this.vcpu.mmu.fault);
+    const done = fastPageFaultExchange(this.vcpu, this.vcpu.mmu.fault, this.iter);
     this.phase = done ? PHASE_FAST_DIRTY : PHASE_STAGE + this.fastAt;
   }
 
   private fastDirty(): void {
     this.vm.mmu.faultIter = this.iter;
-    fastPageFaultDirty(this.vcpu, this.vcpu.mmu.fault);
+    fastPageFaultDirty(this.vcpu, this.vcpu.mmu.fault, this.iter);
     this.recordStage(this.fastAt, RET_PF_FIXED);
     this.decided(RET_PF_FIXED);
   }
@@ -539,6 +546,7 @@ export class SceneVcpu implements ModelActor {
       const hi = rules.fullErrorCode ? this.errorHi : 0;
       fault.reset(loOf(gpa), hiOf(gpa), this.errorLo, hi, prefetch, rules.faultStartsWithErrors);
       fault.isTdp = true;
+      fault.inTdpMmu = true;
       fault.nxHugePageWorkaroundEnabled = vm.mmu.nxHugePages;
       fault.slot = state.slots.slot(f & 63);
       fault.isPrivate = (f & 64) !== 0;
@@ -642,7 +650,8 @@ export class SceneVcpu implements ModelActor {
     const { state } = this;
     const rest = this.phase === PHASE_DONE ? 0 : RES_ALL;
     state.reads = rest;
-    state.writes = rest === 0 ? 0 : (rest & ~(RES_ATTRIBUTES | RES_SLOTS | RES_SEQUENCE)) | state.guestBit(this);
+    const notOurs = this.hasUnknownStage ? 0 : RES_ATTRIBUTES | RES_SLOTS | RES_SEQUENCE;
+    state.writes = rest === 0 ? 0 : (rest & ~notOurs) | state.guestBit(this);
   }
 
   changed(a: Int32Array, b: Int32Array, at: number, own: boolean): number {

@@ -65,7 +65,11 @@ export interface FaultInput {
   readonly nested: boolean;
   readonly mmioCaching: boolean;
   readonly entry: EntryName;
-  /** As the hardware reports it (0 for the other entries): see fault-codes.ts for those that it can produce. */
+  /**
+   * As the hardware reports it, see fault-codes.ts for those that it can produce (with EPT in the words of an error code, which the
+   * revision may not put that way); of a page-ready fault, what the queued work says; 0 for
+   * pre-fault.
+   */
   readonly errorLo: number;
   readonly errorHi: number;
   readonly slot: SlotName;

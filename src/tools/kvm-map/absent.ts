@@ -13,11 +13,6 @@ export const ABSENT: readonly Absent[] = [
   { kernel: 'svm/sev.c', what: 'SEV, SEV-ES, SEV-SNP', instead: 'the VM types are refused with EINVAL' },
   { kernel: 'svm/avic.c', what: 'interrupt virtualization in hardware', instead: 'the APIC is emulated' },
   {
-    kernel: 'mmu.c, paging_tmpl.h: shadow pages, rmap',
-    what: 'shadow paging and the legacy MMU',
-    instead: '`kvm_amd.npt=0` and `kvm.tdp_mmu=0` are refused when the system is opened',
-  },
-  {
     kernel: 'hyperv.c, xen.c',
     what: 'paravirtual interfaces of other hypervisors',
     instead: 'a kernel built without them',

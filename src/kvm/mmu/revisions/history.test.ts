@@ -13,6 +13,7 @@ const names = (r: Revision): string[] => r.stages.map((s) => s.name);
 describe('the history of the fault path', () => {
   it('has the lists that were posted and released', () => {
     expect(names(linux69)).toEqual([
+      'guest-walk',
       'write-tracking',
       'fast-path',
       'snapshot-sequence',
@@ -29,6 +30,7 @@ describe('the history of the fault path', () => {
       'map',
     ]);
     expect(names(seriesV2)).toEqual([
+      'guest-walk',
       'write-tracking',
       'fast-path',
       'snapshot-sequence',

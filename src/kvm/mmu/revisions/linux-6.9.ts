@@ -4,6 +4,7 @@ import { errorPfn } from '../stages/error-pfn.ts';
 import { fastPath } from '../stages/fast-path.ts';
 import { faultInPrivate } from '../stages/fault-in-private.ts';
 import { faultInShared } from '../stages/fault-in-shared.ts';
+import { guestWalk } from '../stages/guest-walk.ts';
 import { invalidSlot } from '../stages/invalid-slot.ts';
 import { invalidationPrecheck } from '../stages/invalidation-precheck.ts';
 import { invalidationRecheck } from '../stages/invalidation-recheck.ts';
@@ -20,6 +21,7 @@ export const linux69: Revision = {
   name: 'linux-6.9',
   title: 'Linux 6.9, before the series',
   stages: [
+    guestWalk,
     writeTracking,
     fastPath,
     snapshotSequence,
@@ -49,5 +51,23 @@ export const linux69: Revision = {
     noSlotPrivateExits: false,
     noSlotSetsHva: false,
     faultStartsWithErrors: false,
+    fastPathChecksPrivacy: false,
+    hasPreFault: false,
+    eptPageBits: 'always',
+    writeProtectedVerdict: false,
+    walkRetryNeedsZap: false,
+    retryNeedsZap: false,
+    retryGuardInFault: false,
+    reinjectionOnlyOnWrite: false,
+    failedRetryNeedsPage: true,
+    ownTableFailsFirst: false,
+    failedRetryRemembers: 'never',
+    writeProtectedMmioWarns: false,
+    attributesHoldHugePages: false,
+    mmioDropsPresent: false,
+    childMatchesGfn: false,
+    childMatchesRole: false,
+    roomBeforeStale: false,
+    tracksBothSpaces: false,
   },
 };

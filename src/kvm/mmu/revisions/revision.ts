@@ -49,6 +49,48 @@ export interface RevisionRules {
   readonly noSlotSetsHva: boolean;
   /** pfn and hva start as error values rather than 0 (f3310e622f77). */
   readonly faultStartsWithErrors: boolean;
+  // Linux 6.11.
+  /** The fast path is not for a fault whose privacy is not the gfn's (b74d002d3d58). */
+  readonly fastPathChecksPrivacy: boolean;
+  /** KVM_PRE_FAULT_MEMORY exists (6e01b7601dfe). */
+  readonly hasPreFault: boolean;
+  // Linux 6.12: writes to write-protected pages.
+  /**
+   * When an EPT violation is said to be a final access or one to the guest's page tables: always, by one bit of the qualification; never,
+   * because f3009482512e asked the wrong word whether the linear address is valid; or if it is valid (d0164c161923).
+   */
+  readonly eptPageBits: 'always' | 'never' | 'gva-valid';
+  /** Write protection is a verdict of its own; otherwise it is RET_PF_EMULATE, and whatever is emulated is treated alike (989a84c93f59). */
+  readonly writeProtectedVerdict: boolean;
+  /** A walk that could not write a guest page table is retried only if a shadow was dropped (2fb2b7877b3a). */
+  readonly walkRetryNeedsZap: boolean;
+  /** A decoded instruction is retried natively only if a shadow was dropped (c1edcc41c360). */
+  readonly retryNeedsZap: boolean;
+  /** The fault handler looks whether RIP and address were retried before; otherwise the emulator does (01dd4d319207). */
+  readonly retryGuardInFault: boolean;
+  /** An event that waits for reinjection drops shadows only after a write to a protected page; otherwise before every #PF (b299c273c06f). */
+  readonly reinjectionOnlyOnWrite: boolean;
+  /** A failed emulation is retried natively only if the page can be had; 620525739521 took the lookup out. */
+  readonly failedRetryNeedsPage: boolean;
+  /** A failed write to a table of its own translation drops no shadow (19ab2c8be070). */
+  readonly ownTableFailsFirst: boolean;
+  /** When a failed emulation that is retried natively counts as retried: dabc4ff70c35 remembers it if a shadow was dropped, 4df685664bed always. */
+  readonly failedRetryRemembers: 'never' | 'if-dropped' | 'always';
+  /** A write-protected page in the MMIO cache warns and is emulated; otherwise it only is not retried (98a69b96caca). */
+  readonly writeProtectedMmioWarns: boolean;
+  // Linux 6.12 stable.
+  /** A change of attributes invalidates the huge pages that it cuts as a whole (9129633d568e). */
+  readonly attributesHoldHugePages: boolean;
+  /** The shadow MMU empties a present entry before it writes an MMIO one over it (aad885e77496). */
+  readonly mmioDropsPresent: boolean;
+  /** The page below an entry is used again only if it shadows the table that the guest has there now (0cb2af2ea66a) ... */
+  readonly childMatchesGfn: boolean;
+  /** ... with the rights it has there now (81ccda30b4e8). */
+  readonly childMatchesRole: boolean;
+  /** The shadow MMU makes room before it asks whether the fault is stale (2abd5287f083). */
+  readonly roomBeforeStale: boolean;
+  /** A page is write-tracked if it is in either address space (0f38453cdb2e). */
+  readonly tracksBothSpaces: boolean;
   // Map.
   /** An entry that allows the access already is left alone, even if this fault would make a lesser one (386d69f9f29b, Linux 6.13). */
   readonly keepsAllowingEntries?: boolean;

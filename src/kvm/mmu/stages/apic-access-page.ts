@@ -6,7 +6,6 @@ import { handleNoslotFault } from '../noslot-fault.ts';
 import { KVM_PFN_NOSLOT } from '../pfn.ts';
 import { RET_PF_CONTINUE, RET_PF_EMULATE } from '../ret-pf.ts';
 import type { FaultStage } from '../revisions/revision.ts';
-import { ACC_ALL } from '../role.ts';
 
 function isApicAccessPage(fault: PageFault): boolean {
   return fault.slot !== null && fault.slot.id === APIC_ACCESS_PAGE_PRIVATE_MEMSLOT;
@@ -37,7 +36,7 @@ export const apicAccessPage: FaultStage = {
   kvmFunction: 'kvm_faultin_pfn',
   underMmuLock: false,
   run(vcpu, fault) {
-    if (vcpu.guestMode && isApicAccessPage(fault)) return handleNoslotFault(vcpu, fault, ACC_ALL);
+    if (vcpu.guestMode && isApicAccessPage(fault)) return handleNoslotFault(vcpu, fault, fault.ptAccess);
     return emulateWhenInhibited(vcpu, fault);
   },
   explain,

@@ -2,6 +2,7 @@
 import { fastPageFault } from '../fast-page-fault.ts';
 import { RET_PF_CONTINUE, RET_PF_FIXED, RET_PF_INVALID, RET_PF_SPURIOUS } from '../ret-pf.ts';
 import type { FaultStage } from '../revisions/revision.ts';
+import { ROLE_DIRECT } from '../role.ts';
 
 /** @kvm mmu.c fast_page_fault */
 export const fastPath: FaultStage = {
@@ -12,7 +13,8 @@ export const fastPath: FaultStage = {
     const ret = fastPageFault(vcpu, fault);
     return ret === RET_PF_INVALID ? RET_PF_CONTINUE : ret;
   },
-  explain(_vcpu, fault, verdict) {
+  explain(vcpu, fault, verdict) {
+    if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return "only where the guest's tables are not shadowed";
     if (verdict === RET_PF_FIXED)
       return 'the entry was write-protected for dirty logging: it is writable again and the page is dirty';
     if (verdict === RET_PF_SPURIOUS) return 'the entry already allows the access';

@@ -24,9 +24,12 @@ export const faultInShared: FaultStage = {
     fault.mapWritable = out.writable;
     return RET_PF_CONTINUE;
   },
-  explain(_vcpu, fault) {
+  explain(_vcpu, fault, verdict) {
     if (fault.isPrivate) return 'the access is private';
     if (fault.slot === null) return 'no slot, no page';
+    if (verdict === RET_PF_RETRY) return 'the page has to be read in first: begun, and the vCPU does not wait here';
+    if (isNoslotPfn(fault.pfn)) return 'the lookup of the page says that there is no slot';
+    if (fault.hva < 0) return 'the slot has no host address for this access';
     if (fault.pfn < 0) return `the host has no page at 0x${fault.hva.toString(16)} for this access`;
     const access = fault.mapWritable ? 'writable' : 'read-only';
     return `hva 0x${fault.hva.toString(16)} is frame 0x${fault.pfn.toString(16)}, ${access}`;

@@ -2,7 +2,6 @@
 import { handleNoslotFault } from '../noslot-fault.ts';
 import { RET_PF_CONTINUE } from '../ret-pf.ts';
 import type { FaultStage } from '../revisions/revision.ts';
-import { ACC_ALL } from '../role.ts';
 
 /** @kvm mmu.c kvm_handle_noslot_fault */
 export const noSlot: FaultStage = {
@@ -10,7 +9,7 @@ export const noSlot: FaultStage = {
   kvmFunction: 'kvm_handle_noslot_fault',
   underMmuLock: false,
   run(vcpu, fault) {
-    return fault.slot === null ? handleNoslotFault(vcpu, fault, ACC_ALL) : RET_PF_CONTINUE;
+    return fault.slot === null ? handleNoslotFault(vcpu, fault, fault.ptAccess) : RET_PF_CONTINUE;
   },
   explain(_vcpu, fault, verdict) {
     if (fault.slot !== null) return `slot ${fault.slot.id} has the gfn`;

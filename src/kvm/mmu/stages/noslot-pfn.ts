@@ -3,7 +3,6 @@ import { handleNoslotFault } from '../noslot-fault.ts';
 import { isNoslotPfn } from '../pfn.ts';
 import { RET_PF_CONTINUE } from '../ret-pf.ts';
 import type { FaultStage } from '../revisions/revision.ts';
-import { ACC_ALL } from '../role.ts';
 
 /** @kvm mmu.c kvm_faultin_pfn */
 export const noslotPfn: FaultStage = {
@@ -17,7 +16,7 @@ export const noslotPfn: FaultStage = {
       'kvm_faultin_pfn',
       `slot ${fault.slot.id} gave no page for gfn 0x${fault.gfn.toString(16)}`,
     );
-    return handleNoslotFault(vcpu, fault, ACC_ALL);
+    return handleNoslotFault(vcpu, fault, fault.ptAccess);
   },
   explain(_vcpu, fault, verdict) {
     return verdict === RET_PF_CONTINUE && fault.slot !== null ? 'the page is a real one' : 'no slot';

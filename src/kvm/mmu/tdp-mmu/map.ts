@@ -55,6 +55,7 @@ function mapTargetLevel(vcpu: VcpuState, fault: PageFault, iter: TdpIter): numbe
       fault.pfn < 0 ? 0 : fault.pfn,
       iter.oldLo,
       fault.prefetch,
+      true,
       fault.mapWritable,
     );
   }

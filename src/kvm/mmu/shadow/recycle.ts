@@ -1,0 +1,93 @@
+/** Many shadow pages at once: the oldest for want of room, all of an old generation, or all (@kvm mmu.c kvm_mmu_zap_oldest_mmu_pages). */
+import { ENOSPC } from '../../../host/errno.ts';
+import { LOCK_MMU_WRITE } from '../../locks.ts';
+import type { Memslot } from '../../memslots/memslots.ts';
+import type { VmState } from '../../vm-state.ts';
+import { isObsoleteSp } from '../obsolete.ts';
+import type { ShadowPage } from '../shadow-page.ts';
+import { spHasGptes } from './translation.ts';
+import { commitZapPage, prepareZapPage, remoteFlushOrZap } from './zap-page.ts';
+
+/** @kvm kvm_host.h KVM_MIN_FREE_MMU_PAGES, KVM_REFILL_PAGES */
+const MIN_FREE_MMU_PAGES = 5;
+const REFILL_PAGES = 25;
+
+/** @kvm mmu.c kvm_mmu_zap_oldest_mmu_pages */
+function zapOldestMmuPages(vm: VmState, wanted: number): void {
+  const invalid: ShadowPage[] = [];
+  let total = 0;
+  for (let sp = vm.mmu.activePages.oldest; sp !== null; ) {
+    const newer: ShadowPage | null = sp.newer;
+    // A root in use could not be freed anyway.
+    if (sp.rootCount !== 0) {
+      sp = newer;
+      continue;
+    }
+    total += prepareZapPage(vm, sp, invalid);
+    if (total >= wanted) break;
+    sp = vm.mmu.listUnstable ? vm.mmu.activePages.oldest : newer;
+  }
+  commitZapPage(vm, invalid);
+  vm.stats.mmu_recycled += total;
+}
+
+/** @kvm mmu.c kvm_mmu_available_pages */
+export function availableMmuPages(vm: VmState): number {
+  return Math.max(0, vm.mmu.nMaxMmuPages - vm.mmu.nUsedMmuPages);
+}
+
+/** Makes room for the pages that a fault may need. 0, or -ENOSPC when not even one is free. @kvm mmu.c make_mmu_pages_available */
+export function makeMmuPagesAvailable(vm: VmState): number {
+  const available = availableMmuPages(vm);
+  if (available >= MIN_FREE_MMU_PAGES) return 0;
+  zapOldestMmuPages(vm, REFILL_PAGES - available);
+  return availableMmuPages(vm) === 0 ? -ENOSPC : 0;
+}
+
+/** Sets the limit, and keeps it now if that can be. @kvm mmu.c kvm_mmu_change_mmu_pages */
+export function changeMmuPages(vm: VmState, goal: number): void {
+  vm.locks.acquire(LOCK_MMU_WRITE);
+  const { mmu } = vm;
+  if (mmu.nUsedMmuPages > goal) zapOldestMmuPages(vm, mmu.nUsedMmuPages - goal);
+  mmu.nMaxMmuPages = Math.max(goal, mmu.nUsedMmuPages);
+  vm.locks.release(LOCK_MMU_WRITE);
+}
+
+/** Pages of the generation before this one; no vCPU uses them any more. @kvm mmu.c kvm_zap_obsolete_pages */
+export function zapObsoletePages(vm: VmState): void {
+  const invalid: ShadowPage[] = [];
+  for (let sp = vm.mmu.activePages.oldest; sp !== null && isObsoleteSp(vm, sp); ) {
+    const newer: ShadowPage | null = sp.newer;
+    prepareZapPage(vm, sp, invalid);
+    sp = vm.mmu.listUnstable ? vm.mmu.activePages.oldest : newer;
+  }
+  commitZapPage(vm, invalid);
+}
+
+/** @kvm mmu.c kvm_mmu_zap_all */
+export function zapAllShadowPages(vm: VmState): void {
+  const invalid: ShadowPage[] = [];
+  for (let sp = vm.mmu.activePages.newest; sp !== null; ) {
+    const older: ShadowPage | null = sp.older;
+    prepareZapPage(vm, sp, invalid);
+    sp = vm.mmu.listUnstable ? vm.mmu.activePages.newest : older;
+  }
+  commitZapPage(vm, invalid);
+}
+
+/** The slot goes: no page may shadow a table in it, as its accounting goes with it. @kvm mmu.c kvm_mmu_zap_memslot_pages_and_flush */
+export function zapMemslotPagesAndFlush(vm: VmState, slot: Memslot, flush: boolean): void {
+  const invalid: ShadowPage[] = [];
+  const end = slot.baseGfn + slot.npages;
+  for (let sp = vm.mmu.activePages.newest; sp !== null; ) {
+    const older: ShadowPage | null = sp.older;
+    const inSlot = sp.gfn >= slot.baseGfn && sp.gfn < end && spHasGptes(sp) && !isObsoleteSp(vm, sp);
+    if (!inSlot) {
+      sp = older;
+      continue;
+    }
+    prepareZapPage(vm, sp, invalid);
+    sp = vm.mmu.listUnstable ? vm.mmu.activePages.newest : older;
+  }
+  remoteFlushOrZap(vm, invalid, flush);
+}

@@ -1,0 +1,26 @@
+import { expect, it } from 'vitest';
+import { sidesOfRow } from './series.ts';
+import { onlyFieldsDiffer, onlyTheApicPageDiffers } from './space-equality.ts';
+
+const SECONDS = 120_000;
+
+it('row 13 changes nothing but what its message announces, over the whole space', { timeout: SECONDS }, () => {
+  const { before, after } = sidesOfRow(13);
+  const result = onlyTheApicPageDiffers(before, after);
+  expect(result).toMatchObject({ equal: true });
+  expect(result.inputs).toBeGreaterThan(1_000_000);
+  expect(result.announced).toBeGreaterThan(0);
+  expect(result.different).toBe(result.announced);
+});
+
+it('row 14 changes neither exits nor state, over the whole space', { timeout: SECONDS }, () => {
+  const { before, after } = sidesOfRow(14);
+  const result = onlyFieldsDiffer(before, after);
+  expect(result).toMatchObject({ equal: true, different: 0 });
+  expect(result.inputs).toBeGreaterThan(1_000_000);
+});
+
+it('a patch that changes an answer is found out', { timeout: SECONDS }, () => {
+  const { before, after } = sidesOfRow(11);
+  expect(onlyFieldsDiffer(before, after, { only: (c) => c.nested && c.hardware === 'ept' }).equal).toBe(false);
+});
