@@ -7,6 +7,7 @@ import { collectFromQueue, QUEUE_DEFAULTS, serveQueue } from '../tools/campaign/
 import { ResultsFile } from '../tools/campaign/results-file.ts';
 import type { ExploreReport } from '../tools/explore/report.ts';
 import { findScene, scenes } from '../tools/explore/scene-library.ts';
+import { InputError } from '../tools/input-error.ts';
 import { splitParams } from '../tools/module-params.ts';
 import { BUILT_MAIN } from './built-threads.ts';
 import { EXIT_FAILED } from './exit-status.ts';
@@ -45,7 +46,12 @@ export function addCampaign(program: Command): void {
       .command('run [scenes...]', { isDefault: true })
       .description('make the jobs of these scenes (default: all) and do them'),
   )
-    .option('--revision <name>', "revision of the fault path (repeatable; default: each scene's own)", collect, [])
+    .option(
+      '--revision <name>',
+      "revision of the fault path, or all (repeatable; default: each scene's own)",
+      collect,
+      [],
+    )
     .option('--param <name=value>', 'KVM module parameter (repeatable)', collect, [])
     .option('--depth <n>', 'schedules of at most n steps', count('--depth', 'a count of steps'))
     .option('--max-states <n>', 'stop each search after so many states', count('--max-states', 'a count of states'))
@@ -100,10 +106,18 @@ function withWork(command: Command): Command {
 
 async function plannedJobs(names: readonly string[], options: RunOptions): Promise<Job[]> {
   const asked = names.length === 0 ? scenes().map((s) => s.name) : names;
-  for (const name of asked) await findScene(name);
-  return jobsOf({
+  const runsUnder = new Map<string, readonly string[]>();
+  for (const name of asked) runsUnder.set(name, (await findScene(name)).revisions);
+  const known = [...new Set([...runsUnder.values()].flat())];
+  const revisions = options.revision.includes('all') ? known : options.revision;
+  const unknown = revisions.find((revision) => !known.includes(revision));
+  if (unknown !== undefined)
+    throw new InputError(
+      `--revision ${unknown}: the scenes run under ${known.join(', ') || 'none that can be chosen'}`,
+    );
+  const jobs = jobsOf({
     scenes: asked,
-    revisions: options.revision.length === 0 ? [null] : options.revision,
+    revisions: revisions.length === 0 ? [null] : revisions,
     params: splitParams(options.param),
     reduce: options.reduction,
     seeds: Array.from({ length: options.seeds }, (_, i) => i + 1),
@@ -111,6 +125,8 @@ async function plannedJobs(names: readonly string[], options: RunOptions): Promi
     ...(options.depth === undefined ? {} : { depth: options.depth }),
     ...(options.maxStates === undefined ? {} : { maxStates: options.maxStates }),
   });
+  // a scene that is made of a revision of its own has nothing to say about another
+  return jobs.filter(({ spec }) => spec.revision === undefined || runsUnder.get(spec.scene)!.includes(spec.revision));
 }
 
 async function work(results: ResultsFile, options: WorkOptions): Promise<void> {

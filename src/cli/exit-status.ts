@@ -4,5 +4,7 @@ export const EXIT_OK = 0;
 export const EXIT_FAILED = 1;
 /** Bad usage or bad input. */
 export const EXIT_USAGE = 2;
+/** Ctrl-C ended it before it had an answer. */
+export const EXIT_INTERRUPTED = 130;
 /** Nobody reads the output any more. */
 export const EXIT_PIPE = 141;

@@ -8,7 +8,7 @@ import { type SceneInfo, scenes } from '../tools/explore/scene-library.ts';
 import { InputError } from '../tools/input-error.ts';
 import { splitParams } from '../tools/module-params.ts';
 import { THREAD_CODE } from './built-threads.ts';
-import { EXIT_FAILED } from './exit-status.ts';
+import { EXIT_FAILED, EXIT_INTERRUPTED } from './exit-status.ts';
 import { collect, count, untilInterrupted } from './options.ts';
 import { colour, Progress, print, printJson } from './output.ts';
 
@@ -116,6 +116,7 @@ async function explore(spec: ModelSpec, options: Options): Promise<void> {
     if (explained?.length === 0) print(`${spec.scene}: no fault in this schedule, nothing to explain`);
   }
   if (report.verdict !== 'holds') process.exitCode = EXIT_FAILED;
+  else if (report.stopped === 'interrupted') process.exitCode = EXIT_INTERRUPTED;
 }
 
 async function replay(spec: ModelSpec, schedule: string, options: Options): Promise<void> {

@@ -149,6 +149,13 @@ describe('the command line', () => {
       /move 1: a \(vcpu0\): choice 7/,
     ],
     ['a schedule of nobody', () => ['explore', 'fault-protocol', '--replay', 'z'], /actors a to c/],
+    [
+      'a campaign under an unknown revision',
+      () => ['campaign', 'run', 'fault-protocol', '--revision', 'v9'],
+      /--revision v9: the scenes run under none/,
+    ],
+    ['a campaign of an unknown scene', () => ['campaign', 'run', 'frob'], /frob: no such scene/],
+    ['a campaign that is none', () => ['campaign', 'resume', join(folder, 'none')], /none: no such file/],
     ['explain with nothing', () => ['explain'], /expected a scenario, or --error-code/],
   ];
   it.each(bad)('refuses %s', async (_name, args, message) => {

@@ -56,6 +56,7 @@ export async function runJob(job: Job): Promise<ExploreReport> {
   return await exploreScene(job.spec, {
     reduce: job.reduce,
     workers: 1,
+    check: false,
     ...(job.depth === undefined ? {} : { depth: job.depth }),
     ...(job.maxStates === undefined ? {} : { maxStates: job.maxStates }),
     ...(job.random === undefined ? {} : { random: job.random }),

@@ -14,6 +14,8 @@ export interface ExploreOptions {
   readonly maxStates?: number;
   readonly random?: { readonly runs: number; readonly seed: number };
   readonly workers: number;
+  /** false: the types of a scene file were checked before. */
+  readonly check?: boolean;
   /** Searches with several threads; needed when `workers` is not 1. */
   readonly parallel?: (model: Model, spec: ModelSpec, workers: number, options: SearchOptions) => Promise<SearchResult>;
   readonly interrupted?: () => boolean;
@@ -27,7 +29,7 @@ const RANDOM_DEPTH = 10_000;
 
 /** @throws InputError when there is no such scene */
 export async function exploreScene(spec: ModelSpec, options: ExploreOptions): Promise<ExploreReport> {
-  const model = await makeModel(spec);
+  const model = await makeModel(spec, options.check ?? true);
   return await exploreModel(model, spec, (await findScene(spec.scene, false)).title, options);
 }
 
