@@ -1,5 +1,5 @@
 /** The kernel-side actors that a scene can name. Each takes, as its last argument, another list of stages than KVM's: one with a guard out. */
-import { PTE_FRAME_MASK, PTE_PRESENT } from '../../host/page-table.ts';
+import { PTE_FRAME_MASK, PTE_PRESENT, PTE_SPECIAL } from '../../host/page-table.ts';
 import { type ActorStage, RES_DIRTY_LOG, RES_HOST, RES_SLOTS, STAGE_DONE, STAGE_NEXT } from '../../kvm/actors/actor.ts';
 import { Aging, agingStages } from '../../kvm/actors/aging.ts';
 import { AttributeChange, attributeChangeStages } from '../../kvm/actors/attribute-change.ts';
@@ -50,6 +50,7 @@ export function inTurn(...actors: readonly KernelSpec[]): KernelSpec {
     name: actors.map((a) => a.name).join(', '),
     gfns: actors.flatMap((a) => a.gfns),
     changesSlots: actors.some((a) => a.changesSlots === true),
+    dropsPages: actors.some((a) => a.dropsPages === true),
     make: (state) => actors.flatMap((a) => a.make(state)),
   };
 }
@@ -232,6 +233,8 @@ const replacePage: ActorStage<PageChange> = {
     const { table } = change.vm.mm;
     const word = table.lookup(change.start);
     if ((word & PTE_PRESENT) === 0) return STAGE_NEXT;
+    // The zero page stays where it is.
+    if ((word & PTE_SPECIAL) !== 0) return STAGE_NEXT;
     change.old = word & PTE_FRAME_MASK;
     table.setPte(change.start, (word & ~PTE_FRAME_MASK) | change.vm.mm.pages.allocPage());
     return STAGE_NEXT;
@@ -246,7 +249,7 @@ const clearPage: ActorStage<PageChange> = {
     const { table } = change.vm.mm;
     const word = table.lookup(change.start);
     if ((word & PTE_PRESENT) === 0) return STAGE_NEXT;
-    change.old = word & PTE_FRAME_MASK;
+    if ((word & PTE_SPECIAL) === 0) change.old = word & PTE_FRAME_MASK;
     table.setPte(change.start, 0);
     return STAGE_NEXT;
   },
@@ -289,10 +292,11 @@ export function migratePage(gfn: number, bracket = rangeBracket): KernelSpec {
 
 /** The page behind `gfn` goes; a later touch makes a new one. */
 export function dropPage(gfn: number, bracket = rangeBracket): KernelSpec {
-  return kernel('drop page', [gfn], (state) => {
+  const actor = kernel('drop page', [gfn], (state) => {
     const hva = hvaOf(state, gfn);
     return [part([...bracket.start, clearPage, freePage, ...bracket.end], new PageChange(state, hva, hva + 4096))];
   });
+  return { ...actor, dropsPages: true };
 }
 
 /** An invalidation of `pages` pages from `gfn` on that leaves them as they are. */

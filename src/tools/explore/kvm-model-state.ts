@@ -58,6 +58,10 @@ export class SceneState {
   /** An access to a private frame was emulated. */
   emulatedPrivate = false;
   forbidsPrivateEmulation = false;
+  /** Pages of the process may be missing at times: a read then maps the zero page, which a write copies. */
+  mayCopy = false;
+  /** vCPUs that the present step has interrupted, as bits by actor. */
+  interrupted = 0;
 
   constructor(
     vm: VmState,
@@ -82,6 +86,15 @@ export class SceneState {
   /** The emulator did an access: MMIO where there is no slot, else to memory through the slot's host address. */
   emulated(gfn: number): void {
     if (this.forbidsPrivateEmulation && memIsPrivate(this.vm, gfn)) this.emulatedPrivate = true;
+  }
+
+  /** Whoever has a request leaves the guest, within the present step. */
+  deliverRequests(self: SceneVcpu): void {
+    for (const other of this.vcpus) {
+      if (other === self || !other.vcpu.inGuest || other.vcpu.requests === 0) continue;
+      other.interrupt();
+      this.interrupted |= 1 << this.actors.indexOf(other);
+    }
   }
 
   /** Everybody but `self` has finished, or idles in the guest. */

@@ -12,12 +12,14 @@ import {
 } from '../../arch/error-code.ts';
 import { hiOf, loOf } from '../../arch/halves.ts';
 import type { NestedWalker } from '../../cpu/mmu/nested-walker.ts';
+import { PTE_EXCLUSIVE, PTE_PRESENT, PTE_WRITE } from '../../host/page-table.ts';
 import {
   RES_ALL,
   RES_ATTRIBUTES,
   RES_DIRTY_LOG,
   RES_GMEM,
   RES_HOST,
+  RES_NOTIFIER_COUNT,
   RES_REQUESTS,
   RES_ROOTS,
   RES_SEQUENCE,
@@ -26,7 +28,8 @@ import {
   RES_TABLES,
 } from '../../kvm/actors/actor.ts';
 import { memIsPrivate } from '../../kvm/attributes.ts';
-import { LOCK_MMU_READ } from '../../kvm/locks.ts';
+import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../../kvm/locks.ts';
+import { slotHva } from '../../kvm/memslots/hva.ts';
 import { beginPageFault, endPageFault } from '../../kvm/mmu/do-page-fault.ts';
 import {
   fastPageFaultDirty,
@@ -62,7 +65,7 @@ import {
 } from '../../kvm/vcpu-state.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
 import { serviceRequests } from '../../kvm/x86/run.ts';
-import type { ModelActor, SceneState } from './kvm-model-state.ts';
+import { type ModelActor, RES_GUESTS, type SceneState } from './kvm-model-state.ts';
 import type { VcpuOp } from './scene.ts';
 
 /** Where the vCPU is. From PHASE_STAGE on: before the stage of that number. */
@@ -146,6 +149,8 @@ export class SceneVcpu implements ModelActor {
   private readonly fastAt: number;
   /** A stage of somebody's own revision: it may do anything. */
   private readonly hasUnknownStage: boolean;
+  /** The zero page may come to be mapped, and then be copied. */
+  private readonly mayCopy: boolean;
   private readonly iter: TdpIter;
   private readonly walker: NestedWalker;
   readonly vcpu: VcpuState;
@@ -167,6 +172,7 @@ export class SceneVcpu implements ModelActor {
     this.stages = this.vm.revision.stages;
     this.mapAt = this.stages.length - 1;
     this.hasUnknownStage = this.stages.some((s) => s.name !== 'map' && STAGE_RESOURCES[s.name] === undefined);
+    this.mayCopy = state.mayCopy;
     this.fastAt = this.stages.findIndex((s) => s.name === 'fast-path');
     this.iter = new TdpIter(this.vm.memory);
   }
@@ -228,7 +234,27 @@ export class SceneVcpu implements ModelActor {
       return drops || vcpu.mmu.mmu.root.pfn === INVALID_ROOT ? LOCK_MMU_READ : 0;
     }
     if (phase < PHASE_STAGE || this.held !== 0) return 0;
-    return this.stages[phase - PHASE_STAGE]!.underMmuLock ? LOCK_MMU_READ : 0;
+    const stage = this.stages[phase - PHASE_STAGE]!;
+    if (stage.name === 'fault-in-shared' && this.hostCopies()) return LOCK_MMU_WRITE;
+    return stage.underMmuLock ? LOCK_MMU_READ : 0;
+  }
+
+  /**
+   * Whether the host has to copy the page (the zero page) to make it writable for this fault. It invalidates the old one on the way, within this
+   * step: everybody is told, and interrupted, at once.
+   */
+  private hostCopies(): boolean {
+    const { fault } = this.vcpu.mmu;
+    if (fault.isPrivate || fault.slot === null || !fault.write) return false;
+    const word = this.vm.mm.table.lookup(slotHva(fault.slot, fault.gfn));
+    return (word & PTE_PRESENT) !== 0 && (word & (PTE_WRITE | PTE_EXCLUSIVE)) === 0;
+  }
+
+  /** Leaves the guest for the requests that it has. */
+  interrupt(): void {
+    this.vcpu.inGuest = false;
+    if (this.phase === PHASE_GUEST) this.exit(PHASE_ENTER);
+    else this.phase = PHASE_DONE;
   }
 
   choices(): number {
@@ -391,7 +417,9 @@ export class SceneVcpu implements ModelActor {
       }
       return;
     }
+    const seq = vm.mmuInvalidateSeq;
     const ret = stage.run(vcpu, vcpu.mmu.fault);
+    if (vm.mmuInvalidateSeq !== seq) this.state.deliverRequests(this);
     this.recorder?.stage(stage.name, ret, stage.explain(vcpu, vcpu.mmu.fault, ret));
     if (ret !== RET_PF_CONTINUE) this.decided(ret);
     else if (n === this.mapAt) throw new Error(`no stage of ${vm.revision.name} decided the fault`);
@@ -609,6 +637,10 @@ export class SceneVcpu implements ModelActor {
       } else {
         reads = known === undefined ? RES_ALL : known[0];
         writes = known === undefined ? RES_ALL : known[1];
+        if (stage.name === 'fault-in-shared' && this.hostCopies()) {
+          reads |= RES_SLOTS | RES_NOTIFIER_COUNT;
+          writes |= RES_SEQUENCE | RES_TABLES | RES_REQUESTS | RES_NOTIFIER_COUNT | RES_GUESTS;
+        }
       }
       // The last step of a fault may drop mmu_lock.
     } else if (phase === PHASE_ENTER) {
@@ -651,7 +683,8 @@ export class SceneVcpu implements ModelActor {
     const rest = this.phase === PHASE_DONE ? 0 : RES_ALL;
     state.reads = rest;
     const notOurs = this.hasUnknownStage ? 0 : RES_ATTRIBUTES | RES_SLOTS | RES_SEQUENCE;
-    state.writes = rest === 0 ? 0 : (rest & ~notOurs) | state.guestBit(this);
+    state.writes =
+      rest === 0 ? 0 : (rest & ~notOurs) | (this.mayCopy ? RES_GUESTS | RES_SEQUENCE : state.guestBit(this));
   }
 
   changed(a: Int32Array, b: Int32Array, at: number, own: boolean): number {

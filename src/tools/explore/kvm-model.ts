@@ -121,6 +121,9 @@ export class KvmModel implements Model {
     const tables = new SceneTables(vm, pages, gfns, maxRoots(scene));
     const slots = new SceneSlots(vm, gfns);
     const state = new SceneState(vm, pages, gfns, tables, slots, gmem);
+    state.mayCopy =
+      scene.slots.some((s) => s.host === 'absent') ||
+      scene.actors.some((a) => a.kind === 'kernel' && a.dropsPages === true);
     this.state = state;
     const walker = new NestedWalker(vm.memory, siliconEpyc);
     let id = 0;
@@ -331,6 +334,8 @@ export class KvmModel implements Model {
     }
     actor.held = locks.held;
     actor.srcu = locks.srcuDepth;
+    this.stepped |= this.state.interrupted;
+    this.state.interrupted = 0;
     if (actor.srcu === 0) locks.srcuGrace &= ~(1 << index);
     locks.held = 0;
     locks.srcuDepth = 0;

@@ -30,6 +30,8 @@ export interface KernelSpec {
   readonly gfns: readonly number[];
   /** It makes, replaces or removes slots. */
   readonly changesSlots?: boolean;
+  /** It takes pages of the process away without giving others. */
+  readonly dropsPages?: boolean;
 }
 
 export type ActorSpec = VcpuSpec | KernelSpec;
