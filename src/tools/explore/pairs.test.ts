@@ -1,0 +1,21 @@
+import { describe, expect, it } from 'vitest';
+import { search } from './explorer.ts';
+import { KvmModel } from './kvm-model.ts';
+import { pairScenes } from './pairs.ts';
+
+describe('every pair of actors', () => {
+  it('has names of its own, and more than a thousand of them', () => {
+    const names = [...pairScenes()].map((s) => s.name);
+    expect(new Set(names).size).toBe(names.length);
+    expect(names.length).toBeGreaterThan(1000);
+  });
+
+  it('is safe on Linux 6.12 where nothing has a slot, but for what is known', async () => {
+    const wrong: string[] = [];
+    for (const scene of pairScenes('empty')) {
+      const { verdict } = await search(new KvmModel(scene), { reduce: true, livelock: true });
+      if (verdict !== (scene.expect === 'safe' ? 'holds' : 'livelock')) wrong.push(`${scene.name}: ${verdict}`);
+    }
+    expect(wrong).toEqual([]);
+  }, 60_000);
+});
