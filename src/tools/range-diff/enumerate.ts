@@ -142,10 +142,10 @@ class Enumeration {
     const { machine, tappedA, tappedB } = runner;
     const { table, classOf, kinds, momentsA, momentsB } = this;
     const { invalidations } = place;
-    machine.fire(entry, lo, hi, tappedA, -1, INVALIDATION_NONE);
+    machine.fire(entry, lo, hi, tappedA, -1, INVALIDATION_NONE, true);
     const plainA = table.number(machine.words);
     const furthestA = machine.taps.furthest;
-    machine.fire(entry, lo, hi, tappedB, -1, INVALIDATION_NONE);
+    machine.fire(entry, lo, hi, tappedB, -1, INVALIDATION_NONE, true);
     const plainB = table.number(machine.words);
     const furthestB = machine.taps.furthest;
     let afterA = -1;
@@ -161,7 +161,7 @@ class Enumeration {
         const lateA = momentsA[i]! > furthestA;
         if (lateA && afterA >= 0) outA = afterA;
         else {
-          machine.fire(entry, lo, hi, tappedA, momentsA[i]!, kind);
+          machine.fire(entry, lo, hi, tappedA, momentsA[i]!, kind, true);
           outA = table.number(machine.words);
           runs++;
           if (lateA) afterA = outA;
@@ -169,7 +169,7 @@ class Enumeration {
         const lateB = momentsB[i]! > furthestB;
         if (lateB && afterB >= 0) outB = afterB;
         else {
-          machine.fire(entry, lo, hi, tappedB, momentsB[i]!, kind);
+          machine.fire(entry, lo, hi, tappedB, momentsB[i]!, kind, true);
           outB = table.number(machine.words);
           runs++;
           if (lateB) afterB = outB;
@@ -241,7 +241,7 @@ class Enumeration {
       const tapped = runner.link(n);
       const moment = stage === null ? -1 : tapped.names.indexOf(stage);
       const { machine } = runner;
-      machine.fire(entry, lo, hi, tapped, moment, stage !== null && moment < 0 ? INVALIDATION_NONE : kind);
+      machine.fire(entry, lo, hi, tapped, moment, stage !== null && moment < 0 ? INVALIDATION_NONE : kind, true);
       this.runs++;
       return table.number(machine.words);
     };
