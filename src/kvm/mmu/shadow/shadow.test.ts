@@ -1,5 +1,5 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PCIDE, CR4_PSE, CR4_SMEP } from '../../../arch/registers.ts';
+import { CR0_PE, CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_PSE, CR4_SMEP } from '../../../arch/registers.ts';
 import { LOCK_MMU_WRITE } from '../../locks.ts';
 import { checkRequest, REQ_MMU_SYNC } from '../../vcpu-state.ts';
 import { mmuInvlpg } from '../invlpg.ts';
@@ -129,6 +129,18 @@ describe('a table that is shadowed', () => {
     expect(s.spte(0x5000).oldLo & P).toBe(0);
     expect(isWritable(0x13000)).toBe(false);
     expect(s.vm.stats.mmu_unsync).toBe(0);
+  });
+
+  it('stays unsync when it is hung from another entry, which then knows it', () => {
+    s.write(0x12010, 0x13000 | RWU);
+    s.fault(0x13000, WRITE);
+    s.fault(0x405000, READ);
+    expect(s.pagesOf(0x13)).toHaveLength(1);
+    expect(s.pagesOf(0x13)[0]!.unsync).toBe(true);
+    expect(s.pagesOf(0x12)[0]!.unsyncChildren).toBe(2);
+    mmuSyncRoots(s.vcpu);
+    s.fault(0x5000, WRITE | P);
+    expect(s.pagesOf(0x13)[0]!.unsync).toBe(false);
   });
 
   it('is brought in line for one address by INVLPG', () => {
@@ -266,6 +278,14 @@ describe('roots', () => {
     expect(s.vcpu.mmu.mmu.prevRoots[0]!.pfn).toBeGreaterThan(0);
     mmuInvalidatePcid(s.vcpu, 1);
     expect(s.vcpu.mmu.mmu.prevRoots[0]!.pfn).toBe(-1);
+  });
+
+  it('of a guest with five levels have five', () => {
+    s.mode({ ...LONG_MODE, cr4: CR4_PAE | CR4_LA57 });
+    s.write(0x20000, 0x10000 | RWU);
+    s.cr3(0x20000);
+    expect(s.fault(0x5000, WRITE)).toBe(RET_PF_FIXED);
+    expect([0x20, 0x10, 0x13].map((gfn) => roleLevel(s.pagesOf(gfn)[0]!.role))).toEqual([5, 4, 1]);
   });
 
   it('of a PAE guest are its four directories', () => {
