@@ -5,11 +5,18 @@ import { memIsPrivate } from '../attributes.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../locks.ts';
 import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import type { VmState } from '../vm-state.ts';
 import type { PageFault } from './fault.ts';
 import { prepareMmuMemoryFaultExit } from './memory-fault.ts';
 import { RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_WRITE_PROTECTED } from './ret-pf.ts';
 import { ROLE_DIRECT } from './role.ts';
-import { makeMmuPagesAvailable } from './shadow/recycle.ts';
+import { makeMmuPagesAvailable, topupShadowPages } from './shadow/recycle.ts';
+
+/** 0, -ENOMEM or -ENOSPC. */
+function roomForShadowPages(vm: VmState): number {
+  const r = topupShadowPages(vm);
+  return r === 0 && vm.revision.rules.roomBeforeStale ? makeMmuPagesAvailable(vm) : r;
+}
 
 /** Runs the stages until one decides. HOT */
 function runStages(vcpu: VcpuState, fault: PageFault): number {
@@ -25,7 +32,7 @@ function runStages(vcpu: VcpuState, fault: PageFault): number {
       vm.locks.acquire(lock);
       locked = true;
       // The shadow MMU keeps to its limit of pages: first there must be room for those that the fault may need.
-      if (lock === LOCK_MMU_WRITE && vm.revision.rules.roomBeforeStale) ret = makeMmuPagesAvailable(vm);
+      if (lock === LOCK_MMU_WRITE) ret = roomForShadowPages(vm);
       if (ret !== RET_PF_CONTINUE) break;
     }
     ret = stage.run(vcpu, fault);

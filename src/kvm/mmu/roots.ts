@@ -15,6 +15,7 @@ import { MMIO_GVA_ANY, vcpuClearMmioInfo } from './mmio-cache.ts';
 import { INVALID_ROOT, type Mmu, NUM_PREV_ROOTS, type RootInfo } from './mmu-context.ts';
 import { isObsoleteSp, rootToSp } from './obsolete.ts';
 import { ROLE_DIRECT, roleLevel } from './role.ts';
+import { topupShadowPages } from './shadow/recycle.ts';
 import { allocDirectShadowRoots, allocShadowRoots, mmuSyncRoots } from './shadow/roots.ts';
 import { allocRoot } from './tdp-mmu/roots.ts';
 
@@ -25,8 +26,11 @@ export function mmuLoadPgd(vcpu: VcpuState): void {
 }
 
 function allocRoots(vcpu: VcpuState): number {
-  if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return allocShadowRoots(vcpu, vcpu.cr3Lo, vcpu.cr3Hi);
-  return vcpu.vm.mmu.tdpMmuEnabled ? allocRoot(vcpu) : allocDirectShadowRoots(vcpu);
+  const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
+  if (direct && vcpu.vm.mmu.tdpMmuEnabled) return allocRoot(vcpu);
+  const r = topupShadowPages(vcpu.vm);
+  if (r !== 0) return r;
+  return direct ? allocDirectShadowRoots(vcpu) : allocShadowRoots(vcpu, vcpu.cr3Lo, vcpu.cr3Hi);
 }
 
 /** Finds or makes a root. 0, -ENOMEM or -ENOSPC. @kvm mmu.c kvm_mmu_load */
@@ -40,7 +44,7 @@ function mmuLoad(vcpu: VcpuState): number {
   return 0;
 }
 
-/** The vCPU has a root when this returns 0; -ENOMEM otherwise. @kvm mmu.h kvm_mmu_reload. HOT */
+/** The vCPU has a root when this returns 0; -ENOMEM or -ENOSPC otherwise. @kvm mmu.h kvm_mmu_reload. HOT */
 export function mmuReload(vcpu: VcpuState): number {
   return vcpu.mmu.mmu.root.pfn !== INVALID_ROOT ? 0 : mmuLoad(vcpu);
 }

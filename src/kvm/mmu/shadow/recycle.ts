@@ -1,5 +1,5 @@
 /** Many shadow pages at once: the oldest for want of room, all of an old generation, or all (@kvm mmu.c kvm_mmu_zap_oldest_mmu_pages). */
-import { ENOSPC } from '../../../host/errno.ts';
+import { ENOMEM, ENOSPC } from '../../../host/errno.ts';
 import { LOCK_MMU_WRITE } from '../../locks.ts';
 import type { Memslot } from '../../memslots/memslots.ts';
 import type { VmState } from '../../vm-state.ts';
@@ -34,6 +34,14 @@ function zapOldestMmuPages(vm: VmState, wanted: number): void {
 /** @kvm mmu.c kvm_mmu_available_pages */
 export function availableMmuPages(vm: VmState): number {
   return Math.max(0, vm.mmu.nMaxMmuPages - vm.mmu.nUsedMmuPages);
+}
+
+/** One table a level. @kvm mmu.c mmu_topup_memory_caches */
+const PAGES_OF_A_WALK = 5;
+
+/** Whether the host has memory for the tables that a walk may need: 0 or -ENOMEM. @kvm mmu.c mmu_topup_memory_caches */
+export function topupShadowPages(vm: VmState): number {
+  return vm.host.pages.freeFrames >= PAGES_OF_A_WALK ? 0 : -ENOMEM;
 }
 
 /** Makes room for the pages that a fault may need. 0, or -ENOSPC when not even one is free. @kvm mmu.c make_mmu_pages_available */

@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
 import { CR0_PE, CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_PSE, CR4_SMEP } from '../../../arch/registers.ts';
+import { ENOMEM } from '../../../host/errno.ts';
 import { LOCK_MMU_WRITE } from '../../locks.ts';
 import { checkRequest, REQ_MMU_SYNC } from '../../vcpu-state.ts';
 import { mmuInvlpg } from '../invlpg.ts';
@@ -207,6 +208,16 @@ describe('a table that is shadowed', () => {
 });
 
 describe('pages that go', () => {
+  it('were there while the host had memory for them', () => {
+    s.t.enter();
+    const { pages } = s.vm.host;
+    const taken: number[] = [];
+    while (pages.freeFrames > 4) taken.push(pages.allocPage());
+    expect(s.fault(0x5000, WRITE)).toBe(-ENOMEM);
+    for (const pfn of taken) pages.freePage(pfn);
+    expect(s.fault(0x5000, WRITE)).toBe(RET_PF_FIXED);
+  });
+
   it('make room for others, the oldest first; roots in use stay', () => {
     s.fault(0x5000, WRITE);
     changeMmuPages(s.vm, 1);
