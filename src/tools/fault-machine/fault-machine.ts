@@ -49,7 +49,7 @@ export const INVALIDATION_IN_PROGRESS = 1;
 export const INVALIDATION_DONE_AT = 2;
 export const INVALIDATION_BEGUN_AT = 3;
 
-const KIND_OF: Record<Invalidation['kind'], number> = {
+export const INVALIDATION_KINDS: Record<Invalidation['kind'], number> = {
   none: INVALIDATION_NONE,
   'in-progress': INVALIDATION_IN_PROGRESS,
   'done-at': INVALIDATION_DONE_AT,
@@ -128,7 +128,15 @@ export class FaultMachine {
     const { invalidation } = input;
     const moment = 'stage' in invalidation ? tapped.momentOf(invalidation.stage) : -1;
     this.load(input.slot, input.attribute, input.backing, input.spte);
-    this.fire(input.entry, input.errorLo, input.errorHi, tapped, moment, KIND_OF[invalidation.kind], toTheEnd);
+    this.fire(
+      input.entry,
+      input.errorLo,
+      input.errorHi,
+      tapped,
+      moment,
+      INVALIDATION_KINDS[invalidation.kind],
+      toTheEnd,
+    );
     const outcome = outcomeOf(this.words, 0, names);
     this.load('none', 'shared', 'present', 'absent');
     this.reset();

@@ -2,13 +2,7 @@
 import { historyBetween } from '../../kvm/mmu/revisions/index.ts';
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import type { EntryName } from '../fault-machine/fault-input.ts';
-import {
-  FaultMachine,
-  INVALIDATION_BEGUN_AT,
-  INVALIDATION_DONE_AT,
-  INVALIDATION_IN_PROGRESS,
-  INVALIDATION_NONE,
-} from '../fault-machine/fault-machine.ts';
+import { FaultMachine, INVALIDATION_KINDS, INVALIDATION_NONE } from '../fault-machine/fault-machine.ts';
 import type { FaultContext } from '../fault-machine/machine-vm.ts';
 import { names } from '../fault-machine/names.ts';
 import type { Outcome } from '../fault-machine/outcome.ts';
@@ -34,13 +28,6 @@ interface ChainLink {
   readonly revision: Revision;
   readonly label: string;
 }
-
-const KINDS = {
-  none: INVALIDATION_NONE,
-  'in-progress': INVALIDATION_IN_PROGRESS,
-  'done-at': INVALIDATION_DONE_AT,
-  'begun-at': INVALIDATION_BEGUN_AT,
-} as const;
 
 class Enumeration {
   private readonly a: Revision;
@@ -84,7 +71,7 @@ class Enumeration {
     const { invalidations } = this.space;
     const at = (revision: Revision): number[] =>
       invalidations.map((i) => ('stage' in i ? revision.stages.findIndex((s) => s.name === i.stage) : -1));
-    this.kinds = Int32Array.from(invalidations.map((i) => KINDS[i.kind]));
+    this.kinds = Int32Array.from(invalidations.map((i) => INVALIDATION_KINDS[i.kind]));
     this.momentsA = Int32Array.from(at(a));
     this.momentsB = Int32Array.from(at(b));
     const nobody = { cause: '', steps: [], before: null as never, after: null as never };
