@@ -34,8 +34,6 @@ export const VERDICT_MAPPED = 2;
 export const VERDICT_BUG = 3;
 /** Word 2 when no stage ran. */
 export const DECIDED_BEFORE_STAGES = -1;
-/** Word 2 when a stage threw. */
-export const DECIDED_BY_BUG = -2;
 
 export const EXIT_THIS_PAGE = 1 << 8;
 
@@ -161,7 +159,6 @@ function retPfText(ret: number): string {
 
 function decidedText(decided: number, names: Names): string {
   if (decided === DECIDED_BEFORE_STAGES) return 'reserved-bits';
-  if (decided === DECIDED_BY_BUG) return 'none';
   return names.stageName(decided);
 }
 
