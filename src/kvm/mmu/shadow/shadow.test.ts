@@ -228,6 +228,13 @@ describe('pages that go', () => {
     expect(s.vm.stats.mmu_recycled).toBe(3);
   });
 
+  it('are as many as are left, when more had to go than the limit asked for', () => {
+    s.fault(0x5000, WRITE);
+    s.fault(0x13000, WRITE);
+    changeMmuPages(s.vm, 3);
+    expect(s.vm.mmu).toMatchObject({ nUsedMmuPages: 2, nMaxMmuPages: 2 });
+  });
+
   it('take their entries out of the rmap: an invalidation finds what is mapped, and only that', () => {
     s.fault(0x5000, WRITE);
     const slot = s.vm.slots.all(0)[0]!;
