@@ -12,7 +12,8 @@ import { unmapGfnRange } from './notifier-handlers.ts';
 import { gfnRoundForLevel, pagesPerLevel } from './tdp-iter.ts';
 
 /**
- * Before attributes change: zaps the range, and sees to it that no fault nearby maps a huge page over its ends. True when TLBs must be flushed. mmu_lock held for write. @kvm mmu.c kvm_arch_pre_set_memory_attributes
+ * Before attributes change: zaps the range, and sees to it that no fault nearby maps a huge page over its ends. True when TLBs must be
+ * flushed. mmu_lock held for write. @kvm mmu.c kvm_arch_pre_set_memory_attributes
  */
 export function preSetMemoryAttributes(vm: VmState, range: GfnRange): boolean {
   if (vm.log.warnOnOnce(!vm.hasPrivateMem, 'kvm_arch_pre_set_memory_attributes', 'VM without private memory'))
