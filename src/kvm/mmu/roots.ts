@@ -14,6 +14,7 @@ import { MMU_ROOT_CURRENT, MMU_ROOTS_ALL, mmuFreeRoots, mmuRootPrevious } from '
 import { MMIO_GVA_ANY, vcpuClearMmioInfo } from './mmio-cache.ts';
 import { INVALID_ROOT, type Mmu, NUM_PREV_ROOTS, type RootInfo } from './mmu-context.ts';
 import { isObsoleteSp, rootToSp } from './obsolete.ts';
+import { getActivePcid, getPcid } from './pcid.ts';
 import { ROLE_DIRECT, roleLevel } from './role.ts';
 import { topupShadowPages } from './shadow/recycle.ts';
 import { allocDirectShadowRoots, allocShadowRoots, mmuSyncRoots } from './shadow/roots.ts';
@@ -124,24 +125,19 @@ export function mmuNewPgd(vcpu: VcpuState, cr3Lo: number, cr3Hi: number): void {
   if ((mmu.rootRole & ROLE_DIRECT) === 0) vcpu.vm.mmu.shadowPage(mmu.root.pfn).writeFloodingCount = 0;
 }
 
-/** PCID of a CR3 value: 0 while PCIDs are off. @kvm x86.h kvm_get_pcid */
-function pcidOf(vcpu: VcpuState, cr3: number): number {
-  return (vcpu.cr4 & CR4_PCIDE) !== 0 ? cr3 % 4096 : 0;
-}
-
 /** Translations of one PCID are void. Under TDP they are only in the processor. @kvm x86.c kvm_invalidate_pcid */
 export function mmuInvalidatePcid(vcpu: VcpuState, pcid: number): void {
   if (vcpu.vm.vendor.tdpEnabled) {
     makeRequest(vcpu, REQ_TLB_FLUSH_GUEST);
     return;
   }
-  if (pcidOf(vcpu, vcpu.cr3Lo & 0xfff) === pcid) makeRequest(vcpu, REQ_MMU_SYNC | REQ_TLB_FLUSH_CURRENT);
+  if (getActivePcid(vcpu) === pcid) makeRequest(vcpu, REQ_MMU_SYNC | REQ_TLB_FLUSH_CURRENT);
   // Without PCIDs every load of CR3 flushes, so previous roots are synced before they are used again.
   if ((vcpu.cr4 & CR4_PCIDE) === 0) return;
   const mmu = vcpu.mmu.mmu;
   let which = 0;
   mmu.prevRoots.forEach((prev, i) => {
-    if (pcidOf(vcpu, prev.pgd) === pcid) which |= mmuRootPrevious(i);
+    if (getPcid(vcpu, prev.pgd) === pcid) which |= mmuRootPrevious(i);
   });
   mmuFreeRoots(vcpu.vm, mmu, which);
 }
