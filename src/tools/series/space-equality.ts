@@ -5,16 +5,18 @@ import { FaultMachine } from '../fault-machine/fault-machine.ts';
 import type { Outcome } from '../fault-machine/outcome.ts';
 import { INVALIDATION_CHECKS } from '../fault-machine/tapped-revision.ts';
 import { enumerate } from '../range-diff/enumerate.ts';
-import { levelOf } from '../range-diff/group.ts';
+import { countClasses, levelOf } from '../range-diff/group.ts';
 import { EQUAL, INVALID_INPUT, type SpaceResult } from '../range-diff/space-result.ts';
 import type { EqualityResult, SpaceOptions } from './demonstration.ts';
 
 const SCOPE =
   'the whole input space of the fault path, nothing sampled, with invalidations at every moment that both sides have';
 
-/** By class: its outcomes differ in fields of the fault object only. */
-function fieldClasses({ classes }: SpaceResult<Outcome>): boolean[] {
-  return classes.map((c, n) => n !== EQUAL && levelOf(c.before, c.after) === 'field');
+/** By class: its outcomes differ in more than fields of the fault object. */
+function visibleClasses({ classes }: SpaceResult<Outcome>): Uint8Array {
+  const visible = new Uint8Array(INVALID_INPUT + 1);
+  for (const [n, c] of classes.entries()) if (n !== EQUAL && levelOf(c.before, c.after) !== 'field') visible[n] = 1;
+  return visible;
 }
 
 function count(n: number): string {
@@ -24,13 +26,12 @@ function count(n: number): string {
 /** Row 14: every input leaves the same way and leaves the same state behind. */
 export function onlyFieldsDiffer(before: Revision, after: Revision, options: SpaceOptions = {}): EqualityResult {
   const space = enumerate(before, after, options);
-  const isField = fieldClasses(space);
+  const visible = visibleClasses(space);
   let fields = 0;
   let different = 0;
-  for (const c of space.classOf) {
-    if (c === EQUAL || c === INVALID_INPUT) continue;
-    if (isField[c]) fields++;
-    else different++;
+  for (const [n, inputs] of countClasses(space.classOf, [false]).counts.entries()) {
+    if (visible[n] === 1) different += inputs;
+    else if (n !== EQUAL) fields += inputs;
   }
   return {
     inputs: space.inputs,
@@ -44,19 +45,21 @@ export function onlyFieldsDiffer(before: Revision, after: Revision, options: Spa
 /** Row 13: the only difference is the one that its message announces. */
 export function onlyTheApicPageDiffers(before: Revision, after: Revision, options: SpaceOptions = {}): EqualityResult {
   const space = enumerate(before, after, options);
-  const isField = fieldClasses(space);
+  const visible = visibleClasses(space);
+  const { classOf, classes } = space;
   const settled = new SettledAnswers();
   let announced = 0;
   let retries = 0;
   let others = 0;
-  space.classOf.forEach((c, index) => {
-    if (c === EQUAL || c === INVALID_INPUT || isField[c]) return;
-    const found = space.classes[c]!;
+  for (let index = 0; index < classOf.length; index++) {
+    const c = classOf[index]!;
+    if (visible[c] === 0) continue;
+    const found = classes[c]!;
     const input = space.inputAt(index);
     if (isApicPageUnderInvalidation(input)) announced++;
     else if (settled.areEqual(input, found.before, before, found.after, after)) retries++;
     else others++;
-  });
+  }
   settled.close();
   return {
     inputs: space.inputs,
