@@ -43,12 +43,13 @@ import { packOutcome } from './pack-outcome.ts';
 import { type Place, type PlaceSource, Places } from './places.ts';
 import { TappedRevision, TapState } from './tapped-revision.ts';
 
-/** Kinds of invalidation for `fire`. */
+/** No invalidation, for `fire`. */
 export const INVALIDATION_NONE = 0;
-export const INVALIDATION_IN_PROGRESS = 1;
-export const INVALIDATION_DONE_AT = 2;
-export const INVALIDATION_BEGUN_AT = 3;
+const INVALIDATION_IN_PROGRESS = 1;
+const INVALIDATION_DONE_AT = 2;
+const INVALIDATION_BEGUN_AT = 3;
 
+/** Kinds of invalidation, for `fire`. */
 export const INVALIDATION_KINDS: Record<Invalidation['kind'], number> = {
   none: INVALIDATION_NONE,
   'in-progress': INVALIDATION_IN_PROGRESS,

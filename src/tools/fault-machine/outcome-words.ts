@@ -65,7 +65,7 @@ export const CACHE_HAS_GVA = 4;
 export const CACHE_CURRENT = 8;
 export const CACHE_ACCESS_SHIFT = 4;
 
-export const STAT_NAMES = [
+const STAT_NAMES = [
   'pf_taken',
   'pf_fixed',
   'pf_emulate',
@@ -92,7 +92,7 @@ export const CODE_IMPLICIT = 8;
 export const CODE_OTHER = 16;
 /** Intel without a linear address, in revisions that call that a page-table access. */
 export const CODE_GUEST_PAGE = 32;
-export const CODE_BITS = 6;
+const CODE_BITS = 6;
 
 /** Word 13. */
 export const FIELDS_PRESENT = 1;
