@@ -142,6 +142,16 @@ describe('softkvm explain', () => {
       /^package\.json: name: no such field; known: vmType/,
     ],
     ['two formats', [...write, '--json', '--diagram', 'svg'], /^--diagram: expected either --json or --diagram/],
+    [
+      'a picture of two',
+      [...write, '--compare', 'linux-6.9', '--diagram', 'svg'],
+      /^--diagram: draws the fault under one/,
+    ],
+    [
+      'an unknown other revision of a scenario',
+      [scenario, '--compare', 'x'],
+      /^--compare x: unknown revision x; known: /,
+    ],
     ['an unknown format', [...write, '--diagram', 'png'], /'png' is invalid/],
     ['a file that cannot be', [...write, '-o', '/no/where.txt'], /^\/no\/where\.txt: cannot be written \(ENOENT\)/],
   ];

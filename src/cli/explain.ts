@@ -154,7 +154,9 @@ function refuseMixed(scenario: string | undefined, options: Options): void {
 
 function put(report: ExplainReport, options: Options): void {
   const { json, diagram, output } = options;
-  if (json && diagram !== undefined) throw new InputError('--diagram: expected either --json or --diagram');
+  if (diagram !== undefined && json) throw new InputError('--diagram: expected either --json or --diagram');
+  if (diagram !== undefined && report.compared !== null)
+    throw new InputError('--diagram: draws the fault under one revision: expected no --compare beside it');
   if (diagram === undefined && output === undefined) {
     if (json) printJson(report);
     else for (const [i, line] of reportLines(report).entries()) print(i === 0 ? colour.bold(line) : line);

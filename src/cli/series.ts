@@ -13,13 +13,14 @@ const paint: Paint = { strong: colour.bold, faint: colour.dim, changed: colour.y
 export function addSeries(program: Command): void {
   program
     .command('series [row]')
-    .description('the seventeen patches of the series: the table, or one demonstrated on both sides of the change')
-    .option('--all', 'demonstrate every row, a line each')
+    .description(
+      'the seventeen patches of the series: the table; with 1 to 17 one patch on both sides of the change, with all every one, a line each',
+    )
     .option('--json', 'machine-readable output')
     .addHelpText('after', '\nExample:\n  softkvm series\n  softkvm series 10\n  softkvm series all')
-    .action((row: string | undefined, options: { all?: boolean; json?: boolean }) => {
+    .action((row: string | undefined, options: { json?: boolean }) => {
       const width = process.stdout.columns ?? (Number(process.env['COLUMNS']) || COLUMNS);
-      if (row === 'all' || options.all === true) showAll(options.json === true);
+      if (row === 'all') showAll(options.json === true);
       else if (row === undefined) showTable(options.json === true, width);
       else showRow(rowNumber(row), options.json === true, width);
     });
@@ -70,7 +71,8 @@ function allLine(report: RowReport): string {
 function withProgress(row: number): RowReport {
   const progress = new Progress();
   const report = demonstrateRow(row, {
-    onProgress: (done, all) => progress.update(() => `row ${row}: ${done} of ${all} inputs`),
+    onProgress: (done, all) =>
+      progress.update(() => `row ${row}: ${done.toLocaleString('en-US')} of ${all.toLocaleString('en-US')} inputs`),
   });
   progress.done();
   return report;

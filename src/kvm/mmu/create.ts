@@ -36,7 +36,10 @@ function resetMmu(mmu: Mmu): void {
   }
 }
 
-/** The PDPTEs of a guest that is not in long mode are in a page of their own, where its tables are shadowed. 0 or -ENOMEM. @kvm mmu.c kvm_mmu_create */
+/**
+ * The PDPTEs of a guest that is not in long mode are in a page of their own, where its tables are shadowed. 0 or -ENOMEM.
+ * @kvm mmu.c kvm_mmu_create
+ */
 export function mmuCreate(vcpu: VcpuState): number {
   resetMmu(vcpu.mmu.rootMmu);
   resetMmu(vcpu.mmu.guestMmu);

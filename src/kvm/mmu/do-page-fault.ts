@@ -5,35 +5,55 @@ import { memIsPrivate } from '../attributes.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../locks.ts';
 import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import type { VmState } from '../vm-state.ts';
 import type { PageFault } from './fault.ts';
 import { prepareMmuMemoryFaultExit } from './memory-fault.ts';
+import type { FaultRecorder } from './recorder.ts';
 import { RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_WRITE_PROTECTED } from './ret-pf.ts';
+import type { FaultStage } from './revisions/revision.ts';
 import { ROLE_DIRECT } from './role.ts';
-import { makeMmuPagesAvailable } from './shadow/recycle.ts';
+import { makeMmuPagesAvailable, topupShadowPages } from './shadow/recycle.ts';
+import { guestWalk } from './stages/guest-walk.ts';
+
+/** 0, -ENOMEM or -ENOSPC. */
+function roomForShadowPages(vm: VmState): number {
+  const r = topupShadowPages(vm);
+  return r === 0 && vm.revision.rules.roomBeforeStale ? makeMmuPagesAvailable(vm) : r;
+}
+
+/** Before it was a verdict of its own, write protection was one more reason to emulate. */
+function verdictOf(vm: VmState, ret: number): number {
+  return ret === RET_PF_WRITE_PROTECTED && !vm.revision.rules.writeProtectedVerdict ? RET_PF_EMULATE : ret;
+}
+
+/** One stage, and what the recorder is told of it. HOT */
+function runStage(vcpu: VcpuState, fault: PageFault, stage: FaultStage, recorder: FaultRecorder | null): number {
+  const ret = stage.run(vcpu, fault);
+  if (recorder !== null) {
+    const verdict = verdictOf(vcpu.vm, ret);
+    recorder.stage(stage.name, verdict, stage.explain(vcpu, fault, verdict));
+  }
+  return ret;
+}
 
 /** Runs the stages until one decides. HOT */
 function runStages(vcpu: VcpuState, fault: PageFault): number {
   const vm = vcpu.vm;
-  const stages = vm.revision.stages;
+  const { stages } = vm.revision;
   const recorder = vm.mmu.recorder;
-  const lock = fault.inTdpMmu ? LOCK_MMU_READ : LOCK_MMU_WRITE;
-  let locked = false;
   let ret = RET_PF_CONTINUE;
-  for (let i = 0; i < stages.length; i++) {
-    const stage = stages[i]!;
-    if (stage.underMmuLock && !locked) {
-      vm.locks.acquire(lock);
-      locked = true;
-      // The shadow MMU keeps to its limit of pages: first there must be room for those that the fault may need.
-      if (lock === LOCK_MMU_WRITE && vm.revision.rules.roomBeforeStale) ret = makeMmuPagesAvailable(vm);
-      if (ret !== RET_PF_CONTINUE) break;
-    }
-    ret = stage.run(vcpu, fault);
-    if (ret === RET_PF_WRITE_PROTECTED && !vm.revision.rules.writeProtectedVerdict) ret = RET_PF_EMULATE;
-    if (recorder !== null) recorder.stage(stage.name, ret, stage.explain(vcpu, fault, ret));
-    if (ret !== RET_PF_CONTINUE) break;
+  // In the TDP MMU there is nothing to walk, and without a recorder nothing to say of it.
+  let i = fault.inTdpMmu && recorder === null && stages[0] === guestWalk ? 1 : 0;
+  for (; i < stages.length && !stages[i]!.underMmuLock; i++) {
+    ret = runStage(vcpu, fault, stages[i]!, recorder);
+    if (ret !== RET_PF_CONTINUE) return ret;
   }
-  if (locked) vm.locks.release(lock);
+  const lock = fault.inTdpMmu ? LOCK_MMU_READ : LOCK_MMU_WRITE;
+  vm.locks.acquire(lock);
+  // The shadow MMU keeps to its limit of pages: first there must be room for those that the fault may need.
+  if (lock === LOCK_MMU_WRITE) ret = roomForShadowPages(vm);
+  for (; i < stages.length && ret === RET_PF_CONTINUE; i++) ret = runStage(vcpu, fault, stages[i]!, recorder);
+  vm.locks.release(lock);
   if (ret === RET_PF_CONTINUE) throw new Error(`no stage of ${vm.revision.name} decided the fault`);
   return ret;
 }
@@ -93,7 +113,7 @@ export function mmuDoPageFault(
   const recorder = vcpu.vm.mmu.recorder;
   if (recorder !== null && !vcpu.mmu.faultBegun) recorder.begin(fault);
   vcpu.mmu.faultBegun = false;
-  const ret = endPageFault(vcpu, runStages(vcpu, fault));
+  const ret = endPageFault(vcpu, verdictOf(vcpu.vm, runStages(vcpu, fault)));
   if (recorder !== null) recorder.end(fault, ret);
   return ret;
 }

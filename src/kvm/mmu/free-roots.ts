@@ -9,11 +9,13 @@ import type { ShadowPage } from './shadow-page.ts';
 import { sptePfn } from './spte.ts';
 import { putRoot } from './tdp-mmu/roots.ts';
 
-/** Which roots of an MMU: the current one, and the previous ones by index. */
+/** Which roots of an MMU, as bits: the current one. */
 export const MMU_ROOT_CURRENT = 1 << 0;
+/** The bit of the previous root `index`. */
 export function mmuRootPrevious(index: number): number {
   return 2 << index;
 }
+/** The current root and all previous ones. */
 export const MMU_ROOTS_ALL = (2 << NUM_PREV_ROOTS) - 1;
 
 /** @kvm mmu.c mmu_free_root_page */

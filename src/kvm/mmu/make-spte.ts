@@ -20,7 +20,8 @@ import { pagesPerLevel } from './tdp-iter.ts';
 
 /**
  * Leaves in `vm.mmu.newSpte` a leaf of a page with `role` that maps `gfn` to `pfn` with rights `access`, in place of (oldLo, oldHi).
- * Shadowed tables in the page become unsync, where `canUnsync`; else it is not made writable. A writable entry in a slot with dirty logging marks its page dirty. Answers whether the page had to be write-protected.
+ * Shadowed tables in the page become unsync, where `canUnsync`; else it is not made writable. A writable entry in a slot with dirty
+ * logging marks its page dirty. Answers whether the page had to be write-protected.
  * HOT
  * @kvm spte.c make_spte
  */

@@ -74,15 +74,17 @@ function recordReservedBits(
   ret: number,
 ): void {
   const { mmu } = vcpu;
-  mmu.fault.reset(addrLo, addrHi, errorLo, errorHi, false, vcpu.vm.revision.rules.faultStartsWithErrors);
+  const { rules } = vcpu.vm.revision;
+  mmu.fault.reset(addrLo, addrHi, errorLo, errorHi, false, rules.faultStartsWithErrors);
   recorder.begin(mmu.fault);
-  recorder.stage('reserved-bits', ret, reservedBitReason(ret));
+  recorder.stage('reserved-bits', ret, reservedBitReason(ret, mmu.fault.isPrivate && rules.privateRsvd === 'skip'));
   mmu.faultBegun = ret === RET_PF_INVALID;
   if (!mmu.faultBegun) recorder.end(mmu.fault, ret);
 }
 
-function reservedBitReason(ret: number): string {
+function reservedBitReason(ret: number, skipped: boolean): string {
   if (ret === RET_PF_EMULATE) return 'an MMIO entry, or the MMIO cache, has the address: emulate';
+  if (skipped) return 'a private access never is MMIO: an ordinary fault';
   if (ret === RET_PF_INVALID) return 'the MMIO entry is older than the slots';
   if (ret < 0) return 'a private access never is MMIO';
   return 'the entry is not an MMIO entry any more';

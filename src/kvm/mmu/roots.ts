@@ -14,7 +14,9 @@ import { MMU_ROOT_CURRENT, MMU_ROOTS_ALL, mmuFreeRoots, mmuRootPrevious } from '
 import { MMIO_GVA_ANY, vcpuClearMmioInfo } from './mmio-cache.ts';
 import { INVALID_ROOT, type Mmu, NUM_PREV_ROOTS, type RootInfo } from './mmu-context.ts';
 import { isObsoleteSp, rootToSp } from './obsolete.ts';
+import { getActivePcid, getPcid } from './pcid.ts';
 import { ROLE_DIRECT, roleLevel } from './role.ts';
+import { topupShadowPages } from './shadow/recycle.ts';
 import { allocDirectShadowRoots, allocShadowRoots, mmuSyncRoots } from './shadow/roots.ts';
 import { allocRoot } from './tdp-mmu/roots.ts';
 
@@ -25,8 +27,11 @@ export function mmuLoadPgd(vcpu: VcpuState): void {
 }
 
 function allocRoots(vcpu: VcpuState): number {
-  if ((vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return allocShadowRoots(vcpu, vcpu.cr3Lo, vcpu.cr3Hi);
-  return vcpu.vm.mmu.tdpMmuEnabled ? allocRoot(vcpu) : allocDirectShadowRoots(vcpu);
+  const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
+  if (direct && vcpu.vm.mmu.tdpMmuEnabled) return allocRoot(vcpu);
+  const r = topupShadowPages(vcpu.vm);
+  if (r !== 0) return r;
+  return direct ? allocDirectShadowRoots(vcpu) : allocShadowRoots(vcpu, vcpu.cr3Lo, vcpu.cr3Hi);
 }
 
 /** Finds or makes a root. 0, -ENOMEM or -ENOSPC. @kvm mmu.c kvm_mmu_load */
@@ -40,7 +45,7 @@ function mmuLoad(vcpu: VcpuState): number {
   return 0;
 }
 
-/** The vCPU has a root when this returns 0; -ENOMEM otherwise. @kvm mmu.h kvm_mmu_reload. HOT */
+/** The vCPU has a root when this returns 0; -ENOMEM or -ENOSPC otherwise. @kvm mmu.h kvm_mmu_reload. HOT */
 export function mmuReload(vcpu: VcpuState): number {
   return vcpu.mmu.mmu.root.pfn !== INVALID_ROOT ? 0 : mmuLoad(vcpu);
 }
@@ -120,24 +125,19 @@ export function mmuNewPgd(vcpu: VcpuState, cr3Lo: number, cr3Hi: number): void {
   if ((mmu.rootRole & ROLE_DIRECT) === 0) vcpu.vm.mmu.shadowPage(mmu.root.pfn).writeFloodingCount = 0;
 }
 
-/** PCID of a CR3 value: 0 while PCIDs are off. @kvm x86.h kvm_get_pcid */
-function pcidOf(vcpu: VcpuState, cr3: number): number {
-  return (vcpu.cr4 & CR4_PCIDE) !== 0 ? cr3 % 4096 : 0;
-}
-
 /** Translations of one PCID are void. Under TDP they are only in the processor. @kvm x86.c kvm_invalidate_pcid */
 export function mmuInvalidatePcid(vcpu: VcpuState, pcid: number): void {
   if (vcpu.vm.vendor.tdpEnabled) {
     makeRequest(vcpu, REQ_TLB_FLUSH_GUEST);
     return;
   }
-  if (pcidOf(vcpu, vcpu.cr3Lo & 0xfff) === pcid) makeRequest(vcpu, REQ_MMU_SYNC | REQ_TLB_FLUSH_CURRENT);
+  if (getActivePcid(vcpu) === pcid) makeRequest(vcpu, REQ_MMU_SYNC | REQ_TLB_FLUSH_CURRENT);
   // Without PCIDs every load of CR3 flushes, so previous roots are synced before they are used again.
   if ((vcpu.cr4 & CR4_PCIDE) === 0) return;
   const mmu = vcpu.mmu.mmu;
   let which = 0;
   mmu.prevRoots.forEach((prev, i) => {
-    if (pcidOf(vcpu, prev.pgd) === pcid) which |= mmuRootPrevious(i);
+    if (getPcid(vcpu, prev.pgd) === pcid) which |= mmuRootPrevious(i);
   });
   mmuFreeRoots(vcpu.vm, mmu, which);
 }

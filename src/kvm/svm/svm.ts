@@ -1,11 +1,11 @@
 /** The SVM vendor module: VendorOps over AMD's virtualization hardware (@kvm svm.c svm_x86_ops). */
 import { BP_VECTOR } from '../../arch/exceptions.ts';
 import { hiOf, loOf } from '../../arch/halves.ts';
-import { CR4_PCIDE } from '../../arch/registers.ts';
 import * as V from '../../arch/vmcb.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
 import { ENOMEM } from '../../host/errno.ts';
 import { X86EMUL_CONTINUE } from '../emulate/ops.ts';
+import { getActivePcid } from '../mmu/pcid.ts';
 import type { KvmParams } from '../params.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { ExitInfo, VendorOps } from '../vendor-ops.ts';
@@ -81,7 +81,7 @@ function svmLoadMmuPgd(vcpu: VcpuState, rootPfn: number, rootLevel: number): voi
     vmcbWrite64(vcpu.svm, V.VMCB_NESTED_CR3, lo, hi);
     vmcbWrite64(vcpu.svm, V.VMCB_CR3, vcpu.cr3Lo, vcpu.cr3Hi);
   } else {
-    const pcid = rootLevel >= 4 && (vcpu.cr4 & CR4_PCIDE) !== 0 ? vcpu.cr3Lo & 0xfff : 0;
+    const pcid = rootLevel >= 4 ? getActivePcid(vcpu) : 0;
     vmcbWrite64(vcpu.svm, V.VMCB_CR3, lo | pcid, hi);
   }
 }

@@ -10,6 +10,11 @@ export function userAccess(vcpu: VcpuState): number {
   return vcpu.vm.vendor.getCpl(vcpu) === 3 ? PFERR_USER : 0;
 }
 
+/** The gpa that a write to the linear address goes to, or INVALID_GPA. @kvm x86.c kvm_mmu_gva_to_gpa_write */
+export function gvaToGpaWrite(vcpu: VcpuState, lo: number, hi: number): number {
+  return gvaToGpa(vcpu, lo, hi, PFERR_WRITE | userAccess(vcpu), 0, null);
+}
+
 /** Moves bytes between guest memory at a gpa and a buffer. */
 type Transfer = typeof readGuest;
 

@@ -2,15 +2,17 @@
  * Instructions that the guest may try again by itself instead of being emulated, because what made the page read-only was dropped
  * (@kvm x86.c x86_emulate_instruction, kvm_unprotect_and_retry_on_failure).
  */
+import { numberOf } from '../../arch/halves.ts';
 import { RIP } from '../../arch/registers.ts';
 import type { EmulateCtxt } from '../emulate/ctxt.ts';
 import { x86PageTableWritingInsn } from '../emulate/emulate.ts';
 import { gfnToPfn } from '../hva-to-pfn.ts';
-import { gpaHalvesToGfn } from '../mmu/gpa.ts';
+import { gpaToGfn } from '../mmu/gpa.ts';
 import { ROLE_DIRECT } from '../mmu/role.ts';
 import { mmuUnprotectGfnAndRetry } from '../mmu/shadow/unprotect.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { EMULTYPE_ALLOW_RETRY_PF, EMULTYPE_WRITE_PF_TO_SP } from './emul-type.ts';
+import { gvaToGpaWrite } from './guest-access.ts';
 
 /** The last instruction that was let go for this address is at RIP again: to let it go once more would be for ever. */
 export function retriedBefore(vcpu: VcpuState, addrLo: number, addrHi: number): boolean {
@@ -31,6 +33,7 @@ function remember(vcpu: VcpuState, eipLo: number, eipHi: number, addrLo: number,
   x86.lastRetryAddrHi = addrHi;
 }
 
+/** The next fault may be retried natively, wherever it is. */
 export function forgetRetry(vcpu: VcpuState): void {
   remember(vcpu, 0, 0, 0, 0);
 }
@@ -83,8 +86,13 @@ export function retryFailed(vcpu: VcpuState, addrLo: number, addrHi: number, emu
   const ownTable = (emulType & EMULTYPE_WRITE_PF_TO_SP) !== 0;
   // Zapping a page table that translates the access itself would only bring the fault back.
   if (ownTable && rules.ownTableFailsFirst) return false;
-  const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
-  if (rules.failedRetryNeedsPage && direct && gfnToPfn(vm, gpaHalvesToGfn(addrLo, addrHi)) < 0) return false;
+  if (rules.failedRetryNeedsPage) {
+    const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
+    const gpa = direct ? numberOf(addrLo, addrHi) : gvaToGpaWrite(vcpu, addrLo, addrHi);
+    // The guest's tables have changed: the guest's own fault comes of it.
+    if (gpa < 0) return true;
+    if (gfnToPfn(vm, gpaToGfn(gpa)) < 0) return false;
+  }
   if (rules.failedRetryRemembers === 'never') unprotectOnly(vcpu, addrLo, addrHi);
   else mmuUnprotectGfnAndRetry(vcpu, addrLo, addrHi, rules.failedRetryRemembers === 'always');
   return !ownTable;

@@ -3,8 +3,9 @@ import type { Board } from '../../vmm/board.ts';
 import { type DemoClass, type DemoResult, runDemo } from '../../vmm/demo.ts';
 import { SILICON } from '../choices.ts';
 import { recordRun } from '../conform/run-record.ts';
-import { explanationLines, type LeftBy } from '../explain/explain-text.ts';
+import { explanationLines } from '../explain/explain-text.ts';
 import { FaultLog, type FaultRecord } from '../explain/fault-log.ts';
+import type { LeftBy } from '../explain/left-by.ts';
 
 /** A row of the table. */
 export interface ClassRow {

@@ -3,15 +3,8 @@ import { hex, join64 } from '../../arch/halves.ts';
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import { inputImpossible } from '../fault-machine/constraints.ts';
 import { codeImpossible } from '../fault-machine/fault-codes.ts';
-import type { FaultInput, Invalidation } from '../fault-machine/fault-input.ts';
-import {
-  FaultMachine,
-  INVALIDATION_BEGUN_AT,
-  INVALIDATION_DONE_AT,
-  INVALIDATION_IN_PROGRESS,
-  INVALIDATION_NONE,
-  StageError,
-} from '../fault-machine/fault-machine.ts';
+import type { FaultInput } from '../fault-machine/fault-input.ts';
+import { FaultMachine, INVALIDATION_KINDS, StageError } from '../fault-machine/fault-machine.ts';
 import { names } from '../fault-machine/names.ts';
 import type { Outcome } from '../fault-machine/outcome.ts';
 import { outcomeOf } from '../fault-machine/outcome-words.ts';
@@ -34,13 +27,6 @@ export interface DescribedFault {
   readonly qualification: bigint | null;
 }
 
-const INVALIDATIONS: Record<Invalidation['kind'], number> = {
-  none: INVALIDATION_NONE,
-  'in-progress': INVALIDATION_IN_PROGRESS,
-  'done-at': INVALIDATION_DONE_AT,
-  'begun-at': INVALIDATION_BEGUN_AT,
-};
-
 /** Runs and explains it. @throws InputError for a state that cannot be, or an address that the VM cannot have */
 export function explainInput(described: DescribedFault, revision: Revision): Explanation {
   const { input } = described;
@@ -56,7 +42,14 @@ export function explainInput(described: DescribedFault, revision: Revision): Exp
     log.event(event);
   });
   try {
-    machine.fire(input.entry, input.errorLo, input.errorHi, tapped, moment, INVALIDATIONS[input.invalidation.kind]);
+    machine.fire(
+      input.entry,
+      input.errorLo,
+      input.errorHi,
+      tapped,
+      moment,
+      INVALIDATION_KINDS[input.invalidation.kind],
+    );
   } catch (error) {
     // A revision of the user's says what is wrong with it.
     throw error instanceof StageError && error.cause instanceof InputError ? error.cause : error;

@@ -1,5 +1,6 @@
 /** What `softkvm explain` answers: where the fault came from, its explanation, and as text, diagram or JSON. */
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
+import { checkRevision } from '../choices.ts';
 import { parseCode } from '../decode/decode.ts';
 import type { FaultInput } from '../fault-machine/fault-input.ts';
 import { parseInput } from '../fault-machine/input-text.ts';
@@ -86,7 +87,13 @@ export function scenarioReport(options: {
   const k = options.fault ?? faults.length - 1;
   if (faults.length > 0 && faults[k] === undefined)
     throw new InputError(`--fault ${k}: step ${found.step} has faults 0 to ${faults.length - 1}`);
-  const other = options.compare === undefined ? null : scenarioFaults(options.path, options.step, options.compare);
+  const { compare } = options;
+  const other =
+    compare === undefined ? null : scenarioFaults(options.path, options.step, checkRevision(compare, '--compare'));
+  if (other !== null && faults[k] !== undefined && other.faults[k] === undefined)
+    throw new InputError(
+      `--compare ${compare}: step ${found.step} has no fault ${k} under it: expected another --fault`,
+    );
   return {
     version: 2,
     source: {

@@ -11,9 +11,6 @@ import type { LeftBy } from './left-by.ts';
 import type { SpteView } from './spte-words.ts';
 import { wrap } from './wrap.ts';
 
-export { outcomeSentence } from './explanation.ts';
-export type { LeftBy } from './left-by.ts';
-
 /** Columns of a line of prose, after the label. */
 const PROSE = 100;
 

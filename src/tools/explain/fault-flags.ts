@@ -43,8 +43,6 @@ export type FaultFlags = { readonly [F in (typeof VALUE_FLAGS)[number]]?: string
   readonly [F in (typeof SWITCH_FLAGS)[number]]?: true | undefined;
 };
 
-export type FaultFlagName = keyof FaultFlags;
-
 /** Flags, and in words what was not said and had to be taken for granted. */
 export interface FoundFlags {
   readonly flags: FaultFlags;
@@ -86,7 +84,7 @@ export function flagsOfVm(vm: DescribedVm, gpa: bigint): FaultFlags {
 }
 
 /** The slot of `vm` that covers the address. */
-export function slotAt(vm: DescribedVm, gpa: bigint): DescribedSlot | null {
+function slotAt(vm: DescribedVm, gpa: bigint): DescribedSlot | null {
   return vm.slots.find((s) => covers(s, gpa)) ?? null;
 }
 

@@ -174,31 +174,32 @@ describe('the fault machine', () => {
     expect(run({ ...shadow, errorHi: 4 }, before).log).toEqual([]);
   });
 
-  it('sends a fault that an invalidation overtook through again, and counts the last try', () => {
-    const [lost, seen] = [linux612, v2].map((revision) => {
-      const machine = new FaultMachine(ordinaryFault);
-      const stages: string[] = [];
-      machine.vm.mmu.recorder = {
-        begin: () => {},
-        stage: (name) => stages.push(name),
-        end: () => {},
-      };
-      const outcome = machine.run({ ...ordinaryFault, invalidation: { kind: 'done-at', stage: 'no-slot' } }, revision);
-      expect(outcome).toMatchObject({ ret: 'RET_PF_FIXED', spteAfter: 'rwx host page accessed dirty' });
-      machine.close();
-      return stages;
-    });
-    // The second snapshot of series-v2 forgets what happened since the first: one try is enough for it.
-    expect(lost!.filter((name) => name === 'guest-walk')).toHaveLength(2);
-    expect(seen!.filter((name) => name === 'guest-walk')).toHaveLength(1);
+  it('notices an invalidation only after the snapshot', () => {
+    const at = (stage: string) => run({ invalidation: { kind: 'done-at', stage } });
+    expect(at('snapshot-sequence').spteAfter).toBe('rwx host page accessed dirty');
+    expect(at('invalidation-precheck').decidedBy).toBe('invalidation-precheck');
+    expect(at('error-pfn').decidedBy).toBe('invalidation-recheck');
+    expect(at(stages.at(-1)!).decidedBy).toBe('stale-check');
+    expect(run({ invalidation: { kind: 'in-progress' } }).decidedBy).toBe('invalidation-precheck');
   });
 
-  it('leaves a fault alone that an invalidation goes on for', () => {
-    expect(run({ invalidation: { kind: 'in-progress' } })).toMatchObject({ ret: 'RET_PF_RETRY', spteAfter: 'absent' });
-    expect(run({ invalidation: { kind: 'begun-at', stage: stages.at(-1)! } })).toMatchObject({
-      ret: 'RET_PF_RETRY',
-      spteAfter: 'absent',
-    });
+  it('loses an attribute change between the two snapshots of series-v2, and no other revision does', () => {
+    const lost = { invalidation: { kind: 'done-at', stage: 'private-mismatch' } } as const;
+    expect(run(lost, v2).ret).toBe('RET_PF_FIXED');
+    expect(run(lost, revisionByName('linux-6.10')).ret).toBe('RET_PF_RETRY');
+    expect(run(lost, linux612).ret).toBe('RET_PF_RETRY');
+  });
+
+  it('to the end: a fault that was sent back comes again, and what it does not meet comes after it', () => {
+    const machine = new FaultMachine(ordinaryFault);
+    const end = (input: Partial<FaultInput>) => machine.run({ ...ordinaryFault, ...input }, linux612, true);
+    expect(end({ invalidation: { kind: 'done-at', stage: 'error-pfn' } }).spteAfter).toBe(
+      'rwx host page accessed dirty',
+    );
+    expect(end({ invalidation: { kind: 'begun-at', stage: 'error-pfn' } }).ret).toBe('RET_PF_RETRY');
+    const late = { spte: 'present', errorLo: 7, invalidation: { kind: 'done-at', stage: 'error-pfn' } } as const;
+    expect(end(late)).toMatchObject({ ret: 'RET_PF_SPURIOUS', decidedBy: 'fast-path', spteAfter: 'absent' });
+    expect(machine.run({ ...ordinaryFault, ...late }, linux612).spteAfter).toBe('rwx host page accessed dirty');
   });
 
   it('stops where the kernel would stop: the bug that row 17 turns into a warning', () => {

@@ -43,13 +43,14 @@ import { packOutcome } from './pack-outcome.ts';
 import { type Place, type PlaceSource, Places } from './places.ts';
 import { TappedRevision, TapState } from './tapped-revision.ts';
 
-/** Kinds of invalidation for `fire`. */
+/** No invalidation, for `fire`. */
 export const INVALIDATION_NONE = 0;
-export const INVALIDATION_IN_PROGRESS = 1;
-export const INVALIDATION_DONE_AT = 2;
-export const INVALIDATION_BEGUN_AT = 3;
+const INVALIDATION_IN_PROGRESS = 1;
+const INVALIDATION_DONE_AT = 2;
+const INVALIDATION_BEGUN_AT = 3;
 
-const KIND_OF: Record<Invalidation['kind'], number> = {
+/** Kinds of invalidation, for `fire`. */
+export const INVALIDATION_KINDS: Record<Invalidation['kind'], number> = {
   none: INVALIDATION_NONE,
   'in-progress': INVALIDATION_IN_PROGRESS,
   'done-at': INVALIDATION_DONE_AT,
@@ -118,16 +119,25 @@ export class FaultMachine {
 
   /**
    * Prepares what the input describes, sends the fault in through the vendor's handler, and puts everything back.
+   * @param toTheEnd also what comes of it: see `fire`
    * @throws RangeError for a state that cannot be; StageError when a stage throws
    */
-  run(input: FaultInput, revision: Revision): Outcome {
+  run(input: FaultInput, revision: Revision, toTheEnd = false): Outcome {
     const why = inputImpossible(input);
     if (why !== null) throw new RangeError(why);
     const tapped = this.tap(revision);
     const { invalidation } = input;
     const moment = 'stage' in invalidation ? tapped.momentOf(invalidation.stage) : -1;
     this.load(input.slot, input.attribute, input.backing, input.spte);
-    this.fire(input.entry, input.errorLo, input.errorHi, tapped, moment, KIND_OF[invalidation.kind]);
+    this.fire(
+      input.entry,
+      input.errorLo,
+      input.errorHi,
+      tapped,
+      moment,
+      INVALIDATION_KINDS[invalidation.kind],
+      toTheEnd,
+    );
     const outcome = outcomeOf(this.words, 0, names);
     this.load('none', 'shared', 'present', 'absent');
     this.reset();
@@ -165,10 +175,18 @@ export class FaultMachine {
 
   /**
    * One fault at the loaded place; `words` says what became of it. `moment` is a position in the revision's list, for the last two kinds
-   * of invalidation. A fault that is sent back because of the invalidation comes again, as it would, and the last try is what counts; an
-   * invalidation whose moment the fault does not reach happens after it has left. HOT
+   * of invalidation. With `toTheEnd`, a fault that is sent back because of such an invalidation comes again, as it would, and the last try
+   * is what counts; and an invalidation whose moment the fault does not reach happens after it has left. HOT
    */
-  fire(entry: EntryName, lo: number, hi: number, tapped: TappedRevision, moment: number, kind: number): void {
+  fire(
+    entry: EntryName,
+    lo: number,
+    hi: number,
+    tapped: TappedRevision,
+    moment: number,
+    kind: number,
+    toTheEnd = false,
+  ): void {
     this.reset();
     const { vm, place } = this;
     this.leaf.put(this.word!, place.slot, place.gfn);
@@ -178,11 +196,11 @@ export class FaultMachine {
     let verdict: number;
     try {
       verdict = this.enter(entry, lo, hi);
-      if (moment >= 0 && this.wasSentBack(tapped)) verdict = this.enterAgain(entry, lo, hi);
+      if (toTheEnd && moment >= 0 && this.wasSentBack(tapped)) verdict = this.enterAgain(entry, lo, hi, tapped);
     } catch (error) {
       verdict = this.caught(error, tapped);
     }
-    if (moment >= 0) this.invalidateOnce();
+    if (toTheEnd && moment >= 0) this.invalidateOnce();
     packOutcome(this, tapped, verdict, entry === 'pre-fault' ? 0 : lo, entry === 'pre-fault' ? 1 : hi);
   }
 
@@ -196,8 +214,9 @@ export class FaultMachine {
     return decided >= 0 && ret === RET_PF_RETRY && tapped.checksInvalidation[decided]!;
   }
 
-  private enterAgain(entry: EntryName, lo: number, hi: number): number {
-    const { taps, vcpu } = this;
+  private enterAgain(entry: EntryName, lo: number, hi: number, tapped: TappedRevision): number {
+    const { taps, vcpu, vm } = this;
+    (vm as { revision: Revision }).revision = tapped.at(-1);
     taps.decided = -1;
     taps.running = -1;
     vcpu.stats.pf_taken = 0;

@@ -17,7 +17,7 @@ import {
 } from './fault-input.ts';
 
 /** The processors that `--cpu` names. */
-export const CPUS = ['amd', 'intel'] as const;
+const CPUS = ['amd', 'intel'] as const;
 
 /** Values by flag, without the dashes; a switch has the value true. */
 export type InputFlags = Readonly<Record<string, string | boolean | undefined>>;

@@ -5,7 +5,8 @@ export class Names {
   private readonly stages: string[] = [];
   private readonly stageNumbers = new Map<string, number>();
   private readonly lines: string[] = [];
-  private readonly lineBits = new Map<string, number>();
+  /** By place and message. */
+  private readonly lineBits = new Map<string, Map<string, number>>();
 
   stageNumber(name: string): number {
     let number = this.stageNumbers.get(name);
@@ -23,18 +24,17 @@ export class Names {
   /** A bit for each different line; numbers in it do not make lines different. @throws Error beyond 31 lines */
   logBits(entries: readonly KernelLogEntry[]): number {
     let bits = 0;
-    for (const entry of entries) bits |= this.bitOf(`${entry.where}: ${entry.message}`);
+    for (const entry of entries) bits |= this.lineBits.get(entry.where)?.get(entry.message) ?? this.newBit(entry);
     return bits;
   }
 
-  private bitOf(line: string): number {
-    const known = this.lineBits.get(line);
-    if (known !== undefined) return known;
-    const text = line.replace(/\b(0x[0-9a-f]+|\d+)\b/g, 'n');
+  private newBit({ where, message }: KernelLogEntry): number {
+    const text = `${where}: ${message}`.replace(/\b(0x[0-9a-f]+|\d+)\b/g, 'n');
     let index = this.lines.indexOf(text);
     if (index < 0) index = this.lines.push(text) - 1;
-    if (index > 30) throw new Error(`more than 31 different lines in the kernel log: ${line}`);
-    this.lineBits.set(line, 1 << index);
+    if (index > 30) throw new Error(`more than 31 different lines in the kernel log: ${text}`);
+    const bits = this.lineBits.get(where) ?? new Map<string, number>();
+    this.lineBits.set(where, bits.set(message, 1 << index));
     return 1 << index;
   }
 

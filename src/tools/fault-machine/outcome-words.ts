@@ -34,8 +34,6 @@ export const VERDICT_MAPPED = 2;
 export const VERDICT_BUG = 3;
 /** Word 2 when no stage ran. */
 export const DECIDED_BEFORE_STAGES = -1;
-/** Word 2 when a stage threw. */
-export const DECIDED_BY_BUG = -2;
 
 export const EXIT_THIS_PAGE = 1 << 8;
 
@@ -67,7 +65,7 @@ export const CACHE_HAS_GVA = 4;
 export const CACHE_CURRENT = 8;
 export const CACHE_ACCESS_SHIFT = 4;
 
-export const STAT_NAMES = [
+const STAT_NAMES = [
   'pf_taken',
   'pf_fixed',
   'pf_emulate',
@@ -94,7 +92,7 @@ export const CODE_IMPLICIT = 8;
 export const CODE_OTHER = 16;
 /** Intel without a linear address, in revisions that call that a page-table access. */
 export const CODE_GUEST_PAGE = 32;
-export const CODE_BITS = 6;
+const CODE_BITS = 6;
 
 /** Word 13. */
 export const FIELDS_PRESENT = 1;
@@ -161,7 +159,6 @@ function retPfText(ret: number): string {
 
 function decidedText(decided: number, names: Names): string {
   if (decided === DECIDED_BEFORE_STAGES) return 'reserved-bits';
-  if (decided === DECIDED_BY_BUG) return 'none';
   return names.stageName(decided);
 }
 

@@ -28,7 +28,7 @@ export class TapState {
 const KVM_HVA_ERR_BAD = -1;
 
 /** Stages that send the guest back because something was invalidated. */
-const INVALIDATION_CHECKS: ReadonlySet<string> = new Set([
+export const INVALIDATION_CHECKS: ReadonlySet<string> = new Set([
   'invalidation-precheck',
   'invalidation-recheck',
   'stale-check',

@@ -43,7 +43,7 @@ function line(compiler: typeof ts, d: ts.Diagnostic): string {
 }
 
 /** As the user would name it: from the current folder, where that is shorter. */
-export function shortPath(file: string): string {
+function shortPath(file: string): string {
   const near = relative(process.cwd(), file);
   return near.length < file.length && !near.startsWith('../../') ? near : file;
 }

@@ -2,13 +2,7 @@
 import { historyBetween } from '../../kvm/mmu/revisions/index.ts';
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import type { EntryName } from '../fault-machine/fault-input.ts';
-import {
-  FaultMachine,
-  INVALIDATION_BEGUN_AT,
-  INVALIDATION_DONE_AT,
-  INVALIDATION_IN_PROGRESS,
-  INVALIDATION_NONE,
-} from '../fault-machine/fault-machine.ts';
+import { FaultMachine, INVALIDATION_KINDS, INVALIDATION_NONE } from '../fault-machine/fault-machine.ts';
 import type { FaultContext } from '../fault-machine/machine-vm.ts';
 import { names } from '../fault-machine/names.ts';
 import type { Outcome } from '../fault-machine/outcome.ts';
@@ -34,13 +28,6 @@ interface ChainLink {
   readonly revision: Revision;
   readonly label: string;
 }
-
-const KINDS = {
-  none: INVALIDATION_NONE,
-  'in-progress': INVALIDATION_IN_PROGRESS,
-  'done-at': INVALIDATION_DONE_AT,
-  'begun-at': INVALIDATION_BEGUN_AT,
-} as const;
 
 class Enumeration {
   private readonly a: Revision;
@@ -84,7 +71,7 @@ class Enumeration {
     const { invalidations } = this.space;
     const at = (revision: Revision): number[] =>
       invalidations.map((i) => ('stage' in i ? revision.stages.findIndex((s) => s.name === i.stage) : -1));
-    this.kinds = Int32Array.from(invalidations.map((i) => KINDS[i.kind]));
+    this.kinds = Int32Array.from(invalidations.map((i) => INVALIDATION_KINDS[i.kind]));
     this.momentsA = Int32Array.from(at(a));
     this.momentsB = Int32Array.from(at(b));
     const nobody = { cause: '', steps: [], before: null as never, after: null as never };
@@ -142,10 +129,10 @@ class Enumeration {
     const { machine, tappedA, tappedB } = runner;
     const { table, classOf, kinds, momentsA, momentsB } = this;
     const { invalidations } = place;
-    machine.fire(entry, lo, hi, tappedA, -1, INVALIDATION_NONE);
+    machine.fire(entry, lo, hi, tappedA, -1, INVALIDATION_NONE, true);
     const plainA = table.number(machine.words);
     const furthestA = machine.taps.furthest;
-    machine.fire(entry, lo, hi, tappedB, -1, INVALIDATION_NONE);
+    machine.fire(entry, lo, hi, tappedB, -1, INVALIDATION_NONE, true);
     const plainB = table.number(machine.words);
     const furthestB = machine.taps.furthest;
     let afterA = -1;
@@ -161,7 +148,7 @@ class Enumeration {
         const lateA = momentsA[i]! > furthestA;
         if (lateA && afterA >= 0) outA = afterA;
         else {
-          machine.fire(entry, lo, hi, tappedA, momentsA[i]!, kind);
+          machine.fire(entry, lo, hi, tappedA, momentsA[i]!, kind, true);
           outA = table.number(machine.words);
           runs++;
           if (lateA) afterA = outA;
@@ -169,7 +156,7 @@ class Enumeration {
         const lateB = momentsB[i]! > furthestB;
         if (lateB && afterB >= 0) outB = afterB;
         else {
-          machine.fire(entry, lo, hi, tappedB, momentsB[i]!, kind);
+          machine.fire(entry, lo, hi, tappedB, momentsB[i]!, kind, true);
           outB = table.number(machine.words);
           runs++;
           if (lateB) afterB = outB;
@@ -241,7 +228,7 @@ class Enumeration {
       const tapped = runner.link(n);
       const moment = stage === null ? -1 : tapped.names.indexOf(stage);
       const { machine } = runner;
-      machine.fire(entry, lo, hi, tapped, moment, stage !== null && moment < 0 ? INVALIDATION_NONE : kind);
+      machine.fire(entry, lo, hi, tapped, moment, stage !== null && moment < 0 ? INVALIDATION_NONE : kind, true);
       this.runs++;
       return table.number(machine.words);
     };

@@ -30,7 +30,10 @@ export async function loadRevision(argument: string): Promise<LoadedRevision> {
   try {
     return { revision: revisionByName(argument), argument, file: null, unchecked: false };
   } catch (error) {
-    if (error instanceof RangeError) throw new InputError(`${error.message}; or a file, as ./my-revision.ts`);
+    if (error instanceof RangeError)
+      throw new InputError(
+        error.message.startsWith('unknown') ? `${error.message}; or a file, as ./my-revision.ts` : error.message,
+      );
     throw error;
   }
 }

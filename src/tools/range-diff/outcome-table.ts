@@ -117,11 +117,6 @@ export class OutcomeTable {
     return -1;
   }
 
-  /** What counts at the level, as a number. */
-  key(number: number, level: number): number {
-    return this.keys[3 * number + level]!;
-  }
-
   /** The name of the stage that decided. */
   decidedBy(number: number): number {
     return this.words[number * OUTCOME_WORDS + W_DECIDED]!;

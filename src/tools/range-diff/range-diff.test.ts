@@ -17,7 +17,8 @@ beforeAll(() => {
 afterAll(() => rmSync(folder, { recursive: true }));
 
 /** A part of the space in which most rows show. */
-const some = (c: FaultContext): boolean => c.hardware === 'npt' && c.vmType === 'sw-protected' && c.mmioCaching;
+const some = (c: FaultContext): boolean =>
+  c.hardware === 'npt' && c.vmType === 'sw-protected' && c.mmioCaching && !c.nested;
 
 async function compare(a: string, b: string, sequential = false): Promise<RangeDiffReport> {
   return rangeDiff(await loadRevision(a), await loadRevision(b), { level: 'field', sequential, only: some });
@@ -34,8 +35,8 @@ describe('range-diff', () => {
     for (const change of report.changes) {
       for (const d of change.differences) {
         const machine = new FaultMachine(d.witness.input);
-        const before = machine.run(d.witness.input, revisionByName(change.from));
-        const after = machine.run(d.witness.input, revisionByName(change.to));
+        const before = machine.run(d.witness.input, revisionByName(change.from), true);
+        const after = machine.run(d.witness.input, revisionByName(change.to), true);
         machine.close();
         expect(outcomeDifferences(before, after)[0]?.level, d.witness.compare).toBe(d.level);
         expect(d.witness.compare).toContain(`--revision ${change.from} --compare ${change.to}`);
@@ -45,10 +46,8 @@ describe('range-diff', () => {
     expect(witnesses).toBeGreaterThan(15);
   });
 
-  it('finds a race between v2 and 6.10, and nothing without one', async () => {
-    const { different } = await compare('series-v2', 'linux-6.10');
-    expect(different.inputs).toBeGreaterThan(0);
-    expect(different.racing).toBe(different.inputs);
+  it('finds nothing between v2 and 6.10: what that repairs is a race, and a fault that lost one comes again', async () => {
+    expect((await compare('series-v2', 'linux-6.10')).different.inputs).toBe(0);
     expect((await compare('series-v2', 'linux-6.10', true)).different.inputs).toBe(0);
   });
 

@@ -219,7 +219,7 @@ function summary(report: RangeDiffReport, options: TextOptions): string[] {
   }
   if (different.inputs > 0 && different.racing === different.inputs)
     lines.push('All of them with an invalidation in the middle of the fault: a race. Without one, no input differs.');
-  if (different.leftOut > 0) lines.push(`${inputs(different.leftOut)} more at weaker levels, left out.`);
+  if (different.leftOut > 0) lines.push(`${number(different.leftOut)} more at weaker levels, left out.`);
   if (report.changes.some((c) => c.commit !== null) && different.inputs > 0)
     lines.push(
       different.unattributed === 0

@@ -256,7 +256,7 @@ function allCodes(contexts: readonly FaultContext[], entries: readonly EntryName
 function invalidationsOf(a: Revision, b: Revision, excluded: Set<string>): Invalidation[] {
   const inA = unlockedStages(a);
   const inB = unlockedStages(b);
-  const shared = commonSubsequence(inA, inB);
+  const shared = inPlace(inA, inB);
   const all = new Set([...a.stages, ...b.stages].map((s) => s.name));
   const single = [...all].filter((n) => !shared.includes(n) && (inA.includes(n) || inB.includes(n)));
   const locked = [...all].filter((n) => !inA.includes(n) && !inB.includes(n));
@@ -273,6 +273,15 @@ function invalidationsOf(a: Revision, b: Revision, excluded: Set<string>): Inval
       { kind: 'begun-at', stage },
     ]),
   ];
+}
+
+/** Names that keep their place from one list to the other: those without which no list of names that is in both is as long. */
+function inPlace(a: readonly string[], b: readonly string[]): string[] {
+  const longest = commonSubsequence(a, b);
+  return longest.filter((name) => {
+    const others = (names: readonly string[]): string[] => names.filter((n) => n !== name);
+    return commonSubsequence(others(a), others(b)).length < longest.length;
+  });
 }
 
 /** The longest list of names that both lists have in the same order: a stage that moved is another moment in each. */

@@ -48,18 +48,6 @@ function commonLengths(a: readonly string[], b: readonly string[]): number[][] {
   return lengths;
 }
 
-/** Names that both lists have, but not in the same order among the others. */
-export function movedNames(before: readonly string[], after: readonly string[]): ReadonlySet<string> {
-  const pairs = pair(
-    before,
-    after,
-    (name) => name,
-    () => true,
-  );
-  const kept = new Set(pairs.flatMap((p) => (p.same ? [p.before] : [])));
-  return new Set(before.filter((name) => after.includes(name) && !kept.has(name)));
-}
-
 /** A value on both sides. */
 export interface PairedValue {
   readonly name: string;

@@ -15,7 +15,6 @@ const SPTES: ReadonlySet<string> = new Set(['spte', 'old', 'new']);
 export interface RecordedFault {
   /** The code as the stages saw it, hex. */
   readonly code: string;
-  readonly isPrivate: boolean;
   /** KVM made the fault itself, ahead of an access. */
   readonly prefetch: boolean;
   readonly stages: StageView[];
@@ -45,7 +44,6 @@ export class SideRecorder implements FaultRecorder {
   begin(fault: PageFault): void {
     this.faults.push({
       code: hex(join64(fault.errorLo, fault.errorHi)),
-      isPrivate: fault.isPrivate,
       prefetch: fault.prefetch,
       stages: [],
       verdict: '',

@@ -12,10 +12,12 @@ export function insertBefore(stages: readonly FaultStage[], name: string, stage:
   return stages.toSpliced(indexOf(stages, name), 0, stage);
 }
 
+/** Without the stage named `name`. */
 export function remove(stages: readonly FaultStage[], name: string): FaultStage[] {
   return stages.toSpliced(indexOf(stages, name), 1);
 }
 
+/** `stage` in the place of the one named `name`. */
 export function replace(stages: readonly FaultStage[], name: string, stage: FaultStage): FaultStage[] {
   return stages.toSpliced(indexOf(stages, name), 1, stage);
 }

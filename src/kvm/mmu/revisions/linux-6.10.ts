@@ -4,7 +4,7 @@ import { editStages, remove } from './edit.ts';
 import type { Patch, Revision } from './revision.ts';
 import { seriesV2 } from './series-v2.ts';
 
-export const oneSnapshot: Patch = {
+const oneSnapshot: Patch = {
   commit: 'db574f2f96d0',
   title: "Don't save mmu_invalidate_seq after checking private attr",
   symptom:

@@ -247,6 +247,18 @@ describe('Linux 6.12: writes to write-protected pages', () => {
     expect(answers).toEqual([false, true]);
   });
 
+  it('620525739521: the page is the one that the guest’s tables lead to, where they are shadowed', () => {
+    const answers = bothSides('620525739521', (revision) => {
+      const t = machine(revision);
+      t.vcpu.mmu.mmu.rootRole &= ~ROLE_DIRECT;
+      return [retryFailed(t.vcpu, GPA, 0, RETRY_ALLOWED), retryFailed(t.vcpu, 64 * MB, 0, RETRY_ALLOWED)];
+    });
+    expect(answers).toEqual([
+      [true, false],
+      [true, true],
+    ]);
+  });
+
   it('19ab2c8be070: a failed write to a table of its own translation drops nothing', () => {
     const answers = bothSides('19ab2c8be070', (revision) => {
       const retried = retryFailed(machine(revision).vcpu, GPA, 0, RETRY_ALLOWED | EMULTYPE_WRITE_PF_TO_SP);

@@ -32,7 +32,10 @@ const linux611: readonly Patch[] = [
   },
 ];
 
-/** "Fix multiple #PF RO infinite loop bugs" (message id 20240831001538.336683-1-seanjc@google.com): of its 22 patches, those that change what happens. */
+/**
+ * "Fix multiple #PF RO infinite loop bugs" (message id 20240831001538.336683-1-seanjc@google.com): of its 22 patches, those that change
+ * what happens.
+ */
 const writeProtection: readonly Patch[] = [
   {
     commit: 'f3009482512e',

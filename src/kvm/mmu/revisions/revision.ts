@@ -8,7 +8,7 @@ export interface FaultStage {
   readonly name: string;
   /** The kernel function that decides the same. */
   readonly kvmFunction: string;
-  /** mmu_lock is held (for read) from the first such stage to the end of the fault. */
+  /** mmu_lock is held from the first such stage to the end of the fault: for read in the TDP MMU, for write in the shadow MMU. */
   readonly underMmuLock: boolean;
   /** RET_PF_CONTINUE to go on, another RET_PF_* or a negative errno to stop. HOT */
   readonly run: (vcpu: VcpuState, fault: PageFault) => number;
@@ -109,7 +109,7 @@ export interface Revision {
 export interface Patch {
   /** The short commit id in Linux, or the message id of what was only mailed. */
   readonly commit: string;
-  /** The commit's subject line, without prefix. */
+  /** The commit's subject line, without prefix; our words where only what the commit does is known. */
   readonly title: string;
   /** What it changed, to be seen from outside, in one sentence. */
   readonly symptom: string;

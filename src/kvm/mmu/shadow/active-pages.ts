@@ -1,6 +1,7 @@
 /** The shadow pages in use, from the newest to the oldest (@kvm kvm_host.h active_mmu_pages). */
 import type { ShadowPage } from '../shadow-page.ts';
 
+/** A list through the pages' own `newer` and `older`. */
 export class ActivePages {
   newest: ShadowPage | null = null;
   oldest: ShadowPage | null = null;

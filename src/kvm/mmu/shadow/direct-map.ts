@@ -1,4 +1,7 @@
-/** Installing the entry for a gpa in the shadow MMU's own tables: nested paging without the TDP MMU, and guests without paging (@kvm mmu.c direct_map). */
+/**
+ * Installing the entry for a gpa in the shadow MMU's own tables: nested paging without the TDP MMU, and guests without paging
+ * (@kvm mmu.c direct_map).
+ */
 import { EFAULT } from '../../../host/errno.ts';
 import type { VcpuState } from '../../vcpu-state.ts';
 import type { VmState } from '../../vm-state.ts';

@@ -25,6 +25,7 @@ function hashOf(gfn: number): number {
   return high >>> (32 - HASH_SHIFT);
 }
 
+/** Buckets, chained through the pages' own `hashNext`. */
 export class PageHash {
   private readonly buckets: (ShadowPage | null)[] = new Array(1 << HASH_SHIFT).fill(null);
 

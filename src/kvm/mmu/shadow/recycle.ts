@@ -1,5 +1,5 @@
 /** Many shadow pages at once: the oldest for want of room, all of an old generation, or all (@kvm mmu.c kvm_mmu_zap_oldest_mmu_pages). */
-import { ENOSPC } from '../../../host/errno.ts';
+import { ENOMEM, ENOSPC } from '../../../host/errno.ts';
 import { LOCK_MMU_WRITE } from '../../locks.ts';
 import type { Memslot } from '../../memslots/memslots.ts';
 import type { VmState } from '../../vm-state.ts';
@@ -8,9 +8,10 @@ import type { ShadowPage } from '../shadow-page.ts';
 import { spHasGptes } from './translation.ts';
 import { commitZapPage, prepareZapPage, remoteFlushOrZap } from './zap-page.ts';
 
-/** @kvm kvm_host.h KVM_MIN_FREE_MMU_PAGES, KVM_REFILL_PAGES */
-const MIN_FREE_MMU_PAGES = 5;
-const REFILL_PAGES = 25;
+/** Pages that stay free for the next fault. @kvm kvm_host.h KVM_MIN_FREE_MMU_PAGES */
+export const KVM_MIN_FREE_MMU_PAGES = 5;
+/** How many are free once room was made. @kvm kvm_host.h KVM_REFILL_PAGES */
+const KVM_REFILL_PAGES = 25;
 
 /** @kvm mmu.c kvm_mmu_zap_oldest_mmu_pages */
 function zapOldestMmuPages(vm: VmState, wanted: number): void {
@@ -36,20 +37,32 @@ export function availableMmuPages(vm: VmState): number {
   return Math.max(0, vm.mmu.nMaxMmuPages - vm.mmu.nUsedMmuPages);
 }
 
+/** One table a level. @kvm mmu.c mmu_topup_memory_caches */
+const PAGES_OF_A_WALK = 5;
+
+/** Whether the host has memory for the tables that a walk may need: 0 or -ENOMEM. @kvm mmu.c mmu_topup_memory_caches */
+export function topupShadowPages(vm: VmState): number {
+  return vm.host.pages.freeFrames >= PAGES_OF_A_WALK ? 0 : -ENOMEM;
+}
+
 /** Makes room for the pages that a fault may need. 0, or -ENOSPC when not even one is free. @kvm mmu.c make_mmu_pages_available */
 export function makeMmuPagesAvailable(vm: VmState): number {
   const available = availableMmuPages(vm);
-  if (available >= MIN_FREE_MMU_PAGES) return 0;
-  zapOldestMmuPages(vm, REFILL_PAGES - available);
+  if (available >= KVM_MIN_FREE_MMU_PAGES) return 0;
+  zapOldestMmuPages(vm, KVM_REFILL_PAGES - available);
   return availableMmuPages(vm) === 0 ? -ENOSPC : 0;
 }
 
-/** Sets the limit, and keeps it now if that can be. @kvm mmu.c kvm_mmu_change_mmu_pages */
+/** Sets the limit: where pages had to go for it, to what is left in use then, which may be more or less. @kvm mmu.c kvm_mmu_change_mmu_pages */
 export function changeMmuPages(vm: VmState, goal: number): void {
   vm.locks.acquire(LOCK_MMU_WRITE);
   const { mmu } = vm;
-  if (mmu.nUsedMmuPages > goal) zapOldestMmuPages(vm, mmu.nUsedMmuPages - goal);
-  mmu.nMaxMmuPages = Math.max(goal, mmu.nUsedMmuPages);
+  let limit = goal;
+  if (mmu.nUsedMmuPages > goal) {
+    zapOldestMmuPages(vm, mmu.nUsedMmuPages - goal);
+    limit = mmu.nUsedMmuPages;
+  }
+  mmu.nMaxMmuPages = limit;
   vm.locks.release(LOCK_MMU_WRITE);
 }
 

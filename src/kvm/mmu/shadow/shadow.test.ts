@@ -1,5 +1,6 @@
 import { beforeEach, describe, expect, it } from 'vitest';
-import { CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PCIDE, CR4_PSE, CR4_SMEP } from '../../../arch/registers.ts';
+import { CR0_PE, CR0_PG, CR0_WP, CR4_LA57, CR4_PAE, CR4_PCIDE, CR4_PSE, CR4_SMEP } from '../../../arch/registers.ts';
+import { ENOMEM } from '../../../host/errno.ts';
 import { LOCK_MMU_WRITE } from '../../locks.ts';
 import { checkRequest, REQ_MMU_SYNC } from '../../vcpu-state.ts';
 import { mmuInvlpg } from '../invlpg.ts';
@@ -131,6 +132,18 @@ describe('a table that is shadowed', () => {
     expect(s.vm.stats.mmu_unsync).toBe(0);
   });
 
+  it('stays unsync when it is hung from another entry, which then knows it', () => {
+    s.write(0x12010, 0x13000 | RWU);
+    s.fault(0x13000, WRITE);
+    s.fault(0x405000, READ);
+    expect(s.pagesOf(0x13)).toHaveLength(1);
+    expect(s.pagesOf(0x13)[0]!.unsync).toBe(true);
+    expect(s.pagesOf(0x12)[0]!.unsyncChildren).toBe(2);
+    mmuSyncRoots(s.vcpu);
+    s.fault(0x5000, WRITE | P);
+    expect(s.pagesOf(0x13)[0]!.unsync).toBe(false);
+  });
+
   it('is brought in line for one address by INVLPG', () => {
     s.fault(0x13000, WRITE);
     s.fault(0x15000, WRITE);
@@ -195,6 +208,16 @@ describe('a table that is shadowed', () => {
 });
 
 describe('pages that go', () => {
+  it('were there while the host had memory for them', () => {
+    s.t.enter();
+    const { pages } = s.vm.host;
+    const taken: number[] = [];
+    while (pages.freeFrames > 4) taken.push(pages.allocPage());
+    expect(s.fault(0x5000, WRITE)).toBe(-ENOMEM);
+    for (const pfn of taken) pages.freePage(pfn);
+    expect(s.fault(0x5000, WRITE)).toBe(RET_PF_FIXED);
+  });
+
   it('make room for others, the oldest first; roots in use stay', () => {
     s.fault(0x5000, WRITE);
     changeMmuPages(s.vm, 1);
@@ -203,6 +226,13 @@ describe('pages that go', () => {
     changeMmuPages(s.vm, 64);
     expect(s.fault(0x5000, WRITE)).toBe(RET_PF_FIXED);
     expect(s.vm.stats.mmu_recycled).toBe(3);
+  });
+
+  it('are as many as are left, when more had to go than the limit asked for', () => {
+    s.fault(0x5000, WRITE);
+    s.fault(0x13000, WRITE);
+    changeMmuPages(s.vm, 3);
+    expect(s.vm.mmu).toMatchObject({ nUsedMmuPages: 2, nMaxMmuPages: 2 });
   });
 
   it('take their entries out of the rmap: an invalidation finds what is mapped, and only that', () => {
@@ -266,6 +296,14 @@ describe('roots', () => {
     expect(s.vcpu.mmu.mmu.prevRoots[0]!.pfn).toBeGreaterThan(0);
     mmuInvalidatePcid(s.vcpu, 1);
     expect(s.vcpu.mmu.mmu.prevRoots[0]!.pfn).toBe(-1);
+  });
+
+  it('of a guest with five levels have five', () => {
+    s.mode({ ...LONG_MODE, cr4: CR4_PAE | CR4_LA57 });
+    s.write(0x20000, 0x10000 | RWU);
+    s.cr3(0x20000);
+    expect(s.fault(0x5000, WRITE)).toBe(RET_PF_FIXED);
+    expect([0x20, 0x10, 0x13].map((gfn) => roleLevel(s.pagesOf(gfn)[0]!.role))).toEqual([5, 4, 1]);
   });
 
   it('of a PAE guest are its four directories', () => {

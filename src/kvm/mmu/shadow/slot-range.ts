@@ -24,7 +24,7 @@ import { writeSpte } from '../tdp-mmu/write-spte.ts';
 import { flushRemoteTlbsRange } from '../tlb-flush.ts';
 import { childRole, getShadowPage } from './get-page.ts';
 import { linkShadowPage } from './link.ts';
-import { availableMmuPages } from './recycle.ts';
+import { availableMmuPages, KVM_MIN_FREE_MMU_PAGES, topupShadowPages } from './recycle.ts';
 import { dropSpte, rmapAdd, walkSlotRmaps } from './rmap.ts';
 import { mmuSpteSet } from './spte-store.ts';
 import { pageGetAccess, pageGetGfn, spteIndexOf, sptepOf, sptepToSp } from './translation.ts';
@@ -89,9 +89,6 @@ function splitHugePage(vm: VmState, slot: Memslot, hugeSptep: number): void {
   linkShadowPage(vm, hugeSptep, sp);
 }
 
-/** Pages that must stay free. @kvm kvm_host.h KVM_MIN_FREE_MMU_PAGES */
-const MIN_FREE = 5;
-
 /**
  * Splits the huge pages of nested guests in [start, end) down to `targetLevel`; only beside the TDP MMU, which has L1's.
  * @kvm mmu.c kvm_shadow_mmu_try_split_huge_pages
@@ -111,7 +108,7 @@ export function rmapTrySplitHugePages(
         const hi = vm.memory.i32[sptep + 1]!;
         if ((role & ROLE_GUEST_MODE) === 0 || (role & ROLE_INVALID) !== 0 || !isLargePte(lo)) continue;
         const gfn = pageGetGfn(sptepToSp(vm, sptep), spteIndexOf(sptep));
-        const r = availableMmuPages(vm) <= MIN_FREE ? -ENOSPC : 0;
+        const r = availableMmuPages(vm) <= KVM_MIN_FREE_MMU_PAGES ? -ENOSPC : topupShadowPages(vm);
         if (r === 0) splitHugePage(vm, slot, sptep);
         if (vm.trace.enabled) traceSplitHugePage(vm, gfn, lo, hi, level, r);
         if (r !== 0) return false;

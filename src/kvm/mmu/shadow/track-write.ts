@@ -40,7 +40,7 @@ function detectWriteMisaligned(sp: ShadowPage, gpa: number, bytes: number): bool
   return bytes < 4 || ((offset ^ (offset + bytes - 1)) & ~(size - 1)) !== 0;
 }
 
-/** Index of the first entry that shadows what is at `gpa`, and how many do; -1 when the page shadows another part of the table. */
+/** Index of the first entry that shadows what is at `gpa`; -1 when the page shadows another part of the table. @kvm mmu.c get_written_sptes */
 function writtenIndex(sp: ShadowPage, gpa: number): number {
   let offset = gpa % 4096;
   if ((sp.role & ROLE_HAS_4_BYTE_GPTE) === 0) return offset >> 3;
@@ -51,7 +51,7 @@ function writtenIndex(sp: ShadowPage, gpa: number): number {
   return offset >> 12 === quadrant ? (offset & 4095) >> 3 : -1;
 }
 
-/** @kvm mmu.c get_written_sptes */
+/** How many entries shadow one of the guest's. @kvm mmu.c get_written_sptes */
 function writtenCount(sp: ShadowPage): number {
   return (sp.role & ROLE_HAS_4_BYTE_GPTE) !== 0 && roleLevel(sp.role) === 2 ? 2 : 1;
 }

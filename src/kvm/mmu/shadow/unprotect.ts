@@ -1,12 +1,10 @@
 /** Letting the guest write a page by giving up the shadows of the tables in it (@kvm mmu.c __kvm_mmu_unprotect_gfn_and_retry). */
-import { PFERR_WRITE } from '../../../arch/error-code.ts';
 import { numberOf } from '../../../arch/halves.ts';
 import { RIP } from '../../../arch/registers.ts';
 import { LOCK_MMU_WRITE } from '../../locks.ts';
 import type { VcpuState } from '../../vcpu-state.ts';
-import { userAccess } from '../../x86/guest-access.ts';
+import { gvaToGpaWrite } from '../../x86/guest-access.ts';
 import { gpaToGfn } from '../gpa.ts';
-import { gvaToGpa } from '../guest-walk.ts';
 import { isObsoleteSp } from '../obsolete.ts';
 import { ROLE_DIRECT } from '../role.ts';
 import type { ShadowPage } from '../shadow-page.ts';
@@ -17,7 +15,7 @@ function unprotect(vcpu: VcpuState, cr2Lo: number, cr2Hi: number): boolean {
   const vm = vcpu.vm;
   if (vm.mmu.indirectShadowPages === 0) return false;
   const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
-  const gpa = direct ? numberOf(cr2Lo, cr2Hi) : gvaToGpa(vcpu, cr2Lo, cr2Hi, PFERR_WRITE | userAccess(vcpu), 0, null);
+  const gpa = direct ? numberOf(cr2Lo, cr2Hi) : gvaToGpaWrite(vcpu, cr2Lo, cr2Hi);
   if (gpa < 0) return false;
   const gfn = gpaToGfn(gpa);
   const invalid: ShadowPage[] = [];

@@ -7,6 +7,7 @@ import type { VmState } from '../../vm-state.ts';
 import { traceSyncPage, traceUnsyncPage } from '../mmutrace.ts';
 import { isObsoleteSp } from '../obsolete.ts';
 import { gfnIsWriteTracked } from '../page-track.ts';
+import { roleLevel } from '../role.ts';
 import type { ShadowPage } from '../shadow-page.ts';
 import { isLargePte, isShadowPresent, sptePfn } from '../spte.ts';
 import { spHasGptes, spteIndexOf, sptepOf, sptepToSp } from './translation.ts';
@@ -75,7 +76,8 @@ const MAX_PAGES = 16;
 const INVALID_INDEX = -1;
 
 /**
- * The unsync pages below a page, with the way that led there (@kvm mmu.c struct kvm_mmu_pages, struct mmu_page_path). A walk takes as many as it has room for; who has dealt with them walks again.
+ * The unsync pages below a page, with the way that led there (@kvm mmu.c struct kvm_mmu_pages, struct mmu_page_path). A walk takes as
+ * many as it has room for; who has dealt with them walks again.
  */
 export class UnsyncWalk {
   private readonly pages: ShadowPage[] = [];
@@ -102,7 +104,7 @@ export class UnsyncWalk {
   first(): ShadowPage | null {
     if (this.pages.length === 0) return null;
     const top = this.pages[0]!;
-    const level = top.role & 0xf;
+    const level = roleLevel(top.role);
     this.parents[level - 2] = top;
     this.parents[level - 1] = null;
     this.at = 0;
@@ -113,7 +115,7 @@ export class UnsyncWalk {
   next(): ShadowPage | null {
     for (this.at++; this.at < this.pages.length; this.at++) {
       const sp = this.pages[this.at]!;
-      const level = sp.role & 0xf;
+      const level = roleLevel(sp.role);
       this.parentIndex[level - 1] = this.index[this.at]!;
       if (level === 1) return sp;
       this.parents[level - 2] = sp;

@@ -1,5 +1,4 @@
 /** From the root of the shadow tables down to the entry for an address (@kvm mmu.c struct kvm_shadow_walk_iterator). */
-
 import type { VmState } from '../../vm-state.ts';
 import type { Mmu } from '../mmu-context.ts';
 import { isDummyRoot } from '../obsolete.ts';
@@ -7,7 +6,7 @@ import { ROLE_DIRECT, roleLevel } from '../role.ts';
 import { isLastSpte, isShadowPresent, sptePfn } from '../spte.ts';
 
 /** Position of the address (halves) in its table of `level`. @kvm mmu.c SPTE_INDEX */
-export function addressIndex(lo: number, hi: number, level: number): number {
+function addressIndex(lo: number, hi: number, level: number): number {
   if (level === 1) return (lo >>> 12) & 511;
   if (level === 2) return (lo >>> 21) & 511;
   if (level === 3) return ((lo >>> 30) | (hi << 2)) & 511;

@@ -2,11 +2,9 @@
 import { PT_WRITABLE_MASK } from '../../../arch/paging.ts';
 import type { Memslot } from '../../memslots/memslots.ts';
 import type { VmState } from '../../vm-state.ts';
-import { setPfnDirty } from '../host-page.ts';
 import { KVM_MAX_HUGEPAGE_LEVEL } from '../lpage-info.ts';
-import { isMmuWritable, isWritable, spteAdEnabled, sptePfn } from '../spte.ts';
+import { isMmuWritable, isWritable } from '../spte.ts';
 import { writeProtectGfn } from '../tdp-mmu/write-protect.ts';
-import { writeSpte } from '../tdp-mmu/write-spte.ts';
 import { memslotsHaveRmaps, rmapEntries } from './rmap.ts';
 import { mmuSpteUpdate } from './spte-store.ts';
 
@@ -33,25 +31,10 @@ export function rmapWriteProtectForLog(vm: VmState, sptes: readonly number[]): b
   return rmapWriteProtect(vm, sptes, false);
 }
 
-/** Ready for another round of logging, by the dirty bit or by write protection. @kvm mmu.c __rmap_clear_dirty */
-export function rmapClearDirty(vm: VmState, sptes: readonly number[]): boolean {
-  const i32 = vm.memory.i32;
-  let flush = false;
-  for (const sptep of sptes) {
-    const lo = i32[sptep]!;
-    const hi = i32[sptep + 1]!;
-    // Without a D bit that KVM may use, of the hardware or for this entry.
-    if (vm.mmu.masks.dirty === 0 || (hi & (3 << 20)) !== 0) {
-      if (!isWritable(lo)) continue;
-      writeSpte(i32, sptep, lo & ~PT_WRITABLE_MASK, hi);
-      if (!spteAdEnabled(hi)) setPfnDirty(vm, sptePfn(lo, hi));
-      flush = true;
-    } else if (mmuSpteUpdate(vm, sptep, lo & ~vm.mmu.masks.dirty, hi)) flush = true;
-  }
-  return flush;
-}
-
-/** Nothing maps `gfn` writable at or above `minLevel` any more, in either MMU. Answers whether something did. @kvm mmu.c kvm_mmu_slot_gfn_write_protect */
+/**
+ * Nothing maps `gfn` writable at or above `minLevel` any more, in either MMU. Answers whether something did.
+ * @kvm mmu.c kvm_mmu_slot_gfn_write_protect
+ */
 export function slotGfnWriteProtect(vm: VmState, slot: Memslot, gfn: number, minLevel: number): boolean {
   let done = false;
   if (memslotsHaveRmaps(vm)) {

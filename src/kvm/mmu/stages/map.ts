@@ -1,5 +1,7 @@
 /** The entry is made: page tables down to it where they are missing, as large a page as is allowed. */
-import { RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_FIXED, RET_PF_SPURIOUS } from '../ret-pf.ts';
+import { ENOSPC } from '../../../host/errno.ts';
+import { isNoslotPfn } from '../pfn.ts';
+import { RET_PF_CONTINUE, RET_PF_EMULATE, RET_PF_FIXED, RET_PF_SPURIOUS, RET_PF_WRITE_PROTECTED } from '../ret-pf.ts';
 import type { FaultStage } from '../revisions/revision.ts';
 import { ROLE_DIRECT } from '../role.ts';
 import { directMap } from '../shadow/direct-map.ts';
@@ -24,7 +26,10 @@ export const map: FaultStage = {
       return 'mapped a frame that is no frame: an error value as if it were one';
     if (verdict === RET_PF_FIXED) return `mapped ${size} of frame 0x${fault.pfn.toString(16)}`;
     if (verdict === RET_PF_SPURIOUS) return 'the entry was there already';
-    if (verdict === RET_PF_EMULATE) return 'an MMIO entry was made: emulate';
+    if (verdict === RET_PF_EMULATE && isNoslotPfn(fault.pfn)) return 'an MMIO entry was made: emulate';
+    if (verdict === RET_PF_EMULATE || verdict === RET_PF_WRITE_PROTECTED)
+      return 'the page holds page tables that KVM shadows: mapped read-only, and this is a write to it';
+    if (verdict === -ENOSPC) return 'the limit of shadow pages leaves no room';
     return 'the entry could not be made now';
   },
 };
