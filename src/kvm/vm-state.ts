@@ -11,7 +11,7 @@ import { Locks } from './locks.ts';
 import { MemslotSets } from './memslots/memslots.ts';
 import type { Revision } from './mmu/revisions/revision.ts';
 import { VmMmu } from './mmu/vm-mmu.ts';
-import { KvmMmuNotifier } from './notifier.ts';
+import { KvmMmuNotifier } from './mmu-notifier.ts';
 import type { KvmParams } from './params.ts';
 import { VmStats } from './stats.ts';
 import { Trace } from './trace/events.ts';

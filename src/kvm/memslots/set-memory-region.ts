@@ -13,7 +13,7 @@ import {
   Memslot,
   type MemslotChange,
 } from './memslot.ts';
-import { setMemslot } from './update.ts';
+import { setMemslot } from './set-memslot.ts';
 
 /** struct kvm_userspace_memory_region2. */
 export interface MemoryRegion {

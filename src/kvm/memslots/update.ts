@@ -2,8 +2,6 @@
  * What the stages of a slot update (actors/memslot-update.ts) are made of: the two halves of a swap of the active slots, preparing the new slot,
  * and what follows when it is there (@kvm kvm_main.c kvm_set_memslot).
  */
-import { runActor } from '../actors/actor.ts';
-import { MemslotUpdate, memslotStages } from '../actors/memslot-update.ts';
 import { dirtyBitmapBytes, useDirtyBitmap } from '../dirty/dirty-bitmap.ts';
 import { gmemUnbind } from '../guest-memfd/guest-memfd.ts';
 import { archCommitMemoryRegion, archCreateMemslot } from '../mmu/slot-hooks.ts';
@@ -91,15 +89,4 @@ export function commitMemoryRegion(
   const flush = archCommitMemoryRegion(vm, old, next, change);
   if (change === 'delete') gmemUnbind(old!);
   return flush;
-}
-
-/**
- * Creates (`old` null), deletes (`next` null), moves, or changes the flags of a slot. Caller holds slots_lock.
- * @returns 0 or -errno; on an error the old slot is as it was.
- * @kvm kvm_main.c kvm_set_memslot
- */
-export function setMemslot(vm: VmState, old: Memslot | null, next: Memslot | null, change: MemslotChange): number {
-  const update = new MemslotUpdate(vm, old, next, change);
-  runActor(memslotStages(change), update);
-  return update.result;
 }
