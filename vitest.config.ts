@@ -1,5 +1,9 @@
+import { availableParallelism } from 'node:os';
 import { defineConfig } from 'vitest/config';
 
+// The runner itself has little to do: on two cores both are for tests.
+const maxWorkers = Math.max(2, availableParallelism() - 1);
+
 export default defineConfig({
-  test: { include: ['src/**/*.test.ts'], testTimeout: 60_000, pool: 'threads' },
+  test: { include: ['src/**/*.test.ts'], testTimeout: 60_000, pool: 'threads', maxWorkers },
 });
