@@ -1,6 +1,5 @@
 /** Asking which pages were used, and forgetting it (@kvm kvm_main.c kvm_mmu_notifier_clear_flush_young, kvm_mmu_notifier_clear_young). */
 import { LOCK_MMU_WRITE } from '../locks.ts';
-import { flushRemoteTlbs } from '../mmu/tlb-flush.ts';
 import type { GfnHandler } from '../notifier.ts';
 import type { VmState } from '../vm-state.ts';
 import {
@@ -10,9 +9,9 @@ import {
   RES_SLOTS,
   RES_SRCU,
   RES_TABLES,
-  requestsDelivered,
   STAGE_NEXT,
 } from './actor.ts';
+import { flushDelivered, flushStage } from './flush.ts';
 import { forHvaRanges } from './hva-range.ts';
 
 export class Aging implements FlushContext {
@@ -68,25 +67,13 @@ export const age: Stage = {
   },
 };
 
-export const ageFlush: Stage = {
-  name: 'flush',
-  kvmFunction: 'kvm_flush_remote_tlbs',
-  takes: 0,
-  reads: 0,
-  writes: RES_REQUESTS,
-  run({ vm, flush }) {
-    if (flush) flushRemoteTlbs(vm);
-    return STAGE_NEXT;
-  },
-};
-
 export const ageFlushed: Stage = {
   name: 'flushed',
   kvmFunction: 'kvm_make_all_cpus_request',
   takes: 0,
   reads: RES_REQUESTS,
   writes: RES_SRCU,
-  ready: (aging) => !aging.flush || requestsDelivered(aging),
+  ready: flushDelivered,
   run({ vm }) {
     if ((vm.locks.held & LOCK_MMU_WRITE) !== 0) vm.locks.release(LOCK_MMU_WRITE);
     vm.locks.srcuReadUnlock();
@@ -95,4 +82,4 @@ export const ageFlushed: Stage = {
 };
 
 /** @kvm kvm_main.c kvm_mmu_notifier_clear_flush_young */
-export const agingStages: readonly Stage[] = [age, ageFlush, ageFlushed];
+export const agingStages: readonly Stage[] = [age, flushStage, ageFlushed];

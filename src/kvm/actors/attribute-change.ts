@@ -5,7 +5,6 @@
 import { rangeHasMemoryAttributes } from '../attributes.ts';
 import { LOCK_MMU_WRITE, LOCK_SLOTS } from '../locks.ts';
 import { addCutHugePages, postSetMemoryAttributes, zapForAttributes } from '../mmu/memory-attributes.ts';
-import { flushRemoteTlbs } from '../mmu/tlb-flush.ts';
 import { forGfnRanges, mmuInvalidateBegin, mmuInvalidateEnd, mmuInvalidateRangeAdd } from '../notifier.ts';
 import type { VmState } from '../vm-state.ts';
 import {
@@ -16,10 +15,10 @@ import {
   RES_SEQUENCE,
   RES_SLOTS,
   RES_TABLES,
-  requestsDelivered,
   STAGE_DONE,
   STAGE_NEXT,
 } from './actor.ts';
+import { flushDelivered, flushStage } from './flush.ts';
 
 export class AttributeChange implements FlushContext {
   flush = false;
@@ -129,25 +128,13 @@ export const attributesZap: Stage = {
   },
 };
 
-export const attributesFlush: Stage = {
-  name: 'flush',
-  kvmFunction: 'kvm_flush_remote_tlbs',
-  takes: 0,
-  reads: 0,
-  writes: RES_REQUESTS,
-  run({ vm, flush }) {
-    if (flush) flushRemoteTlbs(vm);
-    return STAGE_NEXT;
-  },
-};
-
 export const attributesUnlock: Stage = {
   name: 'flushed',
   kvmFunction: 'kvm_make_all_cpus_request',
   takes: 0,
   reads: RES_REQUESTS,
   writes: 0,
-  ready: (change) => !change.flush || requestsDelivered(change),
+  ready: flushDelivered,
   run({ vm, found }) {
     if (found) vm.locks.release(LOCK_MMU_WRITE);
     return STAGE_NEXT;
@@ -204,7 +191,7 @@ export const attributeChangeStages: readonly Stage[] = [
   attributesRange,
   attributesCutHugePages,
   attributesZap,
-  attributesFlush,
+  flushStage,
   attributesUnlock,
   attributesStore,
   attributesEnd,

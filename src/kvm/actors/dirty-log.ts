@@ -14,10 +14,10 @@ import {
   RES_REQUESTS,
   RES_SLOTS,
   RES_TABLES,
-  requestsDelivered,
   STAGE_DONE,
   STAGE_NEXT,
 } from './actor.ts';
+import { lastFlushedStage } from './flush.ts';
 
 export class DirtyLogHarvest implements FlushContext {
   flush = false;
@@ -96,15 +96,5 @@ export const dirtyFlush: Stage = {
   },
 };
 
-export const dirtyFlushed: Stage = {
-  name: 'flushed',
-  kvmFunction: 'kvm_make_all_cpus_request',
-  takes: 0,
-  reads: RES_REQUESTS,
-  writes: 0,
-  ready: requestsDelivered,
-  run: () => STAGE_DONE,
-};
-
 /** @kvm kvm_main.c kvm_get_dirty_log_protect, kvm_clear_dirty_log_protect */
-export const dirtyLogStages: readonly Stage[] = [dirtyTake, dirtyProtect, dirtyFlush, dirtyFlushed];
+export const dirtyLogStages: readonly Stage[] = [dirtyTake, dirtyProtect, dirtyFlush, lastFlushedStage];

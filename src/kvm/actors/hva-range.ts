@@ -4,7 +4,6 @@
  */
 import { LOCK_MMU_WRITE } from '../locks.ts';
 import type { Memslot } from '../memslots/memslot.ts';
-import { flushRemoteTlbs } from '../mmu/tlb-flush.ts';
 import {
   type GfnRange,
   KVM_FILTER_SHARED,
@@ -22,9 +21,9 @@ import {
   RES_SLOTS,
   RES_SRCU,
   RES_TABLES,
-  requestsDelivered,
   STAGE_NEXT,
 } from './actor.ts';
+import { flushDelivered, flushStage } from './flush.ts';
 
 export class HvaInvalidation implements FlushContext {
   flush = false;
@@ -136,25 +135,13 @@ export const rangeZap: Stage = {
   },
 };
 
-export const rangeFlush: Stage = {
-  name: 'flush',
-  kvmFunction: 'kvm_flush_remote_tlbs',
-  takes: 0,
-  reads: 0,
-  writes: RES_REQUESTS,
-  run({ vm, flush }) {
-    if (flush) flushRemoteTlbs(vm);
-    return STAGE_NEXT;
-  },
-};
-
 export const rangeFlushed: Stage = {
   name: 'flushed',
   kvmFunction: 'kvm_make_all_cpus_request',
   takes: 0,
   reads: RES_REQUESTS,
   writes: RES_SRCU,
-  ready: (range) => !range.flush || requestsDelivered(range),
+  ready: flushDelivered,
   run({ vm, found }) {
     if (found) vm.locks.release(LOCK_MMU_WRITE);
     vm.locks.srcuReadUnlock();
@@ -163,7 +150,7 @@ export const rangeFlushed: Stage = {
 };
 
 /** @kvm kvm_main.c kvm_mmu_notifier_invalidate_range_start */
-export const rangeStartStages: readonly Stage[] = [rangeCount, rangeBegin, rangeZap, rangeFlush, rangeFlushed];
+export const rangeStartStages: readonly Stage[] = [rangeCount, rangeBegin, rangeZap, flushStage, rangeFlushed];
 
 export const rangeEnd: Stage = {
   name: 'invalidate-end',

@@ -14,7 +14,7 @@ import {
   prepareMemoryRegion,
 } from '../memslots/update.ts';
 import { archZapMemslot, mmioGenerationWraps, slotZapsAll } from '../mmu/slot-hooks.ts';
-import { flushRemoteTlbs, flushRemoteTlbsRange } from '../mmu/tlb-flush.ts';
+import { flushRemoteTlbsRange } from '../mmu/tlb-flush.ts';
 import { zapAllFastBackHalf, zapAllFastFrontHalf } from '../mmu/zap-all-fast.ts';
 import type { VmState } from '../vm-state.ts';
 import {
@@ -32,6 +32,7 @@ import {
   STAGE_DONE,
   STAGE_NEXT,
 } from './actor.ts';
+import { flushStage, lastFlushedStage } from './flush.ts';
 
 export class MemslotUpdate implements FlushContext {
   flush = false;
@@ -176,18 +177,6 @@ export const slotZap: Stage = {
   },
 };
 
-export const slotFlush: Stage = {
-  name: 'flush',
-  kvmFunction: 'kvm_flush_remote_tlbs',
-  takes: 0,
-  reads: 0,
-  writes: RES_REQUESTS,
-  run({ vm, flush }) {
-    if (flush) flushRemoteTlbs(vm);
-    return STAGE_NEXT;
-  },
-};
-
 export const slotFlushed: Stage = {
   name: 'flushed',
   kvmFunction: 'kvm_make_all_cpus_request',
@@ -202,17 +191,7 @@ export const slotFlushed: Stage = {
   },
 };
 
-export const slotZapRoots: Stage = {
-  name: 'zap-roots',
-  kvmFunction: 'kvm_tdp_mmu_zap_invalidated_roots',
-  takes: LOCK_MMU_READ,
-  reads: RES_ROOTS | RES_TABLES,
-  writes: RES_ROOTS | RES_TABLES,
-  run({ vm }) {
-    zapAllFastBackHalf(vm);
-    return STAGE_NEXT;
-  },
-};
+export const slotZapRoots: Stage = { ...slotMmioZap, name: 'zap-roots' };
 
 export const slotArchLockAgain: Stage = { ...slotArchLock, kvmFunction: 'kvm_invalidate_memslot' };
 
@@ -286,18 +265,8 @@ export const slotCommitFlush: Stage = {
   },
 };
 
-export const slotCommitFlushed: Stage = {
-  name: 'flushed',
-  kvmFunction: 'kvm_make_all_cpus_request',
-  takes: 0,
-  reads: RES_REQUESTS,
-  writes: 0,
-  ready: requestsDelivered,
-  run: () => STAGE_DONE,
-};
-
 const endOfSwap = [slotSynchronize, slotMmioFlushed, slotMmioZap, slotGeneration];
-const newSlot = [slotPrepare, slotInstall, ...endOfSwap, slotCommit, slotCommitFlush, slotCommitFlushed];
+const newSlot = [slotPrepare, slotInstall, ...endOfSwap, slotCommit, slotCommitFlush, lastFlushedStage];
 
 /** Creating a slot, or changing its flags. */
 export const memslotReplaceStages: readonly Stage[] = [slotArchLock, ...newSlot];
@@ -308,7 +277,7 @@ export const memslotInvalidateStages: readonly Stage[] = [
   slotInstallInvalid,
   ...endOfSwap,
   slotZap,
-  slotFlush,
+  flushStage,
   slotFlushed,
   slotZapRoots,
   slotArchLockAgain,

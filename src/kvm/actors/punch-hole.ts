@@ -4,7 +4,6 @@
  */
 import type { GuestMemfdFile } from '../guest-memfd/guest-memfd.ts';
 import { LOCK_MMU_WRITE } from '../locks.ts';
-import { flushRemoteTlbs } from '../mmu/tlb-flush.ts';
 import { mmuInvalidateBegin, mmuInvalidateEnd, mmuUnmapGfnRange } from '../notifier.ts';
 import type { VmState } from '../vm-state.ts';
 import {
@@ -16,10 +15,10 @@ import {
   RES_SEQUENCE,
   RES_SLOTS,
   RES_TABLES,
-  requestsDelivered,
   STAGE_DONE,
   STAGE_NEXT,
 } from './actor.ts';
+import { flushDelivered, flushStage } from './flush.ts';
 
 export class GmemInvalidation implements FlushContext {
   flush = false;
@@ -82,25 +81,13 @@ export const gmemZap: Stage = {
   },
 };
 
-export const gmemFlush: Stage = {
-  name: 'flush',
-  kvmFunction: 'kvm_flush_remote_tlbs',
-  takes: 0,
-  reads: 0,
-  writes: RES_REQUESTS,
-  run({ vm, flush }) {
-    if (flush) flushRemoteTlbs(vm);
-    return STAGE_NEXT;
-  },
-};
-
 export const gmemFlushed: Stage = {
   name: 'flushed',
   kvmFunction: 'kvm_make_all_cpus_request',
   takes: 0,
   reads: RES_REQUESTS,
   writes: 0,
-  ready: (hole) => !hole.flush || requestsDelivered(hole),
+  ready: flushDelivered,
   run({ vm }) {
     vm.locks.release(LOCK_MMU_WRITE);
     return STAGE_NEXT;
@@ -134,7 +121,7 @@ export const gmemEnd: Stage = {
   },
 };
 
-const gmemInvalidate = [gmemBegin, gmemZap, gmemFlush, gmemFlushed];
+const gmemInvalidate = [gmemBegin, gmemZap, flushStage, gmemFlushed];
 
 /** @kvm guest_memfd.c kvm_gmem_punch_hole */
 export const punchHoleStages: readonly Stage[] = [...gmemInvalidate, gmemDrop, gmemEnd];
