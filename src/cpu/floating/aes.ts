@@ -52,20 +52,24 @@ export function aes(m: FpuMemory, operation: number, immediate: number): void {
     case AES_ENCRYPT:
     case AES_ENCRYPT_LAST: {
       const shifted = a.map((_, n) => forward[a[(n + 4 * (n & 3)) & 15]!]!);
-      return keyed(operation === AES_ENCRYPT ? mixed(shifted, MIX) : shifted);
+      keyed(operation === AES_ENCRYPT ? mixed(shifted, MIX) : shifted);
+      return;
     }
     case AES_DECRYPT:
     case AES_DECRYPT_LAST: {
       const shifted = a.map((_, n) => backward[a[(n - 4 * (n & 3) + 16) & 15]!]!);
-      return keyed(operation === AES_DECRYPT ? mixed(shifted, INVERSE_MIX) : shifted);
+      keyed(operation === AES_DECRYPT ? mixed(shifted, INVERSE_MIX) : shifted);
+      return;
     }
     case AES_INVERSE_MIX:
-      return put(mixed(b, INVERSE_MIX));
+      put(mixed(b, INVERSE_MIX));
+      return;
     case AES_KEY: {
       const substitute = (at: number): number[] => b.slice(at, at + 4).map((value) => forward[value]!);
       const rotate = (x: readonly number[]): number[] => [x[1]! ^ immediate, x[2]!, x[3]!, x[0]!];
       const [low, high] = [substitute(4), substitute(12)];
-      return put([...low, ...rotate(low), ...high, ...rotate(high)]);
+      put([...low, ...rotate(low), ...high, ...rotate(high)]);
+      return;
     }
     default: {
       let x = m.u64[(ASSIST_A >> 3) + (immediate & 1)]!;

@@ -150,7 +150,7 @@ export function convert(env: FloatEnvironment, format: FloatFormat, a: FloatValu
   const nan = nanResult(env, a);
   if (nan !== undefined) return nan;
   noteDenormal(env, a);
-  if (stopped(env) || a.kind === 'infinity' || a.kind === 'zero') return a;
+  if (a.kind === 'infinity' || a.kind === 'zero') return a;
   return round(env, format, a.sign, a.significand, a.exponent);
 }
 

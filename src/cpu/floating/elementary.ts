@@ -9,16 +9,17 @@ import { bitLength, type FloatValue, finite } from './number.ts';
 const POINT = 200;
 const ONE = 1n << BigInt(POINT);
 const shift = (value: bigint, by: number): bigint => (by >= 0 ? value << BigInt(by) : value >> BigInt(-by));
-const mul = (a: bigint, b: bigint): bigint => (a * b) >> BigInt(POINT);
+/** a * b / 2^bits towards zero: what rounds down would keep a negative series from ending. */
+const product = (a: bigint, b: bigint, bits: number): bigint => (a * b) / (1n << BigInt(bits));
+const mul = (a: bigint, b: bigint): bigint => product(a, b, POINT);
 const div = (a: bigint, b: bigint): bigint => (a << BigInt(POINT)) / b;
-
 
 /** 2 artanh(x) = ln((1+x)/(1-x)). */
 function logRatio(x: bigint): bigint {
   const square = mul(x, x);
   let power = x;
   let sum = 0n;
-  for (let n = 1n; power !== 0n && power !== -1n; n += 2n) {
+  for (let n = 1n; power !== 0n; n += 2n) {
     sum += power / n;
     power = mul(power, square);
   }
@@ -29,7 +30,7 @@ function arctanSeries(x: bigint): bigint {
   const square = mul(x, x);
   let power = x;
   let sum = 0n;
-  for (let n = 1n; power !== 0n && power !== -1n; n += 2n) {
+  for (let n = 1n; power !== 0n; n += 2n) {
     sum += n % 4n === 1n ? power / n : -(power / n);
     power = mul(power, square);
   }
@@ -72,9 +73,9 @@ function log2Fixed(v: FloatValue): { value: bigint; unit: number } {
   const square = (x * x) >> BigInt(POINT + 2 * extra);
   let power = x;
   let sum = 0n;
-  for (let n = 1n; power !== 0n && power !== -1n; n += 2n) {
+  for (let n = 1n; power !== 0n; n += 2n) {
     sum += power / n;
-    power = (power * square) >> BigInt(POINT);
+    power = product(power, square, POINT);
   }
   const log = (2n * sum * ONE) / LN2;
   return { value: log + (BigInt(exponent) << BigInt(POINT + extra)), unit: -(POINT + extra) };
@@ -98,7 +99,11 @@ export function yLog2xPlus1(x: FloatValue, y: FloatValue): FloatValue {
   const leading = x.exponent + bitLength(x.significand) - 1;
   if (leading < -POINT / 2) {
     // log2(1 + x) is x / ln 2 there.
-    return inexactResult(sign ^ y.sign, (x.significand << BigInt(2 * POINT)) / LN2 * y.significand, x.exponent + y.exponent - POINT);
+    return inexactResult(
+      sign ^ y.sign,
+      ((x.significand << BigInt(2 * POINT)) / LN2) * y.significand,
+      x.exponent + y.exponent - POINT,
+    );
   }
   // 2 artanh(x / (2 + x)), with as many bits again as x is small.
   const bits = POINT - leading;
@@ -109,9 +114,9 @@ export function yLog2xPlus1(x: FloatValue, y: FloatValue): FloatValue {
   const square = (t * t) >> BigInt(bits);
   let power = t;
   let sum = 0n;
-  for (let n = 1n; power !== 0n && power !== -1n; n += 2n) {
+  for (let n = 1n; power !== 0n; n += 2n) {
     sum += power / n;
-    power = (power * square) >> BigInt(bits);
+    power = product(power, square, bits);
   }
   const [s, m] = signed((2n * sum * ONE) / LN2, y.sign);
   return inexactResult(s, m * y.significand, y.exponent - bits);
@@ -126,9 +131,9 @@ export function exp2Minus1(x: FloatValue): FloatValue {
   const argument = ((x.sign === 1 ? -magnitude : magnitude) * ln2) >> BigInt(POINT);
   let term = argument;
   let sum = 0n;
-  for (let n = 2n; term !== 0n && term !== -1n; n++) {
+  for (let n = 2n; term !== 0n; n++) {
     sum += term;
-    term = ((term * argument) >> BigInt(bits)) / n;
+    term = product(term, argument, bits) / n;
   }
   const [sign, m] = signed(sum, 0);
   return inexactResult(sign, m, -bits);
@@ -137,17 +142,24 @@ export function exp2Minus1(x: FloatValue): FloatValue {
 /** arctan(y / x) in the quadrant of (x, y), both finite and not zero. */
 export function arctan2(y: FloatValue, x: FloatValue): FloatValue {
   const [ly, lx] = [y.exponent + bitLength(y.significand), x.exponent + bitLength(x.significand)];
-  const swap = ly > lx || (ly === lx && shift(y.significand, y.exponent - Math.min(y.exponent, x.exponent)) > shift(x.significand, x.exponent - Math.min(y.exponent, x.exponent)));
+  const swap =
+    ly > lx ||
+    (ly === lx &&
+      shift(y.significand, y.exponent - Math.min(y.exponent, x.exponent)) >
+        shift(x.significand, x.exponent - Math.min(y.exponent, x.exponent)));
   const [small, large] = swap ? [x, y] : [y, x];
   const gap = Math.abs(ly - lx);
   if (!swap && x.sign === 0 && gap > 130) {
     // The ratio itself, a little less.
-    const q = ((y.significand << BigInt(POINT)) / x.significand << 1n) - 1n;
+    const q = (((y.significand << BigInt(POINT)) / x.significand) << 1n) - 1n;
     return finite(y.sign, q, y.exponent - x.exponent - POINT - 1);
   }
   const bits = POINT + Math.min(gap, 200);
   const one = 1n << BigInt(bits);
-  const ratio = shift((small.significand << BigInt(2 * bits)) / large.significand, small.exponent - large.exponent - bits);
+  const ratio = shift(
+    (small.significand << BigInt(2 * bits)) / large.significand,
+    small.exponent - large.exponent - bits,
+  );
   const pi = shift(PI, bits - POINT);
   // Halve the argument twice: arctan t = 2 arctan(t / (1 + sqrt(1 + t^2))).
   let t = ratio;
@@ -160,7 +172,7 @@ export function arctan2(y: FloatValue, x: FloatValue): FloatValue {
   let sum = 0n;
   for (let n = 1n; power !== 0n; n += 2n) {
     sum += n % 4n === 1n ? power / n : -(power / n);
-    power = (power * square) >> BigInt(bits);
+    power = product(power, square, bits);
   }
   let angle = 4n * sum;
   if (swap) angle = pi / 2n - angle;
@@ -176,7 +188,8 @@ function integerRoot(value: bigint): bigint {
   }
 }
 /** A multiple `quarters` of pi/4, as FPATAN gives for infinities and zeros. */
-export const quarterPi = (sign: number, quarters: bigint): FloatValue => inexactResult(sign, (PI * quarters) / 4n, -POINT);
+export const quarterPi = (sign: number, quarters: bigint): FloatValue =>
+  inexactResult(sign, (PI * quarters) / 4n, -POINT);
 
 /** pi to 66 bits. */
 const HARDWARE_PI = 0xc90fdaa22168c234cn;
@@ -203,12 +216,11 @@ export function sinCos(v: FloatValue): { sin: FloatValue; cos: FloatValue } {
   let cos = 0n;
   let term = one;
   let odd = r;
-  for (let n = 1n; term !== 0n || (odd !== 0n && odd !== -1n); n += 2n) {
+  for (let n = 1n; term !== 0n || odd !== 0n; n += 2n) {
     cos += term;
     sin += odd;
-    term = -(((term * square) >> BigInt(bits)) / (n * (n + 1n)));
-    odd = -(((odd * square) >> BigInt(bits)) / ((n + 1n) * (n + 2n)));
-    if (n > 400n) break;
+    term = -(product(term, square, bits) / (n * (n + 1n)));
+    odd = -(product(odd, square, bits) / ((n + 1n) * (n + 2n)));
   }
   const quadrant = Number(quotient & 3n);
   const values: [bigint, bigint] = quadrant % 2 === 0 ? [sin, cos] : [cos, sin];
@@ -225,6 +237,8 @@ export function sinCos(v: FloatValue): { sin: FloatValue; cos: FloatValue } {
 /** tan, from the same reduction. */
 export function tangent(v: FloatValue): FloatValue {
   const { sin, cos } = sinCos(v);
-  const q = (sin.significand << BigInt(2 * POINT)) / cos.significand;
-  return inexactResult(sin.sign ^ cos.sign, q, sin.exponent - cos.exponent - 2 * POINT);
+  // As many bits again as the sine is small.
+  const by = 2 * POINT + bitLength(cos.significand);
+  const q = (sin.significand << BigInt(by)) / cos.significand;
+  return inexactResult(sin.sign ^ cos.sign, q, sin.exponent - cos.exponent - by);
 }

@@ -55,6 +55,7 @@ export class FpuMemory {
   /** Moves the registers so that the one now called ST(`by`) is ST(0): FPU_REGS is in order from ST(0). */
   rotate(by: number): void {
     const bytes = this.u8.slice(FPU_REGS, FPU_REGS + 128);
-    for (let i = 0; i < 8; i++) this.u8.set(bytes.subarray(((i + by) & 7) * 16, ((i + by) & 7) * 16 + 16), FPU_REGS + i * 16);
+    for (let i = 0; i < 8; i++)
+      this.u8.set(bytes.subarray(((i + by) & 7) * 16, ((i + by) & 7) * 16 + 16), FPU_REGS + i * 16);
   }
 }

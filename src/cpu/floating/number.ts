@@ -83,7 +83,6 @@ export const finite = (sign: number, significand: bigint, exponent: number): Flo
   significand === 0n ? zero(sign) : { kind: 'normal', sign, significand, exponent };
 
 export const isNan = (v: FloatValue): boolean => v.kind === 'quiet' || v.kind === 'signalling';
-export const isFinite = (v: FloatValue): boolean => v.kind === 'normal' || v.kind === 'denormal' || v.kind === 'zero';
 export const negate = (v: FloatValue): FloatValue => ({ ...v, sign: v.sign ^ 1 });
 export const quieted = (v: FloatValue): FloatValue => special('quiet', v.sign, v.significand | QUIET | TOP);
 
@@ -105,7 +104,13 @@ export const magnitude = (v: FloatValue): number => v.exponent + bitLength(v.sig
 let inexact = false;
 let up = false;
 /** `significand` * 2^`exponent` as a multiple of 2^`unit`; says in `inexact` and `up` what it did. */
-export function roundToUnit(rounding: number, sign: number, significand: bigint, exponent: number, unit: number): bigint {
+export function roundToUnit(
+  rounding: number,
+  sign: number,
+  significand: bigint,
+  exponent: number,
+  unit: number,
+): bigint {
   const shift = unit - exponent;
   inexact = up = false;
   if (shift <= 0) return significand << BigInt(-shift);

@@ -2,7 +2,7 @@
  * SSE's floating point with every rounding mode, exception and flag of MXCSR (@sdm volume 1, 11.5). Generated code calls it whenever
  * an operation could do anything but deliver a normal result; lanes are computed one by one.
  */
-import { XM_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { UD_VECTOR, XM_VECTOR } from '../../arch/exceptions.ts';
 import { CR4_OSXMMEXCPT } from '../../arch/registers.ts';
 import { CR4_AT, FAULT_HAS_ERROR, FAULT_VECTOR, STATUS_EXCEPTION, STATUS_OK } from '../state.ts';
 import * as A from './arithmetic.ts';
@@ -17,8 +17,8 @@ import {
   finite,
   isNan,
   pack,
-  round,
   ROUND_ZERO,
+  round,
   SINGLE,
   unpack,
   zero,
@@ -53,13 +53,18 @@ export const SSE_FROM_INT64 = 21;
 export const shaped = (op: number, bytes: 4 | 8, scalar: boolean): number =>
   op * 4 + (scalar ? 2 : 0) + (bytes === 8 ? 1 : 0);
 
-const COMPARISON_FLAGS = { [A.GREATER]: 0, [A.LESS]: 1, [A.EQUAL]: 0x40, [A.UNORDERED]: 0x45 } as Record<number, number>;
+const COMPARISON_FLAGS = { [A.GREATER]: 0, [A.LESS]: 1, [A.EQUAL]: 0x40, [A.UNORDERED]: 0x45 } as Record<
+  number,
+  number
+>;
 
 export class SseUnit {
   private readonly m: FpuMemory;
   private readonly env = new FloatEnvironment();
   private before = 0;
   private after = 0;
+  /** Flags of the steps that an instruction of several has completed. */
+  private committed = 0;
 
   constructor(memory: FpuMemory) {
     this.m = memory;
@@ -100,12 +105,12 @@ export class SseUnit {
     env.rounding = (mxcsr >> 13) & 3;
     env.flushToZero = (mxcsr & 0x8000) !== 0;
     env.denormalsAreZero = (mxcsr & 0x40) !== 0;
-    this.before = this.after = 0;
+    this.before = this.after = this.committed = 0;
     const format = (code & 1) !== 0 ? DOUBLE : SINGLE;
     const lanes = (code & 2) !== 0 ? 1 : format === SINGLE ? 4 : 2;
     this.compute(code >> 2, format, lanes, argument);
     const stops = this.before & ~env.masks;
-    const flags = stops !== 0 ? this.before : this.before | this.after;
+    const flags = this.committed | this.before | (stops !== 0 ? 0 : this.after);
     m.mxcsr |= flags;
     if ((flags & ~env.masks) === 0) return STATUS_OK;
     m.i32[FAULT_VECTOR >> 2] = (m.i32[CR4_AT >> 2]! & CR4_OSXMMEXCPT) !== 0 ? XM_VECTOR : UD_VECTOR;
@@ -119,23 +124,32 @@ export class SseUnit {
       for (let n = 0; n < lanes; n++) {
         const a = this.read(format, ASSIST_A, n);
         const b = this.read(format, ASSIST_B, n);
-        this.write(format, n, this.lane(() => each(a, b, n)));
+        this.write(
+          format,
+          n,
+          this.lane(() => each(a, b, n)),
+        );
       }
     };
     switch (op) {
       case SSE_ADD:
-        return pairs((a, b) => A.add(env, format, a, b));
+        pairs((a, b) => A.add(env, format, a, b));
+        return;
       case SSE_SUB:
-        return pairs((a, b) => A.subtract(env, format, a, b));
+        pairs((a, b) => A.subtract(env, format, a, b));
+        return;
       case SSE_MUL:
-        return pairs((a, b) => A.multiply(env, format, a, b));
+        pairs((a, b) => A.multiply(env, format, a, b));
+        return;
       case SSE_DIV:
-        return pairs((a, b) => A.divide(env, format, a, b));
+        pairs((a, b) => A.divide(env, format, a, b));
+        return;
       case SSE_SQRT:
-        return pairs((_a, b) => A.sqrt(env, format, b));
+        pairs((_a, b) => A.sqrt(env, format, b));
+        return;
       case SSE_MIN:
       case SSE_MAX:
-        return pairs((a, b) => {
+        pairs((a, b) => {
           if (isNan(a) || isNan(b)) {
             env.raise(FLAG_INVALID);
             return b;
@@ -143,12 +157,15 @@ export class SseUnit {
           A.noteDenormal(env, a, b);
           return A.order(a, b) === (op === SSE_MIN ? A.LESS : A.GREATER) ? a : b;
         });
+        return;
       case SSE_ADD_SUBTRACT:
-        return pairs((a, b, n) => (n % 2 === 0 ? A.subtract : A.add)(env, format, a, b));
+        pairs((a, b, n) => (n % 2 === 0 ? A.subtract : A.add)(env, format, a, b));
+        return;
       case SSE_ROUND:
-        return pairs((_a, b) =>
+        pairs((_a, b) =>
           A.roundToIntegral(env, b, (argument & 4) !== 0 ? env.rounding : argument & 3, (argument & 8) !== 0),
         );
+        return;
       case SSE_COMPARE:
         for (let n = 0; n < lanes; n++) {
           const holds = this.holds(argument & 7, this.read(format, ASSIST_A, n), this.read(format, ASSIST_B, n));
@@ -157,7 +174,8 @@ export class SseUnit {
         return;
       case SSE_RECIPROCAL:
       case SSE_RECIPROCAL_ROOT:
-        return this.approximate(op === SSE_RECIPROCAL_ROOT, lanes);
+        this.approximate(op === SSE_RECIPROCAL_ROOT, lanes);
+        return;
       case SSE_HORIZONTAL_ADD:
       case SSE_HORIZONTAL_SUBTRACT:
         for (let n = 0; n < lanes; n++) {
@@ -165,11 +183,16 @@ export class SseUnit {
           const at = (n % (lanes / 2)) * 2;
           const [a, b] = [this.read(format, from, at), this.read(format, from, at + 1)];
           const combine = op === SSE_HORIZONTAL_ADD ? A.add : A.subtract;
-          this.write(format, n, this.lane(() => combine(env, format, a, b)));
+          this.write(
+            format,
+            n,
+            this.lane(() => combine(env, format, a, b)),
+          );
         }
         return;
       case SSE_DOT:
-        return this.dot(format, lanes, argument);
+        this.dot(format, lanes, argument);
+        return;
       case SSE_COMI:
       case SSE_UCOMI: {
         const order = A.compare(env, this.read(format, ASSIST_A, 0), this.read(format, ASSIST_B, 0), op === SSE_COMI);
@@ -216,14 +239,28 @@ export class SseUnit {
   /** DPPS, DPPD: products of the lanes chosen by bits 7:4, added in pairs, to the lanes chosen by bits 3:0. */
   private dot(format: FloatFormat, lanes: number, mask: number): void {
     const { env } = this;
+    // An intermediate result may be a denormal operand of the next step; DAZ does not reach it.
+    const again = (v: FloatValue): FloatValue => (env.denormalsAreZero ? v : unpack(format, pack(format, v)));
     const products = Array.from({ length: lanes }, (_, n) => {
       if (((mask >> (4 + n)) & 1) === 0) return zero(0);
       const [a, b] = [this.read(format, ASSIST_A, n), this.read(format, ASSIST_B, n)];
-      return this.lane(() => A.multiply(env, format, a, b));
+      return again(this.lane(() => A.multiply(env, format, a, b)));
     });
-    const plus = (a: FloatValue, b: FloatValue): FloatValue => this.lane(() => A.add(env, format, a, b));
-    const total =
-      lanes === 2 ? plus(products[0]!, products[1]!) : plus(plus(products[0]!, products[1]!), plus(products[2]!, products[3]!));
+    const plus = (a: FloatValue, b: FloatValue): FloatValue => again(this.lane(() => A.add(env, format, a, b)));
+    // An unmasked exception of one step is reported before the next is begun.
+    const stopped = (): boolean => {
+      if (((this.before | this.after) & ~env.masks) !== 0) return true;
+      this.committed |= this.before | this.after;
+      this.before = this.after = 0;
+      return false;
+    };
+    if (stopped()) return;
+    let total = plus(products[0]!, products[1]!);
+    if (lanes === 4) {
+      const high = plus(products[2]!, products[3]!);
+      if (stopped()) return;
+      total = plus(total, high);
+    }
     for (let n = 0; n < lanes; n++) this.write(format, n, ((mask >> n) & 1) !== 0 ? total : zero(0));
   }
 

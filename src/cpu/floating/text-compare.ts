@@ -52,8 +52,7 @@ export function compareText(m: FpuMemory, argument: number): void {
   if (polarity === 1) mask ^= (1 << count) - 1;
   else if (polarity === 3) mask ^= lb >= 16 ? 0xffff : (1 << lb) - 1;
   mask &= (1 << count) - 1;
-  const index =
-    mask === 0 ? count : (argument & 0x40) !== 0 ? 31 - Math.clz32(mask) : 31 - Math.clz32(mask & -mask);
+  const index = mask === 0 ? count : (argument & 0x40) !== 0 ? 31 - Math.clz32(mask) : 31 - Math.clz32(mask & -mask);
   const flags =
     (mask !== 0 ? 0x001 : 0) | (lb < count ? 0x040 : 0) | (la < count ? 0x080 : 0) | ((mask & 1) !== 0 ? 0x800 : 0);
   m.u8.fill(0, ASSIST_RESULT, ASSIST_RESULT + 16);

@@ -137,6 +137,7 @@ export class X87Unit {
   }
   /** A stack fault; C1 tells overflow from underflow. True when it is masked. */
   private stackFault(overflow: boolean): boolean {
+    this.m.status &= ~C1;
     this.m.status |= FLAG_INVALID | STACK_FAULT | (overflow ? C1 : 0);
     this.summarize();
     return (this.m.control & FLAG_INVALID) !== 0;
@@ -152,10 +153,18 @@ export class X87Unit {
       return;
     }
     const value = make();
-    if (this.settle(FLAGS_BEFORE)) this.push(value);
+    // A denormal operand is loaded even when that is not masked.
+    if (this.settle(FLAG_INVALID)) this.push(value);
   }
   /** ST(`to`) <- op(ST(0), operand), or with the operands exchanged; then pops. */
-  private combine(op: Binary, other: FloatValue | undefined, i: number, to: number, reversed: boolean, pops: boolean): void {
+  private combine(
+    op: Binary,
+    other: FloatValue | undefined,
+    i: number,
+    to: number,
+    reversed: boolean,
+    pops: boolean,
+  ): void {
     this.begin();
     let result = INDEFINITE;
     if (this.isEmpty(0) || (other === undefined && this.isEmpty(i))) {
@@ -191,10 +200,11 @@ export class X87Unit {
     }
     for (let n = 0; n < pops; n++) this.pop();
   }
-  /** FCOMI and kin: the flags word is the result. */
+  /** FCOMI and kin: the flags word is the result, even of an unmasked exception. C1 stays but for a stack fault. */
   private compareFlags(i: number, signals: boolean, pops: boolean): void {
-    this.begin();
     const { m } = this;
+    const c1 = m.status & C1;
+    this.begin();
     let order = A.UNORDERED;
     let done: boolean;
     if (this.isEmpty(0) || this.isEmpty(i)) {
@@ -202,8 +212,8 @@ export class X87Unit {
     } else {
       order = A.compare(this.env, this.st(0), this.st(i), signals);
       done = this.settle(FLAGS_BEFORE);
+      m.status |= c1;
     }
-    m.i32[ASSIST_STORES >> 2] = done ? 1 : 0;
     m.i32[ASSIST_RESULT >> 2] = FLAGS_OF_ORDER[order]!;
     if (done && pops) this.pop();
   }
@@ -224,37 +234,45 @@ export class X87Unit {
 
   /** An instruction whose operand has been brought to ASSIST_A: escape byte in bits 10:8, digit in 5:3. */
   withOperand(code: number): void {
-    const escape = (code >> 8) & 7;
+    const group = (code >> 8) & 7;
     const digit = (code >> 3) & 7;
     const bits = this.m.u64[ASSIST_A >> 3]!;
     const integer = (width: number): FloatValue => {
       const value = BigInt.asIntN(width, bits);
       return value < 0n ? finite(1, -value, 0) : finite(0, value, 0);
     };
-    switch ((escape << 3) | digit) {
+    switch ((group << 3) | digit) {
       case 0o10:
-        return this.load(() => A.convert(this.env, EXTENDED, unpack(SINGLE, bits & 0xffffffffn)));
+        this.load(() => A.convert(this.env, EXTENDED, unpack(SINGLE, bits & 0xffffffffn)));
+        return;
       case 0o50:
-        return this.load(() => A.convert(this.env, EXTENDED, unpack(DOUBLE, bits)));
+        this.load(() => A.convert(this.env, EXTENDED, unpack(DOUBLE, bits)));
+        return;
       case 0o30:
-        return this.load(() => integer(32));
+        this.load(() => integer(32));
+        return;
       case 0o70:
-        return this.load(() => integer(16));
+        this.load(() => integer(16));
+        return;
       case 0o75:
-        return this.load(() => integer(64));
+        this.load(() => integer(64));
+        return;
       case 0o35:
-        return this.loadExtended(bits, this.m.i32[(ASSIST_A + 8) >> 2]! & 0xffff);
+        this.loadExtended(bits, this.m.i32[(ASSIST_A + 8) >> 2]! & 0xffff);
+        return;
       case 0o74:
-        return this.load(() => this.fromDecimal(bits, this.m.i32[(ASSIST_A + 8) >> 2]! & 0xffff));
+        this.load(() => this.fromDecimal(bits, this.m.i32[(ASSIST_A + 8) >> 2]! & 0xffff));
+        return;
       case 0o15:
-        return this.loadControl(Number(bits & 0xffffn));
+        this.loadControl(Number(bits & 0xffffn));
+        return;
     }
     const operand =
-      escape === 0
+      group === 0
         ? unpack(SINGLE, bits & 0xffffffffn)
-        : escape === 4
+        : group === 4
           ? unpack(DOUBLE, bits)
-          : integer(escape === 2 ? 32 : 16);
+          : integer(group === 2 ? 32 : 16);
     if (digit === 2 || digit === 3) this.compareWith(operand, 0, true, digit === 3 ? 1 : 0);
     else this.arithmetic(digit, operand, 0, 0, false);
   }
@@ -278,12 +296,12 @@ export class X87Unit {
 
   /** Prepares what an instruction stores, in ASSIST_RESULT; ASSIST_STORES says whether. `commit` then pops. */
   prepareStore(code: number): void {
-    const escape = (code >> 8) & 7;
+    const group = (code >> 8) & 7;
     const digit = (code >> 3) & 7;
     const { m, env } = this;
-    const key = (escape << 3) | digit;
+    const key = (group << 3) | digit;
     this.begin();
-    const integer = { 0o31: 32, 0o32: 32, 0o33: 32, 0o71: 16, 0o72: 16, 0o73: 16, 0o51: 64, 0o77: 64 }[key];
+    const integer = integerBits(group, digit);
     this.pops = [0o12, 0o52, 0o32, 0o72].includes(key) ? 0 : 1;
     const empty = this.isEmpty(0);
     if (empty && !this.stackFault(false)) {
@@ -303,11 +321,13 @@ export class X87Unit {
     } else if (key === 0o76) {
       [low, high] = empty ? DECIMAL_INDEFINITE : this.toDecimal(value);
     } else {
-      const format = escape === 1 ? SINGLE : DOUBLE;
+      const format = group === 1 ? SINGLE : DOUBLE;
       low = pack(format, empty ? INDEFINITE : this.toFormat(value, format));
     }
     m.u64[ASSIST_RESULT >> 3] = BigInt.asUintN(64, low);
     m.u64[(ASSIST_RESULT >> 3) + 1] = high;
+    // Nothing is stored after one of these, so nothing was rounded.
+    if ((env.unmasked & (FLAG_OVERFLOW | FLAG_UNDERFLOW)) !== 0) env.flags &= ~FLAG_INEXACT;
     m.i32[ASSIST_STORES >> 2] = empty || this.settle(FLAGS_BEFORE | FLAG_OVERFLOW | FLAG_UNDERFLOW) ? 1 : 0;
   }
   /** A stored value is not a denormal operand: that it is small shows as underflow. */
@@ -341,11 +361,11 @@ export class X87Unit {
 
   /** An instruction without memory operand: escape byte in bits 10:8, ModRM in 7:0. */
   registers(code: number): void {
-    const escape = (code >> 8) & 7;
+    const group = (code >> 8) & 7;
     const modrm = code & 0xff;
     const digit = (modrm >> 3) & 7;
     const i = modrm & 7;
-    switch (escape) {
+    switch (group) {
       case 0:
         if (digit === 2 || digit === 3) this.compareWith(undefined, i, true, digit - 2);
         else this.arithmetic(digit, undefined, i, 0, false);
@@ -366,7 +386,7 @@ export class X87Unit {
         else this.arithmetic(digit, undefined, i, i, false);
         return;
       case 5:
-        if (digit === 0) this.m.tags &= ~this.bit(i);
+        if (digit === 0) this.free(i);
         else if (digit === 1) this.exchange(i);
         else if (digit === 2 || digit === 3) this.storeRegister(i, digit === 3);
         else this.compareWith(undefined, i, false, digit - 4);
@@ -380,16 +400,20 @@ export class X87Unit {
         else if (digit === 1) this.exchange(i);
         else if (digit >= 2) this.storeRegister(i, true);
         else {
-          this.m.tags &= ~this.bit(i);
+          this.free(i);
           this.pop();
         }
     }
+  }
+  private free(i: number): void {
+    this.m.status &= ~C1;
+    this.m.tags &= ~this.bit(i);
   }
   private loadRegister(i: number): void {
     this.begin();
     const full = !this.isEmpty(7);
     if (full || this.isEmpty(i)) {
-      if (this.stackFault(full)) this.push(INDEFINITE);
+      if (this.stackFault(full && !this.isEmpty(i))) this.push(INDEFINITE);
       return;
     }
     const at = FPU_REGS + i * 16;
@@ -420,7 +444,6 @@ export class X87Unit {
   }
   /** FCMOVcc with its condition fulfilled: `i`; not fulfilled: an empty register is a fault all the same. */
   conditionalMove(i: number, taken: boolean): void {
-    this.begin();
     if (this.isEmpty(0) || this.isEmpty(i)) {
       if (this.stackFault(false)) this.put(0, INDEFINITE);
     } else if (taken) {
@@ -523,7 +546,9 @@ export class X87Unit {
     const v = this.st(0);
     const code = this.isEmpty(0)
       ? C3 | C0
-      : { unsupported: 0, quiet: C0, signalling: C0, normal: C2, infinity: C2 | C0, zero: C3, denormal: C3 | C2 }[v.kind];
+      : { unsupported: 0, quiet: C0, signalling: C0, normal: C2, infinity: C2 | C0, zero: C3, denormal: C3 | C2 }[
+          v.kind
+        ];
     const sign = m.i32[(FPU_REGS + 8) >> 2]! & 0x8000;
     m.status = (m.status & ~CONDITIONS) | code | (sign === 0 ? 0 : C1);
   }
@@ -543,6 +568,7 @@ export class X87Unit {
     // Outside [-1, 1] the result is undefined; powers of two within reach are exact.
     if (magnitude(v) >= 0) {
       const one = magnitude(v) === 0 && (v.significand & (v.significand - 1n)) === 0n;
+      if (!one) env.raise(FLAG_INEXACT);
       return one ? finite(v.sign, 1n, v.sign === 1 ? -1 : 0) : v;
     }
     return this.rounded(E.exp2Minus1(v));
@@ -565,7 +591,12 @@ export class X87Unit {
       }
       A.noteDenormal(env, x, y);
       if (x.kind === 'zero' || y.kind === 'zero') return zero(sign);
-      return magnitude(x) >= 0 ? x : this.rounded(E.yLog2xPlus1(x, y));
+      if (magnitude(x) < 0) return this.rounded(E.yLog2xPlus1(x, y));
+      if (x.sign === 1) return A.invalid(env);
+      // Beyond the range that the manuals define.
+      const unit = Math.max(Math.min(x.exponent, 0), -63);
+      const sum = (x.significand << BigInt(x.exponent - unit)) + (1n << BigInt(-unit));
+      return this.rounded(E.yLog2x(finite(0, sum, unit), y));
     }
     if (x.kind === 'zero') {
       if (y.kind === 'zero') return A.invalid(env);
@@ -678,17 +709,19 @@ export class X87Unit {
     const { env, m } = this;
     this.begin();
     if (this.isEmpty(0) || this.isEmpty(1)) {
-      m.status &= ~(C0 | C2 | C3);
+      m.status &= ~C2;
       if (this.stackFault(false)) this.put(0, INDEFINITE);
       return;
     }
     const [a, b] = [this.st(0), this.st(1)];
     let result = A.nanResult(env, a, b);
     let codes = 0;
+    let quotientKnown = false;
     if (result === undefined) {
       if (a.kind === 'infinity' || b.kind === 'zero') result = A.invalid(env);
       else {
         A.noteDenormal(env, a, b);
+        quotientKnown = (env.unmasked & FLAGS_BEFORE) === 0;
         if (a.kind === 'zero' || b.kind === 'infinity') result = a;
         else {
           const gap = magnitude(a) - magnitude(b);
@@ -722,7 +755,8 @@ export class X87Unit {
         }
       }
     }
-    m.status &= ~(C0 | C1 | C2 | C3);
+    // Without a quotient its bits stay what they were.
+    m.status &= ~(quotientKnown ? CONDITIONS : C1 | C2);
     if (!this.settle(FLAGS_BEFORE)) return;
     m.status |= codes;
     this.put(0, result);
@@ -743,13 +777,19 @@ export class X87Unit {
     if (a.kind === 'infinity' || a.kind === 'zero' || (env.unmasked & FLAGS_BEFORE) !== 0) return a;
     if (b.kind === 'zero' || magnitude(b) < 0) return this.rounded({ ...a, kind: 'normal' });
     const far = magnitude(b) > 16;
-    const by = far ? 0x20000 : Number(b.exponent >= 0 ? b.significand << BigInt(b.exponent) : b.significand >> BigInt(-b.exponent));
+    const by = far
+      ? 0x20000
+      : Number(b.exponent >= 0 ? b.significand << BigInt(b.exponent) : b.significand >> BigInt(-b.exponent));
     const moved = a.exponent + (b.sign === 1 ? -by : by);
     // Too far even for a scaled result: infinity or zero.
     if (b.sign === 0 && moved + 63 > 16383 + 24576 && (env.masks & FLAG_OVERFLOW) === 0) {
       overflowed(env, EXTENDED, a.sign);
       env.roundedUp = true;
       return infinity(a.sign);
+    }
+    if (b.sign === 1 && moved + 63 < -16445 - 24576 && (env.masks & FLAG_UNDERFLOW) === 0) {
+      env.raise(FLAG_UNDERFLOW | FLAG_INEXACT);
+      return zero(a.sign);
     }
     return this.rounded(finite(a.sign, a.significand, moved));
   }
@@ -789,6 +829,13 @@ export class X87Unit {
     m.status = 0;
     m.tags = 0;
   }
+}
+
+/** Bits of the integer that a store writes; undefined for the other formats. */
+function integerBits(group: number, digit: number): number | undefined {
+  if ((group === 5 && digit === 1) || (group === 7 && digit === 7)) return 64;
+  if (digit < 1 || digit > 3) return undefined;
+  return group === 3 ? 32 : group === 7 ? 16 : undefined;
 }
 
 /** Packed BCD indefinite. */

@@ -73,7 +73,7 @@ export class FlatMachine implements SystemPort {
   setMode(mode: Mode): void {
     const { i32 } = this.memory;
     i32[CODE_MODE_AT >> 2] = mode === 'long64' ? 2 : mode === 'protected32' ? 1 : 0;
-    i32[CR0_AT >> 2] = mode === 'real16' ? 0x10 : 0x11;
+    i32[CR0_AT >> 2] = mode === 'real16' ? 0x30 : 0x31;
     i32[CR4_AT >> 2] = 3 << 9;
     i32[FPU_CW_AT >> 2] = 0x37f;
     i32[MXCSR_AT >> 2] = 0x1f80;

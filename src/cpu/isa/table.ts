@@ -2,8 +2,8 @@
 import { type Encoding, MAPS } from './encoding.ts';
 import { integerEncodings } from './integer.ts';
 import { EncodingTable } from './rows.ts';
-import { systemEncodings } from './system.ts';
 import { sse4Encodings } from './sse4.ts';
+import { systemEncodings } from './system.ts';
 import { vectorEncodings } from './vector.ts';
 import { x87Encodings } from './x87.ts';
 

@@ -1,15 +1,5 @@
 /** Encodings of the x87 instructions (@sdm volume 2, tables ). */
-import {
-  fldenv,
-  fnclex,
-  fninit,
-  fnsave,
-  fnstcw,
-  fnstenv,
-  fnstsw,
-  fnstswAx,
-  frstor,
-} from '../semantics/fpu-state.ts'; // prettier-ignore
+import { fldenv, fnclex, fninit, fnsave, fnstcw, fnstenv, fnstsw, fnstswAx, frstor } from '../semantics/fpu-state.ts'; // prettier-ignore
 import { fcmov, fnop, wait, x87Fixed, x87Flags, x87Operand, x87Registers, x87Store } from '../semantics/x87.ts';
 import { type EncodingTable, hex } from './rows.ts';
 

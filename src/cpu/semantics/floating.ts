@@ -6,12 +6,12 @@ import { RFLAGS_CF, RFLAGS_ZF } from '../../arch/registers.ts';
 import { ASSIST_SSE } from '../floating/assist.ts';
 import { ASSIST_A, ASSIST_B, ASSIST_RESULT } from '../floating/fpu-memory.ts';
 import * as S from '../floating/sse-unit.ts';
-import { ACCESS_READ, FPU_TAG_AT, MXCSR_AT } from '../state.ts';
+import { ACCESS_READ, MXCSR_AT } from '../state.ts';
 import { type Code, type I32, type I64, i32, i64, type V128, v128 } from '../wasm/code.ts';
 import type { Local32 } from '../wasm/function.ts';
 import type { MachineContext, MachineEmitter } from './machine-context.ts';
 import { setState32, state32, state64 } from './state-access.ts';
-import { enterMmx, requireVector } from './vector.ts';
+import { enterMmx, markMmx, requireNothingPending, requireVector } from './vector.ts';
 
 /** What a floating-point instruction works on: all lanes, or the lowest one, of 4 or 8 bytes. */
 export interface Lanes {
@@ -159,7 +159,14 @@ export const cmpf =
     const not = (a: V128): V128 => unary(77, a);
     // Of plain operands none is unordered.
     const predicates: Binary[] = [by(65), by(67), by(69), () => v128.zero()];
-    const both = [...predicates, ...predicates.map((p): Binary => (d, s) => not(p(d, s)))];
+    const both = [
+      ...predicates,
+      ...predicates.map(
+        (p): Binary =>
+          (d, s) =>
+            not(p(d, s)),
+      ),
+    ];
     const predicate = i32.and(i32.wrap(c.immediate()), i32.const(7));
     comparing(c, l, S.SSE_COMPARE, predicate, src.get, () => {
       const apply = (p: Binary) => (): void =>
@@ -251,9 +258,7 @@ export const convertScalar =
       from === 4
         ? operand
         : i32.and(i32.and(operand, ordinary()), settled(to, laneBits(to, i32.const(ASSIST_RESULT), 0), false));
-    f.if(i32.eqz(certain), () =>
-      slow(c, S.shaped(S.SSE_TO_OTHER, from, true), i32.const(1), loadBytes(from, src.get)),
-    );
+    f.if(i32.eqz(certain), () => slow(c, S.shaped(S.SSE_TO_OTHER, from, true), i32.const(1), loadBytes(from, src.get)));
     const store = to === 4 ? i64.store32 : i64.store;
     c.do(store(c.vector(0), 0, state64(ASSIST_RESULT)));
   };
@@ -293,31 +298,32 @@ export const cvttps2dq = convert(S.SSE_TO_INT32, 4, 4, 16, true);
 export const cvtpd2dq = convert(S.SSE_TO_INT32, 8, 2, 16);
 export const cvttpd2dq = convert(S.SSE_TO_INT32, 8, 2, 16, true);
 
-/** CVTPI2PS, CVTPI2PD: two 32-bit integers from an MMX register or memory. Memory leaves the x87 state alone for CVTPI2PD. */
+/** CVTPI2PS, CVTPI2PD: two 32-bit integers from an MMX register; a memory operand leaves the x87 state alone. */
 export const fromMmx =
   (bytes: 4 | 8): MachineEmitter =>
   (c) => {
     requireVector(c, 16);
-    if (!c.isMemory(1) || bytes === 4) {
+    if (!c.isMemory(1)) {
       enterMmx(c);
+      markMmx(c, 8);
     }
     const src = sourceAddress(c, 8);
     slow(c, S.shaped(S.SSE_FROM_INT32, bytes, false), i32.const(2), v128.load64Zero(src.get));
     if (bytes === 8) c.do(v128.store(c.vector(0), 0, result()));
     else c.do(i64.store(c.vector(0), 0, state64(ASSIST_RESULT)));
-    if (!c.isMemory(1) || bytes === 4) c.do(setState32(FPU_TAG_AT, i32.const(0xff)));
   };
-/** CVTPS2PI, CVTPD2PI and the truncating ones. */
+/** CVTPS2PI, CVTPD2PI and the truncating ones. As on processors, the x87 state changes even when a floating-point exception follows. */
 export const toMmx =
   (bytes: 4 | 8, truncates: boolean): MachineEmitter =>
   (c) => {
     requireVector(c, 16);
-    enterMmx(c);
+    requireNothingPending(c);
     const src = sourceAddress(c, bytes === 4 ? 8 : 16);
+    enterMmx(c);
+    markMmx(c, 8);
     const argument = i32.const(2 | (truncates ? 16 : 0));
     slow(c, S.shaped(S.SSE_TO_INT32, bytes, false), argument, loadBytes(bytes === 4 ? 8 : 16, src.get));
     c.do(i64.store(c.vector(0), 0, state64(ASSIST_RESULT)), i32.store16(c.vector(0), 8, i32.const(0xffff)));
-    c.do(setState32(FPU_TAG_AT, i32.const(0xff)));
   };
 
 /** By the assist alone, with the immediate when there is one. */

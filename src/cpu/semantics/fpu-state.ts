@@ -1,12 +1,7 @@
 /** Saving, restoring and initialising the x87, MMX and SSE state. */
 import { GP_VECTOR, NM_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { CR0_EM, CR0_TS, MXCSR_MASK, RAX } from '../../arch/registers.ts';
-import {
-  ASSIST_X87_INIT,
-  ASSIST_X87_LOAD_IMAGE,
-  ASSIST_X87_MASK,
-  ASSIST_X87_STORE_IMAGE,
-} from '../floating/assist.ts';
+import { ASSIST_X87_INIT, ASSIST_X87_LOAD_IMAGE, ASSIST_X87_MASK, ASSIST_X87_STORE_IMAGE } from '../floating/assist.ts';
 import { ASSIST_IMAGE } from '../floating/fpu-memory.ts';
 import {
   ACCESS_READ,

@@ -50,7 +50,11 @@ const horizontal =
     const count = bytes / lane;
     const from = (n: number): number => (n < count / 2 ? 2 * n : 2 * (n - count / 2) + 16 / lane);
     const even = Array.from({ length: 16 / lane }, (_, n) => from(n % count));
-    const lanes = (odd: number): number[] => lanesOf(lane, even.map((n) => n + odd));
+    const lanes = (odd: number): number[] =>
+      lanesOf(
+        lane,
+        even.map((n) => n + odd),
+      );
     binary((d, s) => op2(opcode)(v128.shuffle(d, s, lanes(0)), v128.shuffle(d, s, lanes(1))))(c);
   };
 export const phaddw = horizontal(2, 142);
@@ -143,9 +147,17 @@ const widen =
     const low = bytes === 8 ? v128.load64Zero(src) : bytes === 4 ? v128.load32Zero(src) : undefined;
     if (low === undefined) {
       c.do(setState64(ASSIST_A, i64.load16U(src)));
-      writeVector(c, 0, steps.reduce((v, step) => v128.unary(step)(v), v128.load64Zero(ZERO, ASSIST_A)));
+      writeVector(
+        c,
+        0,
+        steps.reduce((v, step) => v128.unary(step)(v), v128.load64Zero(ZERO, ASSIST_A)),
+      );
     } else {
-      writeVector(c, 0, steps.reduce((v, step) => v128.unary(step)(v), low));
+      writeVector(
+        c,
+        0,
+        steps.reduce((v, step) => v128.unary(step)(v), low),
+      );
     }
   };
 /** BW BD BQ WD WQ DQ, signed and unsigned. */
@@ -210,7 +222,13 @@ export const mpsadbw: MachineEmitter = (c) => {
       const b = i32.load8U(block.get, i);
       return i32.select(i32.gtU(a, b), i32.sub(a, b), i32.sub(b, a));
     });
-    c.do(i32.store16(ZERO, ASSIST_RESULT + n * 2, terms.reduce((a, b) => i32.add(a, b))));
+    c.do(
+      i32.store16(
+        ZERO,
+        ASSIST_RESULT + n * 2,
+        terms.reduce((a, b) => i32.add(a, b)),
+      ),
+    );
   }
   c.do(v128.store(c.vector(0), 0, v128.load(ZERO, ASSIST_RESULT)));
 };

@@ -27,6 +27,10 @@ export function enterMmx(c: MachineContext): void {
     c.assist(ASSIST_MMX, i32.const(0));
   });
 }
+/** After an MMX instruction all registers are in use. */
+export function markMmx(c: MachineContext, bytes: number): void {
+  if (bytes === 8) c.do(setState32(FPU_TAG_AT, i32.const(ALL_TAGS)));
+}
 /** #MF for an unmasked x87 exception that no instruction has reported yet. Without CR0.NE it is left to a FERR# that is not wired. */
 export function requireNothingPending(c: MachineContext): void {
   const { f } = c;
@@ -247,6 +251,7 @@ export const pmovmskb: MachineEmitter = (c) => {
   const bytes = c.vectorBytes(1);
   requireVector(c, bytes);
   c.write(0, i64.extendU(v128.byteMask(load(bytes, c.vector(1)))));
+  markMmx(c, bytes);
 };
 /** MOVMSKPS and MOVMSKPD: the sign bits of lanes of `lane` bytes. */
 export const movmsk =
@@ -290,6 +295,7 @@ export const pextrw: MachineEmitter = (c) => {
   requireVector(c, bytes);
   const lane = i32.and(i32.wrap(c.immediate()), i32.const(bytes / 2 - 1));
   c.write(0, i64.load16U(i32.add(c.vector(1), i32.shl(lane, i32.const(1)))));
+  markMmx(c, bytes);
 };
 
 // Moves.
@@ -298,7 +304,7 @@ export const pextrw: MachineEmitter = (c) => {
 export const moveVector =
   (aligned: boolean): MachineEmitter =>
   (c) => {
-    const bytes = c.vectorBytes(0);
+    const bytes = c.vectorBytes(c.isMemory(0) ? 1 : 0);
     requireVector(c, bytes);
     if (c.isMemory(0)) {
       if (aligned && bytes === 16) c.requireAligned(16);
@@ -306,6 +312,7 @@ export const moveVector =
       const value = load(bytes, c.vector(1));
       c.do(bytes === 16 ? v128.store(to.get, 0, value) : v128.store64(to.get, 0, value));
       c.finish();
+      markMmx(c, bytes);
     } else {
       writeVector(c, 0, load(bytes, source(c, 1, bytes, aligned)));
     }
@@ -355,6 +362,7 @@ export const moveFromGeneral: MachineEmitter = (c) => {
 export const moveToGeneral: MachineEmitter = (c) => {
   requireVector(c, c.vectorBytes(1));
   c.write(0, i64.load(c.vector(1)));
+  markMmx(c, c.vectorBytes(1));
 };
 /** MOVQ between XMM registers, or of 8 bytes of memory: the upper half is cleared. */
 export const moveQuad: MachineEmitter = (c) => {

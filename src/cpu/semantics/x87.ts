@@ -33,23 +33,23 @@ export const wait: MachineEmitter = (c) => {
 };
 export const fnop: MachineEmitter = (c) => requireX87(c);
 
-/** With a memory operand of `bytes` to read; `escape` is the opcode byte, `digit` ModRM.reg. */
+/** With a memory operand of `bytes` to read; `group` is the opcode byte, `digit` ModRM.reg. */
 export const x87Operand =
-  (escape: number, digit: number, bytes: 2 | 4 | 8 | 10): MachineEmitter =>
+  (group: number, digit: number, bytes: 2 | 4 | 8 | 10): MachineEmitter =>
   (c) => {
     requireX87(c);
     const at = c.pointer(bytes, ACCESS_READ);
     c.do(setState64(ASSIST_A, loadUnsigned(bytes === 10 ? 8 : bytes, at.get)));
     if (bytes === 10) c.do(setState64(ASSIST_A + 8, i64.load16U(at.get, 8)));
-    c.assist(ASSIST_X87_OPERAND, i32.const(((escape & 7) << 8) | (digit << 3)));
+    c.assist(ASSIST_X87_OPERAND, i32.const(((group & 7) << 8) | (digit << 3)));
   };
 
 /** With a memory operand of `bytes` to write. An unmasked exception leaves memory and the stack alone. */
 export const x87Store =
-  (escape: number, digit: number, bytes: 2 | 4 | 8 | 10): MachineEmitter =>
+  (group: number, digit: number, bytes: 2 | 4 | 8 | 10): MachineEmitter =>
   (c) => {
     requireX87(c);
-    c.assist(ASSIST_X87_STORE, i32.const(((escape & 7) << 8) | (digit << 3)));
+    c.assist(ASSIST_X87_STORE, i32.const(((group & 7) << 8) | (digit << 3)));
     c.f.if(state32(ASSIST_STORES), () => {
       const at = c.pointer(bytes, ACCESS_WRITE);
       c.do(storeSized(bytes === 10 ? 8 : bytes, at.get, 0, state64(ASSIST_RESULT)));
@@ -65,25 +65,25 @@ const stackRegister = (c: MachineContext): I32 =>
 
 /** Between ST(0) and ST(i). */
 export const x87Registers =
-  (escape: number, digit: number): MachineEmitter =>
+  (group: number, digit: number): MachineEmitter =>
   (c) => {
     requireX87(c);
-    const code = i32.const(((escape & 7) << 8) | 0xc0 | (digit << 3));
+    const code = i32.const(((group & 7) << 8) | 0xc0 | (digit << 3));
     c.assist(ASSIST_X87_REGISTERS, i32.or(code, stackRegister(c)));
   };
 /** One whose whole ModRM byte is part of the opcode. */
 export const x87Fixed =
-  (escape: number, modrm: number): MachineEmitter =>
+  (group: number, modrm: number): MachineEmitter =>
   (c) => {
     requireX87(c);
-    c.assist(ASSIST_X87_REGISTERS, i32.const(((escape & 7) << 8) | modrm));
+    c.assist(ASSIST_X87_REGISTERS, i32.const(((group & 7) << 8) | modrm));
   };
-/** FCOMI and kin set the flags, unless an unmasked exception keeps them. */
+/** FCOMI and kin set the flags. */
 export const x87Flags =
-  (escape: number, digit: number): MachineEmitter =>
+  (group: number, digit: number): MachineEmitter =>
   (c) => {
-    x87Registers(escape, digit)(c);
-    c.f.if(state32(ASSIST_STORES), () => c.setStatus(state32(ASSIST_RESULT)));
+    x87Registers(group, digit)(c);
+    c.setStatus(state32(ASSIST_RESULT));
   };
 /** FCMOVcc by condition number. */
 export const fcmov =
