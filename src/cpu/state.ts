@@ -105,6 +105,8 @@ export const MXCSR_AT = STATE_BASE + 0x40c;
 export const FPU_REGS = STATE_BASE + 0x420;
 export const XMM = STATE_BASE + 0x500;
 export const XMM_SIZE = 32;
+/** What generated code and the assists of src/cpu/floating pass each other: 256 bytes. */
+export const ASSIST = STATE_BASE + 0x700;
 export const STATE_END = STATE_BASE + 0x800;
 
 /**

@@ -1,5 +1,7 @@
 import { DecoderOptions, Decoder as Iced, type Instruction, Mnemonic, OpKind, Register } from 'iced-x86';
 import { expect, test } from 'vitest';
+import { ENCODINGS } from '../isa/table.ts';
+import { encode, generator } from '../semantics/native-cases.testing.ts';
 import { DECODE_OK, Decoder } from './decoder.ts';
 import { BASE_RIP, RECORD_HAS_MEMORY, REGISTER_NONE } from './record.ts';
 
@@ -35,6 +37,10 @@ const families: Readonly<Record<string, readonly string[]>> = {
   FXSAVE: ['FXSAVE', 'FXSAVE64'],
   FXRSTOR: ['FXRSTOR', 'FXRSTOR64'],
   MOVD: ['MOVD', 'MOVQ'],
+  PEXTRD: ['PEXTRD', 'PEXTRQ'],
+  PINSRD: ['PINSRD', 'PINSRQ'],
+  PCMPESTRM: ['PCMPESTRM', 'PCMPESTRM64'],
+  PCMPESTRI: ['PCMPESTRI', 'PCMPESTRI64'],
 };
 /** Encodings of the hint-NOP space that have names in newer manuals; to this processor they are NOPs. */
 const nops = [
@@ -165,4 +171,34 @@ test.each([64, 32, 16])('%i-bit code decodes as iced-x86 does', (bits) => {
   }
   expect([...wrong.values()].slice(0, 40)).toEqual([]);
   expect(decoded).toBeGreaterThan(invalid);
+});
+
+test('every x87 and vector encoding has the name and length that iced-x86 gives it', () => {
+  const ours = new Decoder();
+  const wrong: string[] = [];
+  const seen = new Set<number>();
+  const rows = ENCODINGS.filter((row) => /^F/.test(row.mnemonic) || row.operands.some((o) => o.file !== 'gpr'));
+  const next = generator(7);
+  for (let n = 0; n < 80 * rows.length; n++) {
+    const row = rows[n % rows.length]!;
+    const code = encode(row, next);
+    if (code.length === 0) continue;
+    seen.add(row.id);
+    const bytes = Uint8Array.from([...code, ...new Array<number>(15 - code.length).fill(0x90)]);
+    ours.decode(bytes, 0, 15, 2);
+    const theirs = new Iced(64, bytes, DecoderOptions.None);
+    const instruction = theirs.decode();
+    const name = Mnemonic[instruction.mnemonic]!.toUpperCase();
+    const family = families[row.mnemonic] ?? [row.mnemonic];
+    if (ours.length !== instruction.length || !family.includes(name)) {
+      wrong.push(`${row.text}: ${row.mnemonic} ${ours.length}, iced ${name} ${instruction.length}`);
+    } else if (row.hasModrm && (ours.flags & RECORD_HAS_MEMORY) !== 0 && !row.options.has('rdi')) {
+      const [a, b] = addresses(ours, instruction);
+      if (a !== b) wrong.push(`${row.text}: [${a}], iced [${b}]`);
+    }
+    instruction.free();
+    theirs.free();
+  }
+  expect([...new Set(wrong)].slice(0, 20)).toEqual([]);
+  expect(rows.filter((row) => !seen.has(row.id)).map((row) => row.text)).toEqual([]);
 });

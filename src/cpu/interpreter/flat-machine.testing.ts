@@ -19,8 +19,10 @@ import {
   FAULT_ERROR,
   FAULT_HAS_ERROR,
   FAULT_VECTOR,
+  FPU_CW_AT,
   GPR,
   INSNS_AT,
+  MXCSR_AT,
   RIP_AT,
   SCRATCH,
   SEG,
@@ -71,8 +73,10 @@ export class FlatMachine implements SystemPort {
   setMode(mode: Mode): void {
     const { i32 } = this.memory;
     i32[CODE_MODE_AT >> 2] = mode === 'long64' ? 2 : mode === 'protected32' ? 1 : 0;
-    i32[CR0_AT >> 2] = mode === 'real16' ? 0x10 : 0x11;
-    i32[CR4_AT >> 2] = 1 << 9;
+    i32[CR0_AT >> 2] = mode === 'real16' ? 0x30 : 0x31;
+    i32[CR4_AT >> 2] = 3 << 9;
+    i32[FPU_CW_AT >> 2] = 0x37f;
+    i32[MXCSR_AT >> 2] = 0x1f80;
     const size =
       mode === 'real16' ? 0 : mode === 'protected32' ? VMCB_ATTR_DB | VMCB_ATTR_G : VMCB_ATTR_L | VMCB_ATTR_G;
     for (const seg of [ES, CS, SS, DS, FS, GS]) {

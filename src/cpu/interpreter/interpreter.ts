@@ -4,6 +4,7 @@ import { CS } from '../../arch/registers.ts';
 import { PAGE_SIZE, type PhysicalMemory } from '../../host/physical-memory.ts';
 import { CodeCache } from '../decode/code-cache.ts';
 import { MAX_LENGTH } from '../decode/decoder.ts';
+import { Assist } from '../floating/assist.ts';
 import { STATUS_FLAGS } from '../semantics/flags.ts';
 import { defineHandlers, type HandlerIndex } from '../semantics/handlers.ts';
 import { defineSharedFunctions } from '../semantics/shared-functions.ts';
@@ -78,6 +79,7 @@ export class Interpreter {
     this.port = port;
     const { module, handlers } = build();
     this.code = new CodeCache(memory, handlers);
+    const assist = new Assist(memory.memory.buffer);
     const env = {
       memory: memory.memory,
       translate: (lo: number, hi: number, access: number) => port.translate(lo, hi, access),
@@ -85,6 +87,7 @@ export class Interpreter {
       writeCross: (lo: number, hi: number, size: number) => port.writeCross(lo, hi, size),
       lastStatus: () => port.lastStatus(),
       system: (op: number, record: number) => port.system(op, record),
+      assist: (operation: number, argument: number) => assist.execute(operation, argument),
       fetch: () => this.fetch(),
       breakpoint: () => port.breakpoint(),
     };

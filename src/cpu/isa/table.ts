@@ -2,14 +2,18 @@
 import { type Encoding, MAPS } from './encoding.ts';
 import { integerEncodings } from './integer.ts';
 import { EncodingTable } from './rows.ts';
+import { sse4Encodings } from './sse4.ts';
 import { systemEncodings } from './system.ts';
 import { vectorEncodings } from './vector.ts';
+import { x87Encodings } from './x87.ts';
 
 function build(): readonly Encoding[] {
   const table = new EncodingTable();
   systemEncodings(table);
   integerEncodings(table);
   vectorEncodings(table);
+  sse4Encodings(table);
+  x87Encodings(table);
   return table.rows;
 }
 

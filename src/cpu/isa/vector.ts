@@ -1,21 +1,8 @@
 /** Encodings of the MMX, SSE and state-management instructions. */
 import * as F from '../semantics/floating.ts';
-import {
-  emms,
-  fldcw,
-  fnclex,
-  fninit,
-  fnstcw,
-  fnstsw,
-  fnstswAx,
-  fxrstor,
-  fxsave,
-  ldmxcsr,
-  stmxcsr,
-} from '../semantics/fpu-state.ts'; // prettier-ignore
+import { emms, fxrstor, fxsave, ldmxcsr, stmxcsr } from '../semantics/fpu-state.ts';
 import type { MachineEmitter } from '../semantics/machine-context.ts';
 import * as V from '../semantics/vector.ts';
-import { fild, fist, fld, fld1, fld80, fldz, fst, fstp80, wait } from '../semantics/x87.ts';
 import { type EncodingTable, hex } from './rows.ts';
 
 export function vectorEncodings({ op }: EncodingTable): void {
@@ -162,8 +149,8 @@ export function vectorEncodings({ op }: EncodingTable): void {
     [0x2f, 'COMIS'],
   ] as const) {
     // prettier-ignore
-    op(`NP 0F ${hex(opcode)} /r`, `${name}S`, 'Vx,Wd', F.comis(4));
-    op(`66 0F ${hex(opcode)} /r`, `${name}D`, 'Vx,Wq', F.comis(8));
+    op(`NP 0F ${hex(opcode)} /r`, `${name}S`, 'Vx,Wd', F.comis(4, name === 'COMIS'));
+    op(`66 0F ${hex(opcode)} /r`, `${name}D`, 'Vx,Wq', F.comis(8, name === 'COMIS'));
   }
   for (const [prefix, name, bytes, size] of [
     ['F3', 'SS', 4, 'd'],
@@ -180,42 +167,32 @@ export function vectorEncodings({ op }: EncodingTable): void {
   op('NP 0F 5B /r', 'CVTDQ2PS', 'Vx,Wx', F.cvtdq2ps);
   op('F3 0F 5B /r', 'CVTTPS2DQ', 'Vx,Wx', F.cvttps2dq);
   op('F3 0F E6 /r', 'CVTDQ2PD', 'Vx,Wq', F.cvtdq2pd);
+  op('66 0F 5B /r', 'CVTPS2DQ', 'Vx,Wx', F.cvtps2dq);
+  op('F2 0F E6 /r', 'CVTPD2DQ', 'Vx,Wx', F.cvtpd2dq);
+  op('66 0F E6 /r', 'CVTTPD2DQ', 'Vx,Wx', F.cvttpd2dq);
+  op('NP 0F 2A /r', 'CVTPI2PS', 'Vx,Qq', F.fromMmx(4));
+  op('66 0F 2A /r', 'CVTPI2PD', 'Vx,Qq', F.fromMmx(8));
+  for (const [opcode, name, truncates] of [
+    [0x2c, 'CVTT', true],
+    [0x2d, 'CVT', false],
+  ] as const) {
+    // prettier-ignore
+    op(`NP 0F ${hex(opcode)} /r`, `${name}PS2PI`, 'Pq,Wq', F.toMmx(4, truncates));
+    op(`66 0F ${hex(opcode)} /r`, `${name}PD2PI`, 'Pq,Wx', F.toMmx(8, truncates));
+  }
+  for (const [opcode, name, emit] of [
+    [0x52, 'RSQRT', F.rsqrtf],
+    [0x53, 'RCP', F.rcpf],
+  ] as const) {
+    // prettier-ignore
+    op(`NP 0F ${hex(opcode)} /r`, `${name}PS`, 'Vx,Wx', emit(F.PS));
+    op(`F3 0F ${hex(opcode)} /r`, `${name}SS`, 'Vx,Wd', emit(F.SS));
+  }
   op('NP 0F F7 /r', 'MASKMOVQ', 'Pq,Nq', V.maskMove, 'rdi');
   op('66 0F F7 /r', 'MASKMOVDQU', 'Vx,Ux', V.maskMove, 'rdi');
 
-  op('9B', 'WAIT', '', wait);
-  op('D9 /0', 'FLD', 'Md', fld(4));
-  op('D9 /2', 'FST', 'Md', fst(4, false));
-  op('D9 /3', 'FSTP', 'Md', fst(4, true));
-  op('D9 E8', 'FLD1', '', fld1);
-  op('D9 EE', 'FLDZ', '', fldz);
-  op('DB /0', 'FILD', 'Md', fild(4));
-  op('DB /5', 'FLD', 'M', fld80);
-  op('DB /7', 'FSTP', 'M', fstp80);
-  op('DD /0', 'FLD', 'Mq', fld(8));
-  op('DD /2', 'FST', 'Mq', fst(8, false));
-  op('DD /3', 'FSTP', 'Mq', fst(8, true));
-  op('DF /0', 'FILD', 'Mw', fild(2));
-  op('DF /5', 'FILD', 'Mq', fild(8));
-  for (const [opcode, size, bytes] of [
-    ['DF', 'w', 2],
-    ['DB', 'd', 4],
-  ] as const) {
-    // prettier-ignore
-    op(`${opcode} /1`, 'FISTTP', `M${size}`, fist(bytes, true, true));
-    op(`${opcode} /2`, 'FIST', `M${size}`, fist(bytes, false));
-    op(`${opcode} /3`, 'FISTP', `M${size}`, fist(bytes, true));
-  }
-  op('DD /1', 'FISTTP', 'Mq', fist(8, true, true));
-  op('DF /7', 'FISTP', 'Mq', fist(8, true));
   op('NP 0F AE /0', 'FXSAVE', 'Mv', fxsave);
   op('NP 0F AE /1', 'FXRSTOR', 'Mv', fxrstor);
   op('NP 0F AE /2', 'LDMXCSR', 'Md', ldmxcsr);
   op('NP 0F AE /3', 'STMXCSR', 'Md', stmxcsr);
-  op('DB E3', 'FNINIT', '', fninit);
-  op('DB E2', 'FNCLEX', '', fnclex);
-  op('D9 /5', 'FLDCW', 'Mw', fldcw);
-  op('D9 /7', 'FNSTCW', 'Mw', fnstcw);
-  op('DD /7', 'FNSTSW', 'Mw', fnstsw);
-  op('DF E0', 'FNSTSW', '', fnstswAx);
 }

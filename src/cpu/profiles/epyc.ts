@@ -1,6 +1,6 @@
 /**
  * What the two EPYC (family 23, model 1) profiles share: CPUID, but for the physical address width and SVM's own leaf. It names what
- * the interpreter executes, and no more of the real processor: no SSE3 or later vector instructions, AES, PCLMUL or RDRAND.
+ * the interpreter executes, and no more of the real processor: no AVX, SSE4a or RDRAND.
  */
 import type { CpuidEntry } from '../profile.ts';
 import { bits, brand, row } from './cpuid-table.ts';
@@ -15,13 +15,15 @@ export interface EpycDifferences {
   /** Leaf 8000000A EDX. */
   readonly svmFeatures: number;
   readonly brand: string;
+  /** Bits of leaf 1 ECX beyond those that both have. */
+  readonly features: number;
 }
 
 export function epycCpuid(d: EpycDifferences): CpuidEntry[] {
   return [
     row(0, 0, 0xd, 0x68747541, 0x444d4163, 0x69746e65),
     // MONITOR CX16 MOVBE POPCNT XSAVE; SEP CLFSH SSE SSE2
-    row(1, 0, SIGNATURE, 0x00000800, bits(3, 13, 22, 23, 26), COMMON | bits(11, 19, 25, 26)),
+    row(1, 0, SIGNATURE, 0x00000800, bits(3, 13, 22, 23, 26) | d.features, COMMON | bits(11, 19, 25, 26)),
     row(5, 0, 0, 0, 3, 0),
     row(6, 0, 4, 0, 0, 0),
     // FSGSBASE BMI1 SMEP BMI2 ADX SMAP CLFLUSHOPT; UMIP PKU

@@ -36,6 +36,8 @@ export const siliconEpyc: HardwareProfile = {
     maxPhyAddr: 48,
     asids: 32768,
     svmFeatures: bits(0, 3, 5, 6, 7, 10, 16, 28),
+    // SSE3 PCLMULQDQ SSSE3 SSE4.1 SSE4.2 AES
+    features: bits(0, 1, 9, 19, 20, 25),
     brand: 'AMD EPYC 7551 32-Core Processor',
   }),
 };

@@ -1,6 +1,8 @@
 /** Saving, restoring and initialising the x87, MMX and SSE state. */
 import { GP_VECTOR, NM_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { CR0_EM, CR0_TS, MXCSR_MASK, RAX } from '../../arch/registers.ts';
+import { ASSIST_X87_INIT, ASSIST_X87_LOAD_IMAGE, ASSIST_X87_MASK, ASSIST_X87_STORE_IMAGE } from '../floating/assist.ts';
+import { ASSIST_IMAGE } from '../floating/fpu-memory.ts';
 import {
   ACCESS_READ,
   ACCESS_WRITE,
@@ -20,34 +22,72 @@ import { setState32, state32 } from './state-access.ts';
 import { requireVector } from './vector.ts';
 import { requireX87 } from './x87.ts';
 
-/** Control word after FNINIT. */
-const FPU_CW_INIT = 0x37f;
-
 export const fninit: MachineEmitter = (c) => {
-  requireX87(c);
-  c.do(setState32(FPU_CW_AT, i32.const(FPU_CW_INIT)), setState32(FPU_SW_AT, i32.const(0)));
-  c.do(setState32(FPU_TAG_AT, i32.const(0)));
+  requireX87(c, false);
+  c.assist(ASSIST_X87_INIT, i32.const(0));
 };
 /** FNCLEX: exception flags, the summary and busy. */
 export const fnclex: MachineEmitter = (c) => {
-  requireX87(c);
+  requireX87(c, false);
   c.do(setState32(FPU_SW_AT, i32.and(state32(FPU_SW_AT), i32.const(0x7f00))));
 };
 export const fnstcw: MachineEmitter = (c) => {
-  requireX87(c);
+  requireX87(c, false);
   c.write(0, i64.extendU(state32(FPU_CW_AT)));
 };
-export const fldcw: MachineEmitter = (c) => {
-  requireX87(c);
-  c.do(setState32(FPU_CW_AT, i32.or(i32.wrap(c.readUnsigned(0).get), i32.const(0x40))));
-};
 export const fnstsw: MachineEmitter = (c) => {
-  requireX87(c);
+  requireX87(c, false);
   c.write(0, i64.extendU(state32(FPU_SW_AT)));
 };
 export const fnstswAx: MachineEmitter = (c) => {
-  requireX87(c);
+  requireX87(c, false);
   c.setGpr(RAX, 2, i64.extendU(state32(FPU_SW_AT)));
+};
+
+/** Bytes of an environment with words of the operand size, and of the eight registers that FNSAVE adds. */
+const environmentBytes = (c: MachineContext): number => 7 * wordBytes(c);
+const wordBytes = (c: MachineContext): 2 | 4 => (c.size === 2 ? 2 : 4);
+const REGISTER_BYTES = 80;
+
+/** Moves `bytes` between the memory operand and ASSIST_IMAGE, after both ends have been reached. */
+function moveImage(c: MachineContext, bytes: number, access: number): void {
+  const { f } = c;
+  c.pointer(1, access, i64.const(0));
+  c.pointer(1, access, i64.const(bytes - 1));
+  const n = f.i64(i64.const(0));
+  f.loop((again) => {
+    const pointer = c.pointer(2, access, n.get);
+    const image = i32.wrap(n.get);
+    if (access === ACCESS_WRITE) {
+      c.do(i32.store16(pointer.get, 0, i32.load16U(image, ASSIST_IMAGE)));
+      c.finish();
+    } else {
+      c.do(i32.store16(image, ASSIST_IMAGE, i32.load16U(pointer.get)));
+    }
+    f.brIf(again, i64.ltU(n.tee(i64.add(n.get, i64.const(2))), i64.const(bytes)));
+  });
+}
+export const fnstenv: MachineEmitter = (c) => {
+  requireX87(c, false);
+  c.assist(ASSIST_X87_STORE_IMAGE, i32.const(wordBytes(c)));
+  moveImage(c, environmentBytes(c), ACCESS_WRITE);
+  c.assist(ASSIST_X87_MASK, i32.const(0));
+};
+export const fnsave: MachineEmitter = (c) => {
+  requireX87(c, false);
+  c.assist(ASSIST_X87_STORE_IMAGE, i32.const(wordBytes(c)));
+  moveImage(c, environmentBytes(c) + REGISTER_BYTES, ACCESS_WRITE);
+  c.assist(ASSIST_X87_INIT, i32.const(0));
+};
+export const fldenv: MachineEmitter = (c) => {
+  requireX87(c);
+  moveImage(c, environmentBytes(c), ACCESS_READ);
+  c.assist(ASSIST_X87_LOAD_IMAGE, i32.const(wordBytes(c)));
+};
+export const frstor: MachineEmitter = (c) => {
+  requireX87(c);
+  moveImage(c, environmentBytes(c) + REGISTER_BYTES, ACCESS_READ);
+  c.assist(ASSIST_X87_LOAD_IMAGE, i32.const(wordBytes(c) | 0x100));
 };
 export const emms: MachineEmitter = (c) => {
   requireVector(c, 8);

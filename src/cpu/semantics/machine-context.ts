@@ -39,6 +39,8 @@ export abstract class MachineContext extends Context {
   abstract vector(index: number): I32;
   /** Bytes of a register in the file of operand `index`: 16 for XMM, 8 for MMX. */
   abstract vectorBytes(index: number): number;
+  /** Has TypeScript do `operation` (src/cpu/floating/assist.ts); the instruction ends here when that is an exception. */
+  abstract assist(operation: number, argument: I32): void;
   /** The handler's record. */
   abstract readonly record: I32;
 }

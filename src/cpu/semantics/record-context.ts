@@ -133,6 +133,10 @@ export class RecordContext extends MachineContext {
   vectorBytes(index: number): number {
     return this.shape.operands[index]!.file === 'mmx' ? 8 : 16;
   }
+  assist(operation: number, argument: I32): void {
+    const status = this.f.i32(call(this.support.assist, i32.const(operation), argument));
+    this.f.if(status.get, () => this.f.return(status.get));
+  }
   immediate(): I64 {
     return i64.load(this.record, RECORD_IMM);
   }

@@ -43,6 +43,8 @@ export interface SharedFunctions extends MemoryFunctions, SegmentFunctions, Stac
   readonly raise: FunctionRef;
   /** (record) -> status: the system port executes it */
   readonly system: FunctionRef;
+  /** (ASSIST_* operation, argument) -> status: floating point that TypeScript does */
+  readonly assist: FunctionRef;
 }
 
 /** Adds the shared functions to a module; imports come first, so it is called before any other function is declared. */
@@ -54,6 +56,7 @@ export function defineSharedFunctions(m: ModuleBuilder): SharedFunctions {
   const systemPort = m.import('system', [T_I32, T_I32], [T_I32]);
   const fetch = m.import('fetch', [], [T_I32]);
   const breakpoint = m.import('breakpoint', [], [T_I32]);
+  const assist = m.import('assist', [T_I32, T_I32], [T_I32]);
   const flags = defineFlagFunctions(m);
   const fault = m.global();
   const seenBudget = m.global();
@@ -92,5 +95,5 @@ export function defineSharedFunctions(m: ModuleBuilder): SharedFunctions {
     f.do(status.get);
   });
 
-  return { fetch, breakpoint, flags, fault, seenBudget, sync, raise, system, ...memory, ...segments, ...stack };
+  return { fetch, breakpoint, flags, fault, seenBudget, sync, raise, system, assist, ...memory, ...segments, ...stack };
 }

@@ -1,13 +1,15 @@
 /** The MMX and SSE instructions that only move and combine bits and integers; there is no floating-point arithmetic here. */
-import { NM_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
-import { CR0_EM, CR0_TS, CR4_OSFXSR } from '../../arch/registers.ts';
-import { ACCESS_READ, ACCESS_WRITE, CR0_AT, CR4_AT, FPU_TAG_AT } from '../state.ts';
+import { MF_VECTOR, NM_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { CR0_EM, CR0_NE, CR0_TS, CR4_OSFXSR } from '../../arch/registers.ts';
+import { ASSIST_MMX } from '../floating/assist.ts';
+import { ACCESS_READ, ACCESS_WRITE, CR0_AT, CR4_AT, FPU_SW_AT, FPU_TAG_AT } from '../state.ts';
 import { type I32, i32, i64, type V128, v128 } from '../wasm/code.ts';
 import type { MachineContext, MachineEmitter } from './machine-context.ts';
 import { setState32, state32 } from './state-access.ts';
 
 /** MMX and x87 registers in use, abridged as FXSAVE has it: all after an MMX instruction, none after EMMS. */
 const ALL_TAGS = 0xff;
+const TOP_OR_PENDING = 0x3880;
 
 /** #UD and #NM by CR0.EM, CR4.OSFXSR and CR0.TS, in that order. */
 export function requireVector(c: MachineContext, bytes: number): void {
@@ -16,20 +18,39 @@ export function requireVector(c: MachineContext, bytes: number): void {
   const disabled = i32.eqz(i32.and(state32(CR4_AT), i32.const(CR4_OSFXSR)));
   f.if(bytes === 8 ? emulated : i32.or(emulated, disabled), () => c.fault(UD_VECTOR));
   f.if(i32.and(state32(CR0_AT), i32.const(CR0_TS)), () => c.fault(NM_VECTOR));
+  if (bytes === 8) enterMmx(c);
+}
+/** MMX registers are the x87 ones by number: a pending x87 exception comes first, and the top becomes 0. */
+export function enterMmx(c: MachineContext): void {
+  c.f.if(i32.and(state32(FPU_SW_AT), i32.const(TOP_OR_PENDING)), () => {
+    requireNothingPending(c);
+    c.assist(ASSIST_MMX, i32.const(0));
+  });
+}
+/** After an MMX instruction all registers are in use. */
+export function markMmx(c: MachineContext, bytes: number): void {
+  if (bytes === 8) c.do(setState32(FPU_TAG_AT, i32.const(ALL_TAGS)));
+}
+/** #MF for an unmasked x87 exception that no instruction has reported yet. Without CR0.NE it is left to a FERR# that is not wired. */
+export function requireNothingPending(c: MachineContext): void {
+  const { f } = c;
+  f.if(i32.and(state32(FPU_SW_AT), i32.const(0x80)), () => {
+    f.if(i32.and(state32(CR0_AT), i32.const(CR0_NE)), () => c.fault(MF_VECTOR));
+  });
 }
 
-const load = (bytes: number, at: I32): V128 =>
+export const load = (bytes: number, at: I32): V128 =>
   bytes === 16 ? v128.load(at) : bytes === 8 ? v128.load64Zero(at) : v128.load32Zero(at);
 
 /** Address of a source operand: `bytes` of memory, or its register. */
-function source(c: MachineContext, index: number, bytes: number, aligned: boolean): I32 {
+export function source(c: MachineContext, index: number, bytes: number, aligned: boolean): I32 {
   if (!c.isMemory(index)) return c.vector(index);
   if (aligned && bytes === 16) c.requireAligned(16);
   return c.pointer(bytes, ACCESS_READ).get;
 }
 
 /** Writes a vector register; an MMX one makes the x87 registers valid and looks like a NaN to them. */
-function writeVector(c: MachineContext, index: number, value: V128): void {
+export function writeVector(c: MachineContext, index: number, value: V128): void {
   if (c.vectorBytes(index) === 16) {
     c.do(v128.store(c.vector(index), 0, value));
     return;
@@ -39,7 +60,7 @@ function writeVector(c: MachineContext, index: number, value: V128): void {
 }
 
 /** dst <- op(dst, src). */
-const binary =
+export const binary =
   (op: (dst: V128, src: V128) => V128): MachineEmitter =>
   (c) => {
     const bytes = c.vectorBytes(0);
@@ -47,7 +68,7 @@ const binary =
     const src = source(c, 1, bytes, true);
     writeVector(c, 0, op(load(bytes, c.vector(0)), load(bytes, src)));
   };
-const simd = (opcode: number): MachineEmitter => binary(v128.binary(opcode));
+export const simd = (opcode: number): MachineEmitter => binary(v128.binary(opcode));
 
 export const pand = simd(78);
 /** The first operand is the one inverted. */
@@ -230,6 +251,7 @@ export const pmovmskb: MachineEmitter = (c) => {
   const bytes = c.vectorBytes(1);
   requireVector(c, bytes);
   c.write(0, i64.extendU(v128.byteMask(load(bytes, c.vector(1)))));
+  markMmx(c, bytes);
 };
 /** MOVMSKPS and MOVMSKPD: the sign bits of lanes of `lane` bytes. */
 export const movmsk =
@@ -273,6 +295,7 @@ export const pextrw: MachineEmitter = (c) => {
   requireVector(c, bytes);
   const lane = i32.and(i32.wrap(c.immediate()), i32.const(bytes / 2 - 1));
   c.write(0, i64.load16U(i32.add(c.vector(1), i32.shl(lane, i32.const(1)))));
+  markMmx(c, bytes);
 };
 
 // Moves.
@@ -281,7 +304,7 @@ export const pextrw: MachineEmitter = (c) => {
 export const moveVector =
   (aligned: boolean): MachineEmitter =>
   (c) => {
-    const bytes = c.vectorBytes(0);
+    const bytes = c.vectorBytes(c.isMemory(0) ? 1 : 0);
     requireVector(c, bytes);
     if (c.isMemory(0)) {
       if (aligned && bytes === 16) c.requireAligned(16);
@@ -289,6 +312,7 @@ export const moveVector =
       const value = load(bytes, c.vector(1));
       c.do(bytes === 16 ? v128.store(to.get, 0, value) : v128.store64(to.get, 0, value));
       c.finish();
+      markMmx(c, bytes);
     } else {
       writeVector(c, 0, load(bytes, source(c, 1, bytes, aligned)));
     }
@@ -338,6 +362,7 @@ export const moveFromGeneral: MachineEmitter = (c) => {
 export const moveToGeneral: MachineEmitter = (c) => {
   requireVector(c, c.vectorBytes(1));
   c.write(0, i64.load(c.vector(1)));
+  markMmx(c, c.vectorBytes(1));
 };
 /** MOVQ between XMM registers, or of 8 bytes of memory: the upper half is cleared. */
 export const moveQuad: MachineEmitter = (c) => {
@@ -352,6 +377,7 @@ export const moveQuad: MachineEmitter = (c) => {
 /** MOVQ2DQ and MOVDQ2Q. */
 export const moveAcross: MachineEmitter = (c) => {
   requireVector(c, 16);
+  enterMmx(c);
   writeVector(c, 0, v128.load64Zero(c.vector(1)));
   c.do(setState32(FPU_TAG_AT, i32.const(ALL_TAGS)));
 };

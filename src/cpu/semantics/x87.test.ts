@@ -86,3 +86,35 @@ test('a double stored as an integer is rounded as the control word says', () => 
     ).getBigInt64(0, true),
   ).toBe(-(2n ** 63n));
 });
+
+test('FNSAVE and FRSTOR carry the registers, the top and the tags in both operand sizes', () => {
+  const { i32 } = machine.memory;
+  for (const prefix of [[], [0x66]]) {
+    // fninit; fld1; fldpi; fldz; fnsave [rbx]; frstor [rbx]; fstp st0; faddp; fstp dword [rbx]
+    const code = [0xdb, 0xe3, 0xd9, 0xe8, 0xd9, 0xeb, 0xd9, 0xee, ...prefix, 0xdd, 0x33];
+    machine.load(CODE, [...code, ...prefix, 0xdd, 0x23, 0xdd, 0xd8, 0xde, 0xc1, 0xd9, 0x1b]);
+    machine.setRegister(RBX, DATA + 0xfe0);
+    machine.rip = CODE;
+    machine.run(5);
+    expect([i32[FPU_SW_AT >> 2], i32[FPU_TAG_AT >> 2]]).toEqual([0, 0]);
+    machine.run(1);
+    expect([(i32[FPU_SW_AT >> 2]! >> 11) & 7, i32[FPU_TAG_AT >> 2]]).toEqual([5, 0xe0]);
+    machine.run(3);
+    expect(new DataView(machine.bytes(DATA + 0xfe0, 4).buffer).getFloat32(0, true)).toBe(Math.fround(Math.PI + 1));
+  }
+});
+
+test('FNSTENV stores two bits a register and masks all exceptions; FLDENV brings an unmasked one back, which WAIT reports', () => {
+  const { i32 } = machine.memory;
+  // fninit; fldz; fld1; fnstenv [rbx]; fldenv [rbx+32]; wait
+  machine.load(CODE, [0xdb, 0xe3, 0xd9, 0xee, 0xd9, 0xe8, 0xd9, 0x33, 0xd9, 0x63, 32, 0x9b]);
+  machine.load(DATA + 32, [0x7b, 0x03, 0, 0, 0x04, 0, 0, 0, 0xff, 0xff, 0, 0]);
+  machine.setRegister(RBX, DATA);
+  machine.rip = CODE;
+  machine.run(4);
+  expect(new DataView(machine.bytes(DATA, 12).buffer).getUint16(8, true)).toBe(0x4fff);
+  machine.run(1);
+  expect(i32[FPU_SW_AT >> 2]).toBe(0x8084);
+  machine.run(1);
+  expect(machine.faultVector).toBe(16);
+});

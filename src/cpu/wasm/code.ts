@@ -185,6 +185,9 @@ export const v128 = {
     (a: V128, count: I32): V128 => [a, count, vectorOp(opcode)],
   /** The top bits of the sixteen bytes. */
   byteMask: (a: V128): I32 => [a, vectorOp(100)],
+  const: (bytes: readonly number[]): V128 => [vectorOp(12), [...bytes]],
+  /** Bits of `a` where `mask` is set, else of `b`. */
+  select: (a: V128, b: V128, mask: V128): V128 => [a, b, mask, vectorOp(82)],
   zero: (): V128 => [vectorOp(12), new Array<number>(16).fill(0)],
 } as const;
 
