@@ -42,6 +42,7 @@ import {
   TLB_READ_TAG,
   TLB_WRITE_TAG,
 } from '../state.ts';
+import { defaultEngine, type Engine } from '../compiler/engine.ts';
 import { Interpreter } from './interpreter.ts';
 
 /** Bytes of linear address space. */
@@ -60,8 +61,8 @@ export class FlatMachine implements SystemPort {
   translations: { address: number; access: number }[] = [];
   onSystem: (op: number, record: number) => number = () => STATUS_EXIT;
 
-  constructor(mode: Mode = 'long64') {
-    this.interpreter = new Interpreter(this.memory, this);
+  constructor(mode: Mode = 'long64', engine: Engine = defaultEngine()) {
+    this.interpreter = new Interpreter(this.memory, this, engine);
     this.memory.setWatchedWrite((pfn) => this.interpreter.invalidateCode(pfn));
     this.setMode(mode);
     this.flushTlb();

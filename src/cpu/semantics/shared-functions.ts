@@ -32,6 +32,8 @@ export interface SharedFunctions extends MemoryFunctions, SegmentFunctions, Stac
   readonly fetch: FunctionRef;
   /** () -> STATUS_EXCEPTION when a breakpoint is on the instruction at RIP */
   readonly breakpoint: FunctionRef;
+  /** (record): it has been reached so often that it is worth compiling */
+  readonly hot: FunctionRef;
   readonly flags: FlagFunctions;
   /** Status of the last function that answered no status itself. */
   readonly fault: GlobalRef;
@@ -54,6 +56,7 @@ export function defineSharedFunctions(m: ModuleBuilder): SharedFunctions {
   const systemPort = m.import('system', [T_I32, T_I32], [T_I32]);
   const fetch = m.import('fetch', [], [T_I32]);
   const breakpoint = m.import('breakpoint', [], [T_I32]);
+  const hot = m.import('hot', [T_I32], []);
   const flags = defineFlagFunctions(m);
   const fault = m.global();
   const seenBudget = m.global();
@@ -92,5 +95,5 @@ export function defineSharedFunctions(m: ModuleBuilder): SharedFunctions {
     f.do(status.get);
   });
 
-  return { fetch, breakpoint, flags, fault, seenBudget, sync, raise, system, ...memory, ...segments, ...stack };
+  return { fetch, breakpoint, hot, flags, fault, seenBudget, sync, raise, system, ...memory, ...segments, ...stack };
 }
