@@ -2,12 +2,13 @@
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { EngineName } from '../cpu/compiler/engine.ts';
 import { InputError, UnsupportedError } from '../tools/input-error.ts';
 import { splitParams } from '../tools/module-params.ts';
 import { type RunReport, runGuest } from '../tools/run/run-guest.ts';
 import type { Board } from '../vmm/board.ts';
 import { END_STATES } from '../vmm/end-state.ts';
-import { collect, count, size, untilInterrupted } from './options.ts';
+import { collect, count, engineOption, size, untilInterrupted, useEngine } from './options.ts';
 import { printJson } from './output.ts';
 import { TraceFile } from './trace-file.ts';
 
@@ -22,6 +23,7 @@ interface Options {
   readonly append: string;
   readonly revision?: string;
   readonly hardware?: string;
+  readonly engine: EngineName;
   readonly param: readonly string[];
   readonly trace?: string;
   readonly stats?: boolean;
@@ -54,6 +56,7 @@ export function addRun(program: Command): void {
     )
     .option('--initrd <file>', 'a file given to the guest as a multiboot module')
     .option('--append <string>', 'command line of the guest', '')
+    .addOption(engineOption())
     .option('--revision <name>', 'revision of the fault path')
     .option('--hardware <profile>', 'hardware profile')
     .option('--param <name=value>', 'KVM module parameter, as kvm.mmio_caching=0 (repeatable)', collect, [])
@@ -72,6 +75,7 @@ export function addRun(program: Command): void {
     )
     .action(async (image: string, options: Options) => {
       refuse(options);
+      useEngine(options.engine);
       const report = await run(image, options);
       process.exitCode = report.end.status;
     });
