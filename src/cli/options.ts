@@ -1,6 +1,6 @@
 /** Readers of option values that several commands share. */
 import { Option } from 'commander';
-import { type EngineName, ENGINES, setDefaultEngine } from '../cpu/compiler/engine.ts';
+import { ENGINES, type EngineName, setDefaultEngine } from '../cpu/compiler/engine.ts';
 import { InputError } from '../tools/input-error.ts';
 
 /** For a repeatable option: the values so far and one more. */

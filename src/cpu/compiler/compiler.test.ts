@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { RSP } from '../../arch/registers.ts';
+import { RAX, RCX, RSP } from '../../arch/registers.ts';
 import { FlatMachine } from '../interpreter/flat-machine.testing.ts';
 import {
   COMPARABLE,
@@ -13,7 +13,19 @@ import {
   type NativeState,
   stateOf,
 } from '../semantics/native-cases.testing.ts';
-import { FPU_CW_AT, FPU_REGS, GPR, RIP_AT, STATE_END, STATUS_BUDGET, TLB_BASE, TLB_END, XMM, XMM_SIZE } from '../state.ts';
+import {
+  FPU_CW_AT,
+  FPU_REGS,
+  GPR,
+  RIP_AT,
+  STATE_END,
+  STATUS_BUDGET,
+  STATUS_EXIT,
+  TLB_BASE,
+  TLB_END,
+  XMM,
+  XMM_SIZE,
+} from '../state.ts';
 import { INTERPRETER } from './engine.ts';
 
 /** A fresh page for each case: one that is written again and again is not compiled. */
@@ -135,4 +147,57 @@ test('random programs', () => {
     { numRuns: Number(process.env['COMPILER_RUNS'] ?? 150), seed: 5 },
   );
   expect(compiled.interpreter.compilerStatistics.compiled).toBeGreaterThan(100);
+});
+
+test('code that rewrites itself falls back to interpretation', () => {
+  // 1: mov eax,imm; inc dword [1b+1]; sub ecx,1; jnz 1b; hlt
+  const code = [0xb8, 0, 0, 0, 0, 0xff, 0x05, 0xf6, 0xff, 0xff, 0xff, 0x83, 0xe9, 1, 0x75, 0xf0, 0xf4];
+  const ends = machines().map((m) => {
+    setUp(m, 0x20000, code, stateOf(1));
+    m.setRegister(RCX, 5000);
+    const status = m.run(100_000);
+    return {
+      ...seen(m, status),
+      code: m.bytes(0x20000, 32).join(),
+      compiled: m.interpreter.compilerStatistics.compiled,
+    };
+  });
+  const [plain, compiled] = ends;
+  expect(plain!.gpr.split(',')[0]).toBe('4999');
+  expect(compiled!.compiled).toBeLessThan(100);
+  expect({ ...compiled, compiled: 0 }).toEqual(plain);
+});
+
+test('a write to compiled code drops it', () => {
+  // 1: add eax,1; sub ecx,1; jnz 1b; hlt
+  const code = [0x83, 0xc0, 1, 0x83, 0xe9, 1, 0x75, 0xf8, 0xf4];
+  const m = new FlatMachine('long64', { compileAfter: 10 });
+  const run = (): number => {
+    m.setRegister(RAX, 0);
+    m.setRegister(RCX, 100);
+    m.rip = 0x20000;
+    expect(m.run(100_000)).toBe(STATUS_EXIT);
+    return m.low(RAX);
+  };
+  m.load(0x20000, code);
+  expect(run()).toBe(100);
+  expect(m.interpreter.compilerStatistics).toMatchObject({ compiled: 1, dropped: 0 });
+  m.load(0x20002, [3]);
+  expect(m.interpreter.compilerStatistics.dropped).toBe(1);
+  expect(run()).toBe(300);
+});
+
+test('a run ends at the instruction that its budget says, inside compiled code too', () => {
+  const code = [0x83, 0xc0, 1, 0x83, 0xe9, 1, 0x75, 0xf8, 0xf4];
+  for (const budget of [1, 2, 3, 7, 100, 8191, 8192, 8193, 20_001]) {
+    const ends = machines().map((m) => {
+      m.load(0x20000, code);
+      m.rip = 0x20000;
+      m.setRegister(RCX, 1 << 20);
+      const status = m.run(budget);
+      return [status, m.rip, m.retired, m.low(RAX)];
+    });
+    expect(ends[1]).toEqual(ends[0]);
+    expect(ends[0]!.slice(0, 3)).toEqual([STATUS_BUDGET, 0x20000 + (budget % 3) * 3, budget]);
+  }
 });

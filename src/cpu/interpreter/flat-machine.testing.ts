@@ -6,6 +6,7 @@ import { PF_VECTOR } from '../../arch/exceptions.ts';
 import { CS, DS, ES, FS, GS, RFLAGS_FIXED, SS } from '../../arch/registers.ts';
 import { VMCB_ATTR_DB, VMCB_ATTR_G, VMCB_ATTR_L, VMCB_ATTR_P, VMCB_ATTR_S } from '../../arch/vmcb.ts';
 import { PAGE_SIZE, PhysicalMemory, PROCESSOR_FRAMES } from '../../host/physical-memory.ts';
+import { defaultEngine, type Engine } from '../compiler/engine.ts';
 import {
   ACCESS_FETCH,
   ACCESS_READ,
@@ -42,7 +43,6 @@ import {
   TLB_READ_TAG,
   TLB_WRITE_TAG,
 } from '../state.ts';
-import { defaultEngine, type Engine } from '../compiler/engine.ts';
 import { Interpreter } from './interpreter.ts';
 
 /** Bytes of linear address space. */
