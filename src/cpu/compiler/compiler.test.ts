@@ -14,6 +14,7 @@ import {
   stateOf,
 } from '../semantics/native-cases.testing.ts';
 import {
+  FAULT_VECTOR,
   FPU_CW_AT,
   FPU_REGS,
   GPR,
@@ -32,6 +33,7 @@ import { INTERPRETER } from './engine.ts';
 let page = 0;
 const freshPage = (): number => 0x400000 + (page++ % 3000) * 4096;
 const STACK = 0x300000;
+const PAGE = 4096;
 
 function machines(): [FlatMachine, FlatMachine] {
   return [new FlatMachine('long64', INTERPRETER), new FlatMachine('long64', { compileAfter: 1 })];
@@ -60,7 +62,8 @@ function seen(m: FlatMachine, status: number) {
     flags: m.interpreter.readRflags(),
     gpr: u64.slice(GPR >> 3, (GPR >> 3) + 16).join(),
     fpu: u8.slice(FPU_CW_AT, STATE_END).join(),
-    data: m.bytes(DATA_ADDRESS, DATA_SIZE).join(),
+    data: m.bytes(DATA_ADDRESS, DATA_SIZE).join() + m.bytes(DATA_ADDRESS + PAGE - DATA_SIZE, 2 * DATA_SIZE).join(),
+    fault: u8.slice(FAULT_VECTOR, FAULT_VECTOR + 24).join(),
     stack: m.bytes(STACK - 128, 256).join(),
     tlb: Buffer.from(u8.slice(TLB_BASE, TLB_END)).toString('base64'),
     calls: JSON.stringify(m.translations),
@@ -85,7 +88,7 @@ test('every recorded instruction', () => {
 });
 
 /** A function of random instructions, with loops, branches, calls and stack operations between them. */
-function program(seed: number): number[] {
+function program(seed: number, rdi: number): number[] {
   const next = generator(seed);
   const starts: number[] = [];
   const bytes: number[] = [];
@@ -102,7 +105,7 @@ function program(seed: number): number[] {
       // RDI, RSI and the stack pointer stay usable: their writers are taken out by restoring them.
       bytes.push(...code);
     }
-    bytes.push(0xbf, DATA_ADDRESS & 0xff, (DATA_ADDRESS >> 8) & 0xff, (DATA_ADDRESS >> 16) & 0xff, 0);
+    bytes.push(0xbf, rdi & 0xff, (rdi >> 8) & 0xff, (rdi >> 16) & 0xff, 0);
     bytes.push(0x83, 0xe6, 7);
     const target = starts[next() % starts.length]!;
     switch (next() % 8) {
@@ -132,18 +135,33 @@ function program(seed: number): number[] {
 test('random programs', () => {
   const [plain, compiled] = machines();
   fc.assert(
-    fc.property(fc.integer({ min: 1, max: 1_000_000 }), fc.integer({ min: 1, max: 400 }), (seed, budget) => {
-      const code = program(seed);
-      const state = stateOf(seed);
-      const at = freshPage();
-      for (const m of [plain, compiled]) setUp(m, at, code, state);
-      // In pieces, as a run loop with deadlines has it.
-      for (let piece = 0; piece < 4; piece++) {
-        const results = [plain, compiled].map((m) => seen(m, m.run(budget)));
-        expect(results[1]).toEqual(results[0]);
-        if (results[0]!.status !== STATUS_BUDGET) break;
-      }
-    }),
+    fc.property(
+      fc.integer({ min: 1, max: 1_000_000 }),
+      fc.integer({ min: 1, max: 400 }),
+      fc.integer({ min: 0, max: 5 }),
+      (seed, budget, place) => {
+        // In the middle of a page, or where accesses reach into the next one, which may be absent or read-only.
+        const rdi = DATA_ADDRESS + (place < 3 ? DATA_SIZE / 2 : PAGE - 60);
+        const code = program(seed, rdi);
+        const state = stateOf(seed);
+        const at = freshPage();
+        for (const m of [plain, compiled]) {
+          setUp(m, at, code, state);
+          m.load(DATA_ADDRESS + PAGE - DATA_SIZE / 2, state.data);
+          m.absent.clear();
+          m.readOnly.clear();
+          if (place === 4) m.absent.add(DATA_ADDRESS / PAGE + 1);
+          if (place === 5) m.readOnly.add(DATA_ADDRESS / PAGE + 1);
+          if (seed % 3 === 0 || place > 3) m.flushTlb();
+        }
+        // In pieces, as a run loop with deadlines has it.
+        for (let piece = 0; piece < 4; piece++) {
+          const results = [plain, compiled].map((m) => seen(m, m.run(budget)));
+          expect(results[1]).toEqual(results[0]);
+          if (results[0]!.status !== STATUS_BUDGET) break;
+        }
+      },
+    ),
     { numRuns: Number(process.env['COMPILER_RUNS'] ?? 150), seed: 5 },
   );
   expect(compiled.interpreter.compilerStatistics.compiled).toBeGreaterThan(100);

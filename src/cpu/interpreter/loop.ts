@@ -93,6 +93,12 @@ function defineLookup(m: ModuleBuilder): FunctionRef {
   });
 }
 
+/** The coming record's own handler is wanted, whatever was compiled from it on. */
+const PLAIN = 1;
+/** The record after the coming one is where compiled code may go on: it counts as reached by a transfer. */
+const SKIP = 4;
+const REJOIN = 2;
+
 /** () -> status: runs until something stops it. */
 export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
   const lookup = defineLookup(m);
@@ -149,7 +155,7 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
     const attention = f.i32();
     /** Not to be looked up: the decoder has to see it. */
     const refetch = f.i32();
-    /** The next record's own handler is wanted, whatever was compiled from it on. */
+    /** PLAIN, SKIP or REJOIN after compiled code has left. */
     const plain = f.i32();
     const handler = f.i32();
     const stop = (value: I32): void => {
@@ -210,11 +216,20 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
       f.do(record.set(next.get), link.set(i32.const(0)));
       warm();
       f.loop((execute) => {
-        f.do(handler.set(i32.load(record.get, RECORD_HANDLER)));
-        f.if(i32.or(attention.get, plain.get), () => {
-          f.if(i32.load(record.get, RECORD_COMPILED), () => f.do(handler.set(i32.load(record.get, RECORD_INNER))));
-          f.do(plain.set(i32.const(0)));
-        });
+        const own = (): void => f.do(handler.set(i32.load(record.get, RECORD_HANDLER)));
+        f.if(
+          i32.or(attention.get, plain.get),
+          () => {
+            f.if(i32.eq(plain.get, i32.const(REJOIN)), warm);
+            own();
+            f.if(i32.or(attention.get, i32.and(plain.get, i32.const(PLAIN))), () => {
+              f.if(i32.load(record.get, RECORD_COMPILED), () => f.do(handler.set(i32.load(record.get, RECORD_INNER))));
+            });
+            const left = i32.and(plain.get, i32.const(PLAIN | SKIP));
+            f.do(plain.set(i32.select(left, i32.const(REJOIN), i32.const(0))));
+          },
+          own,
+        );
         f.do(status.set(callIndirect(handlerType, handler.get, record.get)));
         f.if(i32.eqz(status.get), () => {
           f.do(setState64(RIP_AT, i64.add(state64(RIP_AT), i64.load8U(record.get, RECORD_LENGTH))));
@@ -231,10 +246,11 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
           f.if(i32.eq(how, i32.const(LEFT_TAKEN)), () =>
             follow(RECORD_TAKEN, execute, again, i64.load(record.get, RECORD_IMM)),
           );
-          f.if(i32.eq(how, i32.const(LEFT_NEXT)), () =>
-            follow(RECORD_NEXT, execute, again, i64.load8U(record.get, RECORD_LENGTH)),
-          );
-          f.do(plain.set(i32.eq(how, i32.const(LEFT_BEFORE_PLAIN))));
+          f.if(i32.eq(how, i32.const(LEFT_NEXT)), () => {
+            f.do(plain.set(i32.const(SKIP)));
+            follow(RECORD_NEXT, execute, again, i64.load8U(record.get, RECORD_LENGTH));
+          });
+          f.do(plain.set(i32.select(i32.eq(how, i32.const(LEFT_BEFORE_PLAIN)), i32.const(PLAIN), i32.const(0))));
           f.br(execute);
         });
       });
