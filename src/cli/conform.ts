@@ -34,7 +34,7 @@ export function addConform(program: Command): void {
     .option('--allow-unsupported', 'exit 0 although some scenarios are not supported yet')
     .option('--param <name=value>', "KVM module parameter in place of the folder's (repeatable)", collect, [])
     .option('--hardware <profile>', "hardware profile in place of the folder's")
-    .addOption(engineOption())
+    .addOption(engineOption('interpreter'))
     .option('--revision <name>', 'revision of the fault path')
     .option('--list <file>', 'write what did not pass, with its cause, as JSON')
     .option('--json', 'machine-readable output')

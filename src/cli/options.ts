@@ -19,10 +19,10 @@ export function count(option: string, what: string, least = 1): (text: string) =
 }
 
 /** `--engine`; the action hands its value to `useEngine`. */
-export const engineOption = (): Option =>
+export const engineOption = (usual: EngineName): Option =>
   new Option('--engine <name>', 'how the processor executes guests; the answers are the same')
     .choices(Object.keys(ENGINES))
-    .default('interpreter');
+    .default(usual);
 export function useEngine(name: EngineName): void {
   setDefaultEngine(ENGINES[name]);
 }

@@ -59,7 +59,7 @@ export function addRun(program: Command): void {
     )
     .option('--initrd <file>', 'a file given to the guest as a multiboot module')
     .option('--append <string>', 'command line of the guest', '')
-    .addOption(engineOption())
+    .addOption(engineOption('compiled'))
     .option('--check-engines', 'run with the interpreter and with compiled code, and compare state by hash on the way')
     .option('--revision <name>', 'revision of the fault path')
     .option('--hardware <profile>', 'hardware profile')
