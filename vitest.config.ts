@@ -5,5 +5,11 @@ import { defineConfig } from 'vitest/config';
 const maxWorkers = Math.max(2, availableParallelism() - 1);
 
 export default defineConfig({
-  test: { include: ['src/**/*.test.ts'], testTimeout: 60_000, pool: 'threads', maxWorkers },
+  test: {
+    include: ['src/**/*.test.ts'],
+    setupFiles: ['src/cpu/compiler/engine.setup.testing.ts'],
+    testTimeout: 60_000,
+    pool: 'threads',
+    maxWorkers,
+  },
 });

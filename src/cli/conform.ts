@@ -1,11 +1,12 @@
 /** `softkvm conform PATH...`. */
 import { writeFileSync } from 'node:fs';
 import { type Command, Option } from 'commander';
+import type { EngineName } from '../cpu/compiler/engine.ts';
 import { type ConformReport, conform } from '../tools/conform/conform.ts';
 import { scenarioLines, totalLines } from '../tools/conform/report.ts';
 import { splitParams } from '../tools/module-params.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
-import { collect, untilInterrupted } from './options.ts';
+import { collect, engineOption, untilInterrupted, useEngine } from './options.ts';
 import { colour, Progress, print, printJson } from './output.ts';
 
 interface Options {
@@ -14,6 +15,7 @@ interface Options {
   readonly verbose?: boolean;
   readonly quiet?: boolean;
   readonly allowUnsupported?: boolean;
+  readonly engine: EngineName;
   readonly param: readonly string[];
   readonly hardware?: string;
   readonly revision?: string;
@@ -32,6 +34,7 @@ export function addConform(program: Command): void {
     .option('--allow-unsupported', 'exit 0 although some scenarios are not supported yet')
     .option('--param <name=value>', "KVM module parameter in place of the folder's (repeatable)", collect, [])
     .option('--hardware <profile>', "hardware profile in place of the folder's")
+    .addOption(engineOption('interpreter'))
     .option('--revision <name>', 'revision of the fault path')
     .option('--list <file>', 'write what did not pass, with its cause, as JSON')
     .option('--json', 'machine-readable output')
@@ -40,6 +43,7 @@ export function addConform(program: Command): void {
       '\nExit status: 0 when every scenario passed, 1 when one failed or is not supported yet, 2 for bad input.\n\nExample:\n  softkvm conform conformance/npt\n  softkvm conform conformance/npt/mmio-cache-evict.json --verbose\n  softkvm conform conformance/npt --only contract --json',
     )
     .action(async (paths: readonly string[], options: Options) => {
+      useEngine(options.engine);
       process.exitCode = await run(paths, options);
     });
 }

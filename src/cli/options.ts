@@ -1,4 +1,6 @@
 /** Readers of option values that several commands share. */
+import { Option } from 'commander';
+import { ENGINES, type EngineName, setDefaultEngine } from '../cpu/compiler/engine.ts';
 import { InputError } from '../tools/input-error.ts';
 
 /** For a repeatable option: the values so far and one more. */
@@ -14,6 +16,15 @@ export function count(option: string, what: string, least = 1): (text: string) =
       throw new InputError(`${option} ${text}: expected ${what}, ${least} or more`);
     return value;
   };
+}
+
+/** `--engine`; the action hands its value to `useEngine`. */
+export const engineOption = (usual: EngineName): Option =>
+  new Option('--engine <name>', 'how the processor executes guests; the answers are the same')
+    .choices(Object.keys(ENGINES))
+    .default(usual);
+export function useEngine(name: EngineName): void {
+  setDefaultEngine(ENGINES[name]);
 }
 
 /** A size in bytes: a number with K, M or G. @throws InputError */

@@ -2,12 +2,15 @@
 import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
+import type { EngineName } from '../cpu/compiler/engine.ts';
 import { InputError, UnsupportedError } from '../tools/input-error.ts';
 import { splitParams } from '../tools/module-params.ts';
-import { type RunReport, runGuest } from '../tools/run/run-guest.ts';
+import { checkEngines } from '../tools/run/check-engines.ts';
+import { type RunOptions, type RunReport, runGuest } from '../tools/run/run-guest.ts';
 import type { Board } from '../vmm/board.ts';
 import { END_STATES } from '../vmm/end-state.ts';
-import { collect, count, size, untilInterrupted } from './options.ts';
+import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
+import { collect, count, engineOption, size, untilInterrupted, useEngine } from './options.ts';
 import { printJson } from './output.ts';
 import { TraceFile } from './trace-file.ts';
 
@@ -22,6 +25,8 @@ interface Options {
   readonly append: string;
   readonly revision?: string;
   readonly hardware?: string;
+  readonly engine: EngineName;
+  readonly checkEngines?: boolean;
   readonly param: readonly string[];
   readonly trace?: string;
   readonly stats?: boolean;
@@ -54,6 +59,8 @@ export function addRun(program: Command): void {
     )
     .option('--initrd <file>', 'a file given to the guest as a multiboot module')
     .option('--append <string>', 'command line of the guest', '')
+    .addOption(engineOption('compiled'))
+    .option('--check-engines', 'run with the interpreter and with compiled code, and compare state by hash on the way')
     .option('--revision <name>', 'revision of the fault path')
     .option('--hardware <profile>', 'hardware profile')
     .option('--param <name=value>', 'KVM module parameter, as kvm.mmio_caching=0 (repeatable)', collect, [])
@@ -72,6 +79,11 @@ export function addRun(program: Command): void {
     )
     .action(async (image: string, options: Options) => {
       refuse(options);
+      useEngine(options.engine);
+      if (options.checkEngines === true) {
+        process.exitCode = await check(image, options);
+        return;
+      }
       const report = await run(image, options);
       process.exitCode = report.end.status;
     });
@@ -90,13 +102,36 @@ async function run(file: string, o: Options): Promise<RunReport> {
   return report;
 }
 
+async function check(file: string, o: Options): Promise<number> {
+  const result = await untilInterrupted((requested) =>
+    withTerminal(file, o, requested, (guest) => checkEngines(guest)),
+  );
+  const seconds = (ms: number): string => `${(ms / 1000).toFixed(3)} s`;
+  const verdict = result.agree ? 'the engines agree' : `the engines differ: ${result.difference}`;
+  if (o.json) printJson(result);
+  else
+    process.stderr.write(
+      `softkvm: ${verdict} (${result.checkpoints} checkpoints, ${result.instructions} instructions; interpreter ${seconds(result.interpreter)}, compiled ${seconds(result.compiled)})\n`,
+    );
+  return result.agree ? EXIT_OK : EXIT_FAILED;
+}
+
 function runWithTerminal(file: string, o: Options, interrupted: () => boolean): Promise<RunReport> {
+  return withTerminal(file, o, interrupted, runGuest);
+}
+
+function withTerminal<T>(
+  file: string,
+  o: Options,
+  interrupted: () => boolean,
+  start: (guest: RunOptions) => Promise<T>,
+): Promise<T> {
   const image = readInput(file);
   const modules = o.initrd === undefined ? [] : [{ name: basename(o.initrd), bytes: readInput(o.initrd) }];
   const params = { ...(o.paging === 'shadow' ? { 'kvm_amd.npt': '0' } : {}), ...splitParams(o.param) };
   const trace = o.trace === undefined ? null : new TraceFile(o.trace);
   const feed = terminalInput();
-  return runGuest({
+  return start({
     file,
     image,
     memoryBytes: o.memory,

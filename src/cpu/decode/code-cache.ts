@@ -28,12 +28,14 @@ import {
   RECORD_ADDRSIZE,
   RECORD_BASE,
   RECORD_BYTES,
+  RECORD_COMPILED,
   RECORD_DISP,
   RECORD_ENCODING,
   RECORD_FLAGS,
   RECORD_HANDLER,
   RECORD_HAS_MEMORY,
   RECORD_HAS_SEGMENT,
+  RECORD_HEAT,
   RECORD_IMM,
   RECORD_IMM2,
   RECORD_INDEX,
@@ -72,6 +74,10 @@ export class CodeCache {
   /** By frame: how often a write dropped its records. */
   private readonly rewrites: Uint8Array;
   private notKept = 0;
+  /** Transfers to a record before it is compiled; 0: never. */
+  compileAfter = 0;
+  /** Told about records that go and were compiled. */
+  onDropCompiled: (record: number) => void = () => {};
   /** Records of instructions that end in a frame, by that frame, with the places in tables that hold them. */
   private readonly crossings = new Map<number, { record: number; place: number }[]>();
 
@@ -101,10 +107,19 @@ export class CodeCache {
       const record = this.i32[i]!;
       if (record === 0) continue;
       this.i32[i] = 0;
+      if (this.i32[(record + RECORD_COMPILED) >> 2] !== 0) this.onDropCompiled(record);
       this.i32[(record + RECORD_HANDLER) >> 2] = this.handlers.stale;
     }
     const pfn = tag >>> 12;
     if (!this.isDecoded(pfn)) this.watch[pfn] = 0;
+  }
+
+  /** The slot whose table has `record` at byte `offset`, or -1: a search, for what is rare. */
+  slotOf(record: number, offset: number): number {
+    for (let slot = 0; slot < CODE_SLOTS; slot++) {
+      if (this.i32[((CODE_TABLES + slot * CODE_TABLE_SIZE) >> 2) + offset] === record) return slot;
+    }
+    return -1;
   }
 
   private tagOf(pfn: number, mode: number): number {
@@ -181,6 +196,7 @@ export class CodeCache {
       const record = this.free;
       this.free += RECORD_SIZE;
       this.write(record, status, this.u8, start);
+      this.i32[(record + RECORD_HEAT) >> 2] = this.compileAfter << Math.min(16, this.rewrites[pfn]!);
       this.i32[table + at] = record;
       if (previous !== 0) this.i32[(previous + RECORD_NEXT) >> 2] = record;
       if (first === 0) first = record;

@@ -5,7 +5,7 @@
  *  16 reg 17 rm 18 base 19 index     20 scale 21 segment 22 flags 23 vvvv
  *  24 displacement (i64)             32 immediate (i64)
  *  40 immediate 2 (u32)  44 system op (u16) 46 encoding (u16)   48 instruction bytes (15)
- *  64 inner handler      68 second page
+ *  64 inner handler      68 second page         72 heat   76 compiled
  *
  * A register is held as its byte offset in the register file (number * 8; AH CH DH BH are their byte), so that generated code adds
  * nothing to reach it. "No base" and "no index" are the offset of a word that is always zero; RIP as base is the offset of RIP.
@@ -38,6 +38,10 @@ export const RECORD_BYTES = 48; // 15 bytes
 /** Of an instruction that ends in the next page: what executes it once that page is known to be the one that was decoded. */
 export const RECORD_INNER = 64; // u32, index in the handler table
 export const RECORD_SECOND = 68; // u32, host physical address of the next page
+/** How many more transfers to the record until it is worth compiling; RECORD_INNER is the handler of a compiled one. */
+export const RECORD_HEAT = 72; // i32
+/** Index in the handler table of what was compiled from here on, or 0; it is RECORD_HANDLER, too, while it is valid. */
+export const RECORD_COMPILED = 76; // u32
 
 /** F3 prefix. */
 export const RECORD_HAS_REP = 1 << 0;

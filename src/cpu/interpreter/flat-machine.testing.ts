@@ -6,6 +6,7 @@ import { PF_VECTOR } from '../../arch/exceptions.ts';
 import { CS, DS, ES, FS, GS, RFLAGS_FIXED, SS } from '../../arch/registers.ts';
 import { VMCB_ATTR_DB, VMCB_ATTR_G, VMCB_ATTR_L, VMCB_ATTR_P, VMCB_ATTR_S } from '../../arch/vmcb.ts';
 import { PAGE_SIZE, PhysicalMemory, PROCESSOR_FRAMES } from '../../host/physical-memory.ts';
+import { defaultEngine, type Engine } from '../compiler/engine.ts';
 import {
   ACCESS_FETCH,
   ACCESS_READ,
@@ -62,8 +63,8 @@ export class FlatMachine implements SystemPort {
   translations: { address: number; access: number }[] = [];
   onSystem: (op: number, record: number) => number = () => STATUS_EXIT;
 
-  constructor(mode: Mode = 'long64') {
-    this.interpreter = new Interpreter(this.memory, this);
+  constructor(mode: Mode = 'long64', engine: Engine = defaultEngine()) {
+    this.interpreter = new Interpreter(this.memory, this, engine);
     this.memory.setWatchedWrite((pfn) => this.interpreter.invalidateCode(pfn));
     this.setMode(mode);
     this.flushTlb();

@@ -2,8 +2,11 @@
 import { GP_VECTOR } from '../../arch/exceptions.ts';
 import { CS } from '../../arch/registers.ts';
 import { PAGE_SIZE, type PhysicalMemory } from '../../host/physical-memory.ts';
+import { BlockCompiler, type CompilerStatistics } from '../compiler/compiler.ts';
+import { defaultEngine, type Engine } from '../compiler/engine.ts';
 import { CodeCache } from '../decode/code-cache.ts';
 import { MAX_LENGTH } from '../decode/decoder.ts';
+import { RECORD_MODE } from '../decode/record.ts';
 import { Assist } from '../floating/assist.ts';
 import { STATUS_FLAGS } from '../semantics/flags.ts';
 import { defineHandlers, type HandlerIndex } from '../semantics/handlers.ts';
@@ -33,6 +36,7 @@ import {
   TLB_ENTRY_SIZE,
   TLB_PAGE,
 } from '../state.ts';
+import type { FunctionRef } from '../wasm/function.ts';
 import { ModuleBuilder } from '../wasm/module.ts';
 import { defineRun } from './loop.ts';
 import { defineCopyInstruction, defineLoadGuest, defineStoreGuest } from './state-switch.ts';
@@ -50,7 +54,8 @@ function build(): Built {
   const support = defineSharedFunctions(m);
   const handlers = defineHandlers(m, support);
   m.export('run', defineRun(m, support));
-  m.export('status', support.flags.status);
+  for (const [name, flag] of Object.entries(support.flags)) m.export(name, flag as FunctionRef);
+  m.exportTable('table');
   m.export('loadGuest', defineLoadGuest(m));
   m.export('storeGuest', defineStoreGuest(m));
   m.export('copyInstruction', defineCopyInstruction(m));
@@ -73,7 +78,9 @@ export class Interpreter {
   readonly storeGuest: (vmcbPa: number) => void;
   readonly copyInstruction: (to: number, from: number) => void;
 
-  constructor(memory: PhysicalMemory, port: SystemPort) {
+  private readonly compiler: BlockCompiler;
+
+  constructor(memory: PhysicalMemory, port: SystemPort, engine: Engine = defaultEngine()) {
     this.i32 = memory.i32;
     this.u8 = memory.u8;
     this.port = port;
@@ -90,8 +97,12 @@ export class Interpreter {
       assist: (operation: number, argument: number) => assist.execute(operation, argument),
       fetch: () => this.fetch(),
       breakpoint: () => port.breakpoint(),
+      hot: (record: number) => this.hot(record),
     };
     const { exports } = new WebAssembly.Instance(module, { env });
+    this.compiler = new BlockCompiler(memory.memory, { ...exports, assist: env.assist }, handlers);
+    this.code.onDropCompiled = (record) => this.compiler.drop(record);
+    this.code.compileAfter = engine.compileAfter;
     this.runLoop = exports['run'] as () => number;
     this.statusFlags = exports['status'] as () => number;
     this.loadGuest = exports['loadGuest'] as (vmcbPa: number) => void;
@@ -114,6 +125,18 @@ export class Interpreter {
     const status = this.runLoop();
     this.i32[at] = this.i32[at]! + kept;
     return status;
+  }
+
+  /** What the block compiler has done. */
+  get compilerStatistics(): CompilerStatistics {
+    return this.compiler.statistics;
+  }
+
+  private hot(record: number): void {
+    if (this.code.compileAfter === 0) return;
+    const offset = this.i32[RIP_AT >> 2]! & 0xfff;
+    const slot = this.u8[record + RECORD_MODE] === 2 ? this.code.slotOf(record, offset) : -1;
+    if (slot >= 0) this.compiler.compile(record, slot, offset);
   }
 
   /** Drops what was decoded from frame `pfn`; for writes to watched frames. */

@@ -14,9 +14,22 @@ import {
   EMPTY_RECORD,
   SLOT_MODE_STEP,
 } from '../decode/code-layout.ts';
-import { RECORD_HANDLER, RECORD_IMM, RECORD_LENGTH, RECORD_NEXT, RECORD_TAKEN } from '../decode/record.ts';
 import {
+  RECORD_COMPILED,
+  RECORD_HANDLER,
+  RECORD_HEAT,
+  RECORD_IMM,
+  RECORD_INNER,
+  RECORD_LENGTH,
+  RECORD_NEXT,
+  RECORD_TAKEN,
+} from '../decode/record.ts';
+import {
+  LEFT_BEFORE_PLAIN,
+  LEFT_NEXT,
+  LEFT_TAKEN,
   STATUS_JUMPED,
+  STATUS_LEFT,
   STATUS_REFETCH,
   STATUS_REPEAT,
   STATUS_STALE,
@@ -80,6 +93,12 @@ function defineLookup(m: ModuleBuilder): FunctionRef {
   });
 }
 
+/** The coming record's own handler is wanted, whatever was compiled from it on. */
+const PLAIN = 1;
+/** The record after the coming one is where compiled code may go on: it counts as reached by a transfer. */
+const SKIP = 4;
+const REJOIN = 2;
+
 /** () -> status: runs until something stops it. */
 export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
   const lookup = defineLookup(m);
@@ -136,6 +155,9 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
     const attention = f.i32();
     /** Not to be looked up: the decoder has to see it. */
     const refetch = f.i32();
+    /** PLAIN, SKIP or REJOIN after compiled code has left. */
+    const plain = f.i32();
+    const handler = f.i32();
     const stop = (value: I32): void => {
       f.do(call(s.sync, record.get));
       f.return(value);
@@ -154,11 +176,17 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
       });
       f.if(i32.leS(budget.get, i32.const(0)), () => stop(i32.const(STATUS_BUDGET)));
     };
+    /** Counts a transfer to `record`. */
+    const warm = (): void => {
+      f.do(i32.store(record.get, RECORD_HEAT, handler.tee(i32.sub(i32.load(record.get, RECORD_HEAT), i32.const(1)))));
+      f.if(i32.eqz(handler.get), () => f.do(call(s.hot, record.get)));
+    };
     /** Goes on with the record that `field` of the current one links to, or looks it up and links it. */
     const follow = (field: number, execute: Label, again: Label, distance: I64): void => {
       f.do(link.set(i32.add(record.get, i32.const(field))));
       f.if(next.tee(i32.load(record.get, field)), () => {
         f.do(record.set(next.get));
+        if (field === RECORD_TAKEN) warm();
         f.br(execute);
       });
       f.do(before.set(i64.sub(state64(RIP_AT), distance)));
@@ -186,8 +214,23 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
         },
       );
       f.do(record.set(next.get), link.set(i32.const(0)));
+      warm();
       f.loop((execute) => {
-        f.do(status.set(callIndirect(handlerType, i32.load(record.get, RECORD_HANDLER), record.get)));
+        const own = (): void => f.do(handler.set(i32.load(record.get, RECORD_HANDLER)));
+        f.if(
+          i32.or(attention.get, plain.get),
+          () => {
+            f.if(i32.eq(plain.get, i32.const(REJOIN)), warm);
+            own();
+            f.if(i32.or(attention.get, i32.and(plain.get, i32.const(PLAIN))), () => {
+              f.if(i32.load(record.get, RECORD_COMPILED), () => f.do(handler.set(i32.load(record.get, RECORD_INNER))));
+            });
+            const left = i32.and(plain.get, i32.const(PLAIN | SKIP));
+            f.do(plain.set(i32.select(left, i32.const(REJOIN), i32.const(0))));
+          },
+          own,
+        );
+        f.do(status.set(callIndirect(handlerType, handler.get, record.get)));
         f.if(i32.eqz(status.get), () => {
           f.do(setState64(RIP_AT, i64.add(state64(RIP_AT), i64.load8U(record.get, RECORD_LENGTH))));
           retire();
@@ -197,6 +240,23 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
           retire();
           follow(RECORD_TAKEN, execute, again, i64.load(record.get, RECORD_IMM));
         });
+        f.if(i32.geU(status.get, i32.const(CODE_BASE)), () => {
+          const how = i32.and(status.get, i32.const(15));
+          f.do(record.set(i32.and(status.get, i32.const(~15))), link.set(i32.const(0)));
+          f.if(i32.eq(how, i32.const(LEFT_TAKEN)), () =>
+            follow(RECORD_TAKEN, execute, again, i64.load(record.get, RECORD_IMM)),
+          );
+          f.if(i32.eq(how, i32.const(LEFT_NEXT)), () => {
+            f.do(plain.set(i32.const(SKIP)));
+            follow(RECORD_NEXT, execute, again, i64.load8U(record.get, RECORD_LENGTH));
+          });
+          f.do(plain.set(i32.select(i32.eq(how, i32.const(LEFT_BEFORE_PLAIN)), i32.const(PLAIN), i32.const(0))));
+          f.br(execute);
+        });
+      });
+      f.if(i32.eq(status.get, i32.const(STATUS_LEFT)), () => {
+        f.do(link.set(i32.const(0)));
+        f.br(again);
       });
       // The link that led to a stale record goes; the next passage makes it anew.
       f.if(i32.eq(status.get, i32.const(STATUS_STALE)), () => {

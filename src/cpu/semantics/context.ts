@@ -7,7 +7,8 @@
  * among what can fault, so it precedes register and flag writes.
  */
 import { RFLAGS_CF } from '../../arch/registers.ts';
-import { type Code, type I32, type I64, i32, signExtend, zeroExtend } from '../wasm/code.ts';
+import { GPR } from '../state.ts';
+import { type Code, type I32, type I64, i32, i64, signExtend, zeroExtend } from '../wasm/code.ts';
 import { call, type FunctionBuilder, type FunctionRef, type Local64 } from '../wasm/function.ts';
 import { condition, type FlagFunctions, storeExplicitFlags, storeFlags } from './flags.ts';
 import { gpr, gprSigned, setGpr } from './state-access.ts';
@@ -51,6 +52,17 @@ export abstract class Context {
   /** Writes general register `number` as an instruction of operand size `size` does. */
   setGpr(number: number, size: number, value: I64): void {
     this.f.do(setGpr(number, size, value));
+  }
+  /** AH, zero-extended, and its new value. */
+  ah(): I64 {
+    return i64.load8U(i32.const(0), GPR + 1);
+  }
+  setAh(value: I64): void {
+    this.f.do(i64.store8(i32.const(0), GPR + 1, value));
+  }
+  /** Operand `index` when the code that is made serves one value of it only. */
+  constant(_index: number): number | undefined {
+    return undefined;
   }
   /** Sign-extends a value from the operand size. */
   sized(value: I64): I64 {

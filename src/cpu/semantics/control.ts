@@ -2,7 +2,6 @@
 import { RCX } from '../../arch/registers.ts';
 import { i32, i64 } from '../wasm/code.ts';
 import type { MachineContext, MachineEmitter } from './machine-context.ts';
-import { setGpr } from './state-access.ts';
 
 export const jmpRelative: MachineEmitter = (c) => c.jumpRelative();
 export const jmpIndirect: MachineEmitter = (c) => c.jump(c.readUnsigned(0).get);
@@ -50,8 +49,8 @@ export const loop =
     // A 16-bit count keeps the rest of the register, a 32-bit one clears it.
     f.if(
       i64.eq(mask.get, i64.const(0xffff)),
-      () => f.do(setGpr(RCX, 2, count.get)),
-      () => f.do(setGpr(RCX, 8, count.get)),
+      () => c.setGpr(RCX, 2, count.get),
+      () => c.setGpr(RCX, 8, count.get),
     );
     const more = i64.ne(count.get, i64.const(0));
     const taken = cc === undefined ? more : i32.and(more, c.condition(cc));

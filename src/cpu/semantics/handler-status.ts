@@ -10,3 +10,13 @@ export const STATUS_REPEAT = 7;
 export const STATUS_JUMPED = 8;
 /** A record cannot vouch for the page that its instruction ends in: fetch again. */
 export const STATUS_REFETCH = 9;
+/** Compiled code ended at an indirect jump: RIP is set and everything is counted. */
+export const STATUS_LEFT = 11;
+/**
+ * Compiled code also answers a record, which is a multiple of 16, plus where in it things go on: before the record, which compiled code
+ * cannot execute now; before it; behind it by its NEXT or TAKEN link. RIP is set and everything is counted.
+ */
+export const LEFT_BEFORE_PLAIN = 0;
+export const LEFT_BEFORE = 1;
+export const LEFT_NEXT = 2;
+export const LEFT_TAKEN = 3;

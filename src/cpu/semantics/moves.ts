@@ -13,7 +13,7 @@ import {
   RFLAGS_SF,
   RFLAGS_ZF,
 } from '../../arch/registers.ts';
-import { ACCESS_READ, ACCESS_RMW, GPR, RFLAGS_AT } from '../state.ts';
+import { ACCESS_READ, ACCESS_RMW, RFLAGS_AT } from '../state.ts';
 import { i32, i64, loadSigned } from '../wasm/code.ts';
 import type { ValueEmitter } from './context.ts';
 import { FL_SUB } from './flags.ts';
@@ -102,10 +102,10 @@ export const xlat: MachineEmitter = (c) => {
 const FLAGS_IN_AH = RFLAGS_SF | RFLAGS_ZF | RFLAGS_AF | RFLAGS_PF | RFLAGS_CF;
 export const lahf: ValueEmitter = (c) => {
   const ah = i32.or(i32.and(c.status(), i32.const(FLAGS_IN_AH)), i32.const(2));
-  c.do(i32.store8(i32.const(0), GPR + 1, ah));
+  c.setAh(i64.extendU(ah));
 };
 export const sahf: ValueEmitter = (c) => {
-  const ah = i32.and(i32.load8U(i32.const(0), GPR + 1), i32.const(FLAGS_IN_AH));
+  const ah = i32.and(i32.wrap(c.ah()), i32.const(FLAGS_IN_AH));
   c.setStatus(i32.or(ah, i32.and(c.status(), i32.const(RFLAGS_OF))));
 };
 export const cld: ValueEmitter = (c) => {

@@ -1,7 +1,6 @@
 /** Multiplication and division, and the conversions that prepare a dividend. */
 import { DE_VECTOR } from '../../arch/exceptions.ts';
 import { RAX, RDX } from '../../arch/registers.ts';
-import { GPR } from '../state.ts';
 import { type I32, type I64, i32, i64, signExtend } from '../wasm/code.ts';
 import type { Local64 } from '../wasm/function.ts';
 import type { Context, ValueEmitter } from './context.ts';
@@ -10,7 +9,6 @@ import { FL_RESULT } from './flags.ts';
 const C0 = i64.const(0);
 const C32 = i64.const(32);
 const LOW = i64.const(0xffffffff);
-const ah = i32.const(1);
 
 /** The upper 64 bits of an unsigned 64 by 64 bit product. */
 function multiplyHigh(c: Context, a: I64, b: I64): Local64 {
@@ -94,7 +92,7 @@ export const mulx: ValueEmitter = (c) => {
 /** Stores quotient and remainder where division leaves them. */
 function writeQuotient(c: Context, quotient: I64, remainder: I64): void {
   c.setGpr(RAX, c.size, quotient);
-  if (c.size === 1) c.do(i64.store8(ah, GPR, remainder));
+  if (c.size === 1) c.setAh(remainder);
   else c.setGpr(RDX, c.size, remainder);
 }
 

@@ -32,6 +32,8 @@ export interface SharedFunctions extends MemoryFunctions, SegmentFunctions, Stac
   readonly fetch: FunctionRef;
   /** () -> STATUS_EXCEPTION when a breakpoint is on the instruction at RIP */
   readonly breakpoint: FunctionRef;
+  /** (record): it has been reached so often that it is worth compiling */
+  readonly hot: FunctionRef;
   readonly flags: FlagFunctions;
   /** Status of the last function that answered no status itself. */
   readonly fault: GlobalRef;
@@ -57,6 +59,7 @@ export function defineSharedFunctions(m: ModuleBuilder): SharedFunctions {
   const fetch = m.import('fetch', [], [T_I32]);
   const breakpoint = m.import('breakpoint', [], [T_I32]);
   const assist = m.import('assist', [T_I32, T_I32], [T_I32]);
+  const hot = m.import('hot', [T_I32], []);
   const flags = defineFlagFunctions(m);
   const fault = m.global();
   const seenBudget = m.global();
@@ -95,5 +98,6 @@ export function defineSharedFunctions(m: ModuleBuilder): SharedFunctions {
     f.do(status.get);
   });
 
-  return { fetch, breakpoint, flags, fault, seenBudget, sync, raise, system, assist, ...memory, ...segments, ...stack };
+  const functions = { fetch, breakpoint, hot, flags, fault, seenBudget, sync, raise, system, assist };
+  return { ...functions, ...memory, ...segments, ...stack };
 }

@@ -9,6 +9,13 @@ import { FL_RESULT } from './flags.ts';
 const countOf = (c: Context, index: number): Local64 =>
   c.f.i64(i64.and(c.readUnsigned(index).get, i64.const(c.size === 8 ? 63 : 31)));
 
+/** Runs `body` where the count is not zero. */
+function whenCounted(c: Context, count: I64, index: number, body: () => void): void {
+  const fixed = c.constant(index);
+  if (fixed === undefined) c.f.if(i64.ne(count, i64.const(0)), body);
+  else if ((fixed & (c.size === 8 ? 63 : 31)) !== 0) body();
+}
+
 const bit = (value: I64, position: I64): I64 => i64.and(i64.shrU(value, position), i64.const(1));
 /** CF and OF as FLAGS_SRC of FL_RESULT. */
 const carryOverflow = (carry: I64, overflow: I64): I64 => i64.or(carry, i64.shl(overflow, i64.const(11)));
@@ -27,7 +34,7 @@ const shift =
     const last = c.f.i64(by(dst.get, i64.sub(count.get, i64.const(1))));
     const res = c.f.i64(c.sized(by(dst.get, count.get)));
     c.write(0, res.get);
-    c.f.if(i64.ne(count.get, i64.const(0)), () => {
+    whenCounted(c, count.get, 1, () => {
       const overflow = i64.shrU(i64.xor(c.sized(last.get), res.get), i64.const(63));
       c.setFlags(FL_RESULT, res.get, undefined, carryOverflow(out(c, last.get), overflow));
     });
@@ -55,7 +62,7 @@ export const rol: ValueEmitter = (c) => {
   const turn = i64.and(count.get, i64.const(width - 1));
   const res = c.f.i64(rotateLeft(c, c.unsized(dst.get), turn));
   c.write(0, res.get);
-  c.f.if(i64.ne(count.get, i64.const(0)), () => {
+  whenCounted(c, count.get, 1, () => {
     const carry = i64.and(res.get, i64.const(1));
     setCarryOverflow(c, carry, i64.xor(carry, bit(res.get, i64.const(width - 1))));
   });
@@ -68,7 +75,7 @@ export const ror: ValueEmitter = (c) => {
   const turn = i64.and(i64.sub(i64.const(0), count.get), i64.const(width - 1));
   const res = c.f.i64(rotateLeft(c, c.unsized(dst.get), turn));
   c.write(0, res.get);
-  c.f.if(i64.ne(count.get, i64.const(0)), () => {
+  whenCounted(c, count.get, 1, () => {
     const top = bit(res.get, i64.const(width - 1));
     setCarryOverflow(c, top, i64.xor(top, bit(res.get, i64.const(width - 2))));
   });

@@ -15,10 +15,12 @@ import { state32 } from './state-access.ts';
 
 const low = (value: I64): I32 => i32.wrap(value);
 
+/** Offset from TLB_BASE of the current context's entries. */
+export const tlbContext = (): I32 => i32.mul(state32(MMU_INDEX_AT), i32.const(TLB_ENTRIES * TLB_ENTRY_SIZE));
+
 /** Offset from TLB_BASE of the entry for a linear address in the current context. */
-export const tlbEntry = (linear: I64): I32 => {
+export const tlbEntry = (linear: I64, context = tlbContext()): I32 => {
   const index = i32.and(i32.shrU(low(linear), i32.const(12)), i32.const(TLB_ENTRIES - 1));
-  const context = i32.mul(state32(MMU_INDEX_AT), i32.const(TLB_ENTRIES * TLB_ENTRY_SIZE));
   return i32.add(i32.mul(index, i32.const(TLB_ENTRY_SIZE)), context);
 };
 
@@ -32,9 +34,10 @@ export function lookUpTlb(
   lastByte: I64 | undefined,
   access: number,
   missed: (pointer: Local32) => void,
+  context = tlbContext(),
 ): Local32 {
   const pageMask = i64.const(-4096);
-  const entry = f.i32(tlbEntry(linear.get));
+  const entry = f.i32(tlbEntry(linear.get, context));
   const pointer = f.i32();
   const end = lastByte === undefined ? linear.get : i64.add(linear.get, lastByte);
   const tag = i64.load(entry.get, TLB_BASE + (access === ACCESS_READ ? TLB_READ_TAG : TLB_WRITE_TAG));

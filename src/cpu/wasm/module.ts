@@ -53,6 +53,10 @@ export class ModuleBuilder {
   define(ref: FunctionRef, params: readonly number[], body: (f: FunctionBuilder) => void): void {
     const f = new FunctionBuilder(params);
     body(f);
+    this.defineFrom(ref, f);
+  }
+  /** The body of a declared function, from a builder of one's own. */
+  defineFrom(ref: FunctionRef, f: FunctionBuilder): void {
     this.bodies[ref.index - this.importedFunctions] = f.finish();
   }
   function(params: readonly number[], results: readonly number[], body: (f: FunctionBuilder) => void): FunctionRef {
@@ -62,6 +66,10 @@ export class ModuleBuilder {
   }
   export(name: string, ref: FunctionRef): void {
     this.exports.push([text(name), 0x00, uleb(ref.index)]);
+  }
+  /** Exports the function table; it can grow. */
+  exportTable(name: string): void {
+    this.exports.push([text(name), 0x01, 0]);
   }
   global(initial = 0): GlobalRef {
     this.globals.push([T_I32, 0x01, 0x41, sleb(initial), 0x0b]);
@@ -81,7 +89,7 @@ export class ModuleBuilder {
       section(3, this.functionTypes),
     ];
     const size = this.table.length;
-    if (size !== 0) parts.push(section(4, [[0x70, 0x01, uleb(size), uleb(size)]]));
+    if (size !== 0) parts.push(section(4, [[0x70, 0x00, uleb(size)]]));
     if (this.globals.length !== 0) parts.push(section(6, this.globals));
     parts.push(section(7, this.exports));
     if (size !== 0) parts.push(section(9, [[0x00, 0x41, 0x00, 0x0b, uleb(size), this.table.map(uleb)]]));
