@@ -13,9 +13,9 @@ import { slotHva } from '../../kvm/memslots/hva.ts';
 import { Memslot, type MemslotChange } from '../../kvm/memslots/memslot.ts';
 import { ageGfn } from '../../kvm/mmu/notifier-handlers.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
-import { part } from './kvm-model-kernel.ts';
-import type { SceneState } from './kvm-model-state.ts';
-import { hostMemory } from './kvm-model-vm.ts';
+import { part } from './kvm-model/kernel-actor.ts';
+import type { SceneState } from './kvm-model/state.ts';
+import { hostMemory } from './kvm-model/vm.ts';
 import type { KernelSpec } from './scene.ts';
 
 /** The list without the stages of these names. @throws Error when one is not there */

@@ -2,7 +2,7 @@
 import { revisions } from '../../kvm/mmu/revisions/index.ts';
 import type { KvmParams } from '../../kvm/params.ts';
 import { MODULE_PARAMS, moduleParams } from '../module-params.ts';
-import { KvmModel } from './kvm-model.ts';
+import { KvmModel } from './kvm-model/kvm-model.ts';
 import type { ModelSpec } from './model.ts';
 import type { Scene } from './scene.ts';
 import type { SceneInfo } from './scene-library.ts';

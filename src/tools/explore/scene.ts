@@ -1,9 +1,9 @@
-/** Scenes: a VM with a few guest frames and the actors that race for them, declared. `kvm-model.ts` makes a model of one. */
+/** Scenes: a VM with a few guest frames and the actors that race for them, declared. `kvm-model/` makes a model of one. */
 import { remove } from '../../kvm/mmu/revisions/edit.ts';
 import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
 import type { FaultStage, Revision, RevisionRules } from '../../kvm/mmu/revisions/revision.ts';
 import type { KvmParams } from '../../kvm/params.ts';
-import type { KernelActor } from './kvm-model-kernel.ts';
+import type { KernelActor } from './kvm-model/kernel-actor.ts';
 
 /** One thing that a vCPU does. `pre-fault` is KVM_PRE_FAULT_MEMORY, `page-ready` the end of an asynchronous page fault. */
 export interface VcpuOp {

@@ -2,8 +2,8 @@
  * The page tables of a scene as words. A table's place in the tree says all there is to say about its frame, so that two states that differ
  * only in frames are one: captured entries name no frames of tables, and a restore puts each table into the frame that its place has.
  */
-import { PT64_FRAME_HI } from '../../arch/paging.ts';
-import { ROLE_INVALID, ROLE_LEVEL_MASK, roleAsId } from '../../kvm/mmu/role.ts';
+import { PT64_FRAME_HI } from '../../../arch/paging.ts';
+import { ROLE_INVALID, ROLE_LEVEL_MASK, roleAsId } from '../../../kvm/mmu/role.ts';
 import {
   FROZEN_SPTE_HI,
   FROZEN_SPTE_LO,
@@ -12,10 +12,10 @@ import {
   SHADOW_NONPRESENT_HI,
   SHADOW_NONPRESENT_LO,
   sptePfn,
-} from '../../kvm/mmu/spte.ts';
-import { hugeFrame, pagesPerLevel } from '../../kvm/mmu/tdp-iter.ts';
-import type { VmState } from '../../kvm/vm-state.ts';
-import type { ScenePages } from './kvm-model-vm.ts';
+} from '../../../kvm/mmu/spte.ts';
+import { hugeFrame, pagesPerLevel } from '../../../kvm/mmu/tdp-iter.ts';
+import type { VmState } from '../../../kvm/vm-state.ts';
+import type { ScenePages } from './vm.ts';
 
 const ROOT_LEVEL = 4;
 /** Entries that nobody in the scene names stand for all the others of their table. */

@@ -1,10 +1,10 @@
 /** An actor on the kernel's side: lists of stages of src/kvm/actors, one after the other. */
-import type { ActorContext, ActorStage } from '../../kvm/actors/actor.ts';
-import { RES_SRCU, STAGE_DONE } from '../../kvm/actors/actor.ts';
-import { MemslotUpdate } from '../../kvm/actors/memslot-update.ts';
-import { LOCK_MMU } from '../../kvm/locks.ts';
-import type { Memslot } from '../../kvm/memslots/memslot.ts';
-import { type ModelActor, RES_QUIET, type SceneState } from './kvm-model-state.ts';
+import type { ActorContext, ActorStage } from '../../../kvm/actors/actor.ts';
+import { RES_SRCU, STAGE_DONE } from '../../../kvm/actors/actor.ts';
+import { MemslotUpdate } from '../../../kvm/actors/memslot-update.ts';
+import { LOCK_MMU } from '../../../kvm/locks.ts';
+import type { Memslot } from '../../../kvm/memslots/memslot.ts';
+import { type ModelActor, RES_QUIET, type SceneState } from './state.ts';
 
 /** A list of stages and what they work on. Slots that the context refers to are captured by number. */
 export interface KernelPart {

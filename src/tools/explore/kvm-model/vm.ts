@@ -1,23 +1,23 @@
 /** The VM of a scene: the real KVM on a small machine, with a page allocator whose whole state is a few words. */
-import type { Processor } from '../../cpu/processor.ts';
-import { siliconEpyc } from '../../cpu/profiles/silicon-epyc.ts';
-import { HostMachine } from '../../host/machine.ts';
-import { FRAME_TOUCHED } from '../../host/page-allocator.ts';
-import { PTE_WRITE } from '../../host/page-table.ts';
-import { GuestMemfdFile } from '../../kvm/guest-memfd/guest-memfd.ts';
-import { KVM_MEM_GUEST_MEMFD } from '../../kvm/memslots/memslot.ts';
-import { setUserMemoryRegion } from '../../kvm/memslots/set-memory-region.ts';
-import { initVm, mmuCreate } from '../../kvm/mmu/create.ts';
-import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
-import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
-import { ACC_ALL, ROLE_ACCESS_SHIFT, ROLE_CR0_WP, ROLE_DIRECT, ROLE_EFER_NX, ROLE_SMM } from '../../kvm/mmu/role.ts';
-import { ShadowPage } from '../../kvm/mmu/shadow-page.ts';
-import { defaultParams, type KvmParams } from '../../kvm/params.ts';
-import { VcpuState } from '../../kvm/vcpu-state.ts';
-import type { VendorOps } from '../../kvm/vendor-ops.ts';
-import { VmState } from '../../kvm/vm-state.ts';
-import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM } from '../../kvm/vm-type.ts';
-import type { Scene, SlotSpec } from './scene.ts';
+import type { Processor } from '../../../cpu/processor.ts';
+import { siliconEpyc } from '../../../cpu/profiles/silicon-epyc.ts';
+import { HostMachine } from '../../../host/machine.ts';
+import { FRAME_TOUCHED } from '../../../host/page-allocator.ts';
+import { PTE_WRITE } from '../../../host/page-table.ts';
+import { GuestMemfdFile } from '../../../kvm/guest-memfd/guest-memfd.ts';
+import { KVM_MEM_GUEST_MEMFD } from '../../../kvm/memslots/memslot.ts';
+import { setUserMemoryRegion } from '../../../kvm/memslots/set-memory-region.ts';
+import { initVm, mmuCreate } from '../../../kvm/mmu/create.ts';
+import { revisionByName } from '../../../kvm/mmu/revisions/index.ts';
+import type { Revision } from '../../../kvm/mmu/revisions/revision.ts';
+import { ACC_ALL, ROLE_ACCESS_SHIFT, ROLE_CR0_WP, ROLE_DIRECT, ROLE_EFER_NX, ROLE_SMM } from '../../../kvm/mmu/role.ts';
+import { ShadowPage } from '../../../kvm/mmu/shadow-page.ts';
+import { defaultParams, type KvmParams } from '../../../kvm/params.ts';
+import { VcpuState } from '../../../kvm/vcpu-state.ts';
+import type { VendorOps } from '../../../kvm/vendor-ops.ts';
+import { VmState } from '../../../kvm/vm-state.ts';
+import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM } from '../../../kvm/vm-type.ts';
+import type { Scene, SlotSpec } from '../scene.ts';
 
 /** Frames for guest memory of 4 KiB pages: as many as fit one word of reference counts. */
 export const DATA_FRAMES = 16;

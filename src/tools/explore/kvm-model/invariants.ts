@@ -1,14 +1,20 @@
 /** What must hold in every state of every scene. */
-import { PTE_FRAME_MASK, PTE_PRESENT } from '../../host/page-table.ts';
-import { memIsPrivate } from '../../kvm/attributes.ts';
-import { slotHva } from '../../kvm/memslots/hva.ts';
-import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, type Memslot } from '../../kvm/memslots/memslot.ts';
-import { INVALID_ROOT } from '../../kvm/mmu/mmu-context.ts';
-import { ROLE_INVALID, roleAsId } from '../../kvm/mmu/role.ts';
-import { isMmioSpte, isShadowPresent, isWritable, MMIO_SPTE_GEN_MASK, mmioSpteGeneration } from '../../kvm/mmu/spte.ts';
-import { gfnRoundForLevel, pagesPerLevel } from '../../kvm/mmu/tdp-iter.ts';
-import type { SceneState } from './kvm-model-state.ts';
-import { SceneVcpu, TLB_VALID, TLB_WRITE } from './kvm-model-vcpu.ts';
+import { PTE_FRAME_MASK, PTE_PRESENT } from '../../../host/page-table.ts';
+import { memIsPrivate } from '../../../kvm/attributes.ts';
+import { slotHva } from '../../../kvm/memslots/hva.ts';
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, type Memslot } from '../../../kvm/memslots/memslot.ts';
+import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
+import { ROLE_INVALID, roleAsId } from '../../../kvm/mmu/role.ts';
+import {
+  isMmioSpte,
+  isShadowPresent,
+  isWritable,
+  MMIO_SPTE_GEN_MASK,
+  mmioSpteGeneration,
+} from '../../../kvm/mmu/spte.ts';
+import { gfnRoundForLevel, pagesPerLevel } from '../../../kvm/mmu/tdp-iter.ts';
+import type { SceneState } from './state.ts';
+import { TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
 
 export const BUG = 1;
 const SPTE_FREED = 2;
@@ -141,7 +147,7 @@ function tlbsWrong(state: SceneState): number {
     for (let g = 0; g < gfns.length; g++) {
       const word = v.tlb[g]!;
       if ((word & TLB_VALID) === 0) continue;
-      const wrong = mappingWrong(state, asId, gfns[g]!, SceneVcpu.frame(word), TLB_FREED, TLB_STALE);
+      const wrong = mappingWrong(state, asId, gfns[g]!, tlbFrame(word), TLB_FREED, TLB_STALE);
       if (wrong !== 0) return wrong;
     }
   }
@@ -165,7 +171,7 @@ function tlbExceedsTables(state: SceneState): boolean {
       const word = v.tlb[g]!;
       if ((word & TLB_VALID) === 0) continue;
       const leaf = tables.leaf(r, g);
-      if (leaf.pfn !== SceneVcpu.frame(word)) return true;
+      if (leaf.pfn !== tlbFrame(word)) return true;
       if ((word & TLB_WRITE) !== 0 && !isWritable(leaf.lo)) return true;
     }
   }

@@ -1,12 +1,12 @@
 /** What the actors of a scene's model share. */
-import { memIsPrivate } from '../../kvm/attributes.ts';
-import type { GuestMemfdFile } from '../../kvm/guest-memfd/guest-memfd.ts';
-import type { VmState } from '../../kvm/vm-state.ts';
-import type { SceneKernelActor } from './kvm-model-kernel.ts';
-import type { SceneSlots } from './kvm-model-slots.ts';
-import type { SceneTables } from './kvm-model-tables.ts';
-import type { SceneVcpu } from './kvm-model-vcpu.ts';
-import type { ScenePages } from './kvm-model-vm.ts';
+import { memIsPrivate } from '../../../kvm/attributes.ts';
+import type { GuestMemfdFile } from '../../../kvm/guest-memfd/guest-memfd.ts';
+import type { VmState } from '../../../kvm/vm-state.ts';
+import type { SceneKernelActor } from './kernel-actor.ts';
+import type { SceneSlots } from './slots.ts';
+import type { SceneTables } from './tables.ts';
+import type { SceneVcpu } from './vcpu.ts';
+import type { ScenePages } from './vm.ts';
 
 /** One actor of a model, whatever it is. */
 export interface ModelActor {
