@@ -122,7 +122,7 @@ export class VmWords {
       (vm.stats.pages_4k & 0xffff) | (vm.stats.pages_2m << 16) | (vm.stats.pages_1g << 20) | (vm.mmu.tdpMmuPages << 24);
     live[W_MORE] =
       state.unreported |
-      (vm.mmu.possibleNxHugePages << 8) |
+      (vm.slots.nrDirtyLogging << 8) |
       (vm.mmu.mmuValidGen << 16) |
       (state.emulatedPrivate ? EMULATED_PRIVATE : 0) |
       this.boundSlots() |
@@ -198,7 +198,7 @@ export class VmWords {
     vm.mmu.tdpMmuPages = stats >>> 24;
     const more = live[W_MORE]!;
     state.unreported = more & 255;
-    vm.mmu.possibleNxHugePages = (more >>> 8) & 255;
+    vm.slots.nrDirtyLogging = (more >>> 8) & 255;
     vm.mmu.mmuValidGen = (more >>> 16) & 1;
     state.emulatedPrivate = (more & EMULATED_PRIVATE) !== 0;
     for (let i = 0; i < this.gmemSlots.length; i++) {
