@@ -8,6 +8,7 @@ import type { VmState } from '../../vm-state.ts';
 import { setPfnAccessed, setPfnDirty } from '../host-page.ts';
 import { tracePrepareZapPage, traceSpteChanged } from '../mmutrace.ts';
 import { roleAsId, roleLevel } from '../role.ts';
+import type { ShadowPage } from '../shadow-page.ts';
 import {
   FROZEN_SPTE_HI,
   FROZEN_SPTE_LO,
@@ -22,7 +23,6 @@ import {
   sptePfn,
   spteWritableInvariantsHold,
 } from '../spte.ts';
-import type { ShadowPage } from '../shadow-page.ts';
 import { pagesPerLevel, type TdpIter } from '../tdp-iter.ts';
 import { flushRemoteTlbsGfn } from '../tlb-flush.ts';
 import { ENTRIES_PER_PAGE, freeSp, unaccountNxHugePage } from './pages.ts';

@@ -6,6 +6,7 @@ import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, type Memslot } from '../.
 import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
 import { ROLE_INVALID, roleAsId } from '../../../kvm/mmu/role.ts';
 import {
+  isExecutable,
   isMmioSpte,
   isShadowPresent,
   isWritable,
@@ -14,7 +15,7 @@ import {
 } from '../../../kvm/mmu/spte.ts';
 import { gfnRoundForLevel, pagesPerLevel } from '../../../kvm/mmu/tdp-iter.ts';
 import type { SceneState } from './state.ts';
-import { TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
+import { TLB_EXEC, TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
 
 export const BUG = 1;
 const SPTE_FREED = 2;
@@ -32,6 +33,7 @@ const TLB_EXCEEDS = 13;
 const DIRTY_LOST = 14;
 const STATISTICS = 15;
 const PRIVATE_EMULATION = 16;
+const NX_HUGE = 17;
 
 /** Invariant n + 1 in words. */
 export const invariantTexts: readonly string[] = [
@@ -51,6 +53,7 @@ export const invariantTexts: readonly string[] = [
   'a page that the guest wrote is in the dirty log, or userspace was told',
   'the counts of mapped pages and of page tables are right',
   'no access to a private gfn is emulated (where the scene forbids it)',
+  'no huge entry is executable while the NX workaround is on',
 ];
 
 /** The frame of the process behind `gfn`, -1 for none. */
@@ -123,6 +126,7 @@ function rootsWrong(state: SceneState): number {
         if (leaf.level > 1) {
           const huge = hugeWrong(state, asId, gfn, leaf.level);
           if (huge !== 0) return huge;
+          if (vm.mmu.nxHugePages && isExecutable(m, leaf.lo, leaf.hi)) return NX_HUGE;
         }
       } else if (vm.mmu.enableMmioCaching && isMmioSpte(m, leaf.lo, leaf.hi)) {
         const set = vm.slots.sets[asId]!;
@@ -163,6 +167,7 @@ function quiet(state: SceneState): boolean {
 
 function tlbExceedsTables(state: SceneState): boolean {
   const { tables, gfns } = state;
+  const { masks } = state.vm.mmu;
   for (const v of state.vcpus) {
     const root = v.vcpu.mmu.mmu.root.pfn;
     if (!v.tlbLive || v.vcpu.requests !== 0 || root === INVALID_ROOT) continue;
@@ -173,6 +178,7 @@ function tlbExceedsTables(state: SceneState): boolean {
       const leaf = tables.leaf(r, g);
       if (leaf.pfn !== tlbFrame(word)) return true;
       if ((word & TLB_WRITE) !== 0 && !isWritable(leaf.lo)) return true;
+      if ((word & TLB_EXEC) !== 0 && !isExecutable(masks, leaf.lo, leaf.hi)) return true;
     }
   }
   return false;

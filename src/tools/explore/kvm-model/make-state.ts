@@ -16,13 +16,18 @@ export interface MadeState {
   readonly attributeBounds: readonly number[];
 }
 
+/** Some slot is over huge pages of the host. */
+function hasHugePages(scene: Scene): boolean {
+  return scene.slots.some((s) => s.host === 'huge');
+}
+
 export function makeSceneState(scene: Scene, overrides: SceneOverrides): MadeState {
   const gfns = framesOf(scene);
   const vcpus: SceneVcpu[] = [];
   const flushed = (id: number): void => vcpus[id]?.flushTlb();
   const { vm, pages, gmem } = makeSceneVm(scene, overrides, flushed);
   for (const spec of scene.actors) if (spec.kind === 'vcpu') addSceneVcpu(vm, spec.smm);
-  const tables = new SceneTables(vm, pages, gfns, maxRoots(scene));
+  const tables = new SceneTables(vm, pages, gfns, maxRoots(scene), hasHugePages(scene));
   const state = new SceneState(vm, pages, gfns, tables, new SceneSlots(vm, gfns), gmem);
   state.mayCopy =
     scene.slots.some((s) => s.host === 'absent') ||

@@ -3,7 +3,7 @@ import { PFERR_GUEST_FINAL_HI, PFERR_PRIVATE_ACCESS_HI } from '../../../arch/err
 import { hiOf, loOf } from '../../../arch/halves.ts';
 import { LOCK_MMU_READ } from '../../../kvm/locks.ts';
 import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
-import { isLargePte, isShadowPresent, SPTE_MMU_PRESENT_MASK } from '../../../kvm/mmu/spte.ts';
+import { isFrozenSpte, isLargePte, isShadowPresent, SPTE_MMU_PRESENT_MASK } from '../../../kvm/mmu/spte.ts';
 import type { SceneVcpu } from './vcpu.ts';
 import { hasEntry, isFaulting, PHASE_BEGIN, PHASE_CODE, PHASE_WALK } from './vcpu-phase.ts';
 
@@ -43,7 +43,8 @@ export function saveVcpu(v: SceneVcpu, into: Int32Array, at: number): void {
   if (hasEntry(phase) || phase === PHASE_WALK) {
     const { iter } = v;
     const linked = tables.isLinked(iter.sptep >>> 10);
-    a |= (iter.level << 16) | ((linked ? 0 : 1) << 19);
+    const loose = !linked && !isFrozenSpte(v.vm.memory.i32[iter.sptep]!, v.vm.memory.i32[iter.sptep + 1]!);
+    a |= (iter.level << 16) | ((linked ? 0 : 1) << 19) | ((loose ? 1 : 0) << 20);
     if (hasEntry(phase)) {
       const isTable = iter.level > 1 && isShadowPresent(iter.oldLo) && !isLargePte(iter.oldLo);
       const place = isTable ? tables.placeOfTable(iter.oldLo, iter.oldHi) : -1;
@@ -110,7 +111,8 @@ function loadIter(v: SceneVcpu, from: Int32Array, at: number, a: number): void {
   const level = (a >>> 16) & 7;
   const cutOff = (a & (1 << 19)) !== 0;
   if (cutOff) {
-    iter.start(vm.mmu.shadowPage(tables.cutOffFrame(level)), 1, gfn);
+    const loose = (a & (1 << 20)) !== 0;
+    iter.start(vm.mmu.shadowPage(loose ? tables.looseFrame(level) : tables.cutOffFrame(level)), 1, gfn);
   } else {
     iter.start(vm.mmu.shadowPage(v.vcpu.mmu.mmu.root.pfn), 1, gfn);
     while (iter.level > level) if (!iter.stepDown()) throw new Error('a walk does not find its place again');

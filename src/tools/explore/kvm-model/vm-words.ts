@@ -13,7 +13,7 @@ import {
 import type { Memslot } from '../../../kvm/memslots/memslot.ts';
 import type { VmState } from '../../../kvm/vm-state.ts';
 import { gmemIndices } from './scene-frames.ts';
-import type { SceneState } from './state.ts';
+import type { SceneWorld } from './state.ts';
 import { DATA_FRAMES } from './vm.ts';
 
 /** Fixed words at the start of a state. */
@@ -43,7 +43,7 @@ export class VmWords {
   /** How many there are. */
   readonly count: number;
   private readonly vm: VmState;
-  private readonly state: SceneState;
+  private readonly state: SceneWorld;
   /** Addresses of the process behind the scene's frames, and pages of the guest_memfd. */
   private readonly hvas: readonly number[];
   private readonly gmemPages: readonly number[];
@@ -54,7 +54,7 @@ export class VmWords {
   /** First word of the host's page tables. */
   private readonly hostWords: number;
 
-  constructor(state: SceneState, attributeBounds: readonly number[]) {
+  constructor(state: SceneWorld, attributeBounds: readonly number[]) {
     const { vm } = state;
     this.vm = vm;
     this.state = state;
@@ -253,7 +253,7 @@ export class VmWords {
     if (differ(W_COUNTS, -1 << 18)) mask |= RES_SRCU;
     if (differ(W_STATS)) mask |= RES_TABLES;
     if (differ(W_ATTRIBUTES)) mask |= RES_ATTRIBUTES;
-    if (differ(W_DIRTY) || differ(W_MORE, 255)) mask |= RES_DIRTY_LOG;
+    if (differ(W_DIRTY) || differ(W_MORE, 0xffff)) mask |= RES_DIRTY_LOG;
     if (differ(W_MORE, EMULATED_PRIVATE)) mask |= RES_HOST;
     if (differ(W_MORE, 255 << 18)) mask |= RES_GMEM;
     let w = FIXED_WORDS;

@@ -9,6 +9,7 @@ import { hugePages } from './huge-pages.ts';
 import { mmio } from './mmio.ts';
 import { moreSlots } from './more-slots.ts';
 import { nestedInvalidations } from './nested-invalidations.ts';
+import { nxHugePages } from './nx-huge-pages.ts';
 import { pageMoves } from './page-moves.ts';
 import { preFaults } from './pre-fault.ts';
 import { privateMemory } from './private-memory.ts';
@@ -33,5 +34,6 @@ export const kvmScenes: readonly Scene[] = [
   ...moreSlots,
   ...conversions,
   ...dirtyLogMore,
+  ...nxHugePages,
   ...standard,
 ];
