@@ -36,6 +36,8 @@ export interface KernelSpec {
   readonly changesSlots?: boolean;
   /** It takes pages of the process away without giving others. */
   readonly dropsPages?: boolean;
+  /** It puts other pages in the place of those of its frames. */
+  readonly movesPages?: boolean;
 }
 
 /** The stage `map` with another way to store what it makes: between its look at the entry and the store others may come in. */
@@ -84,6 +86,11 @@ export interface SceneSpec {
     readonly without?: readonly ShadowGuard[];
     readonly params?: Partial<KvmParams>;
     readonly quirks?: number;
+    /**
+     * Each vCPU has a dirty ring of `entries` (8), of which `reserved` (4) are kept free: with fewer left the guest is not entered, unless
+     * `stops` is false.
+     */
+    readonly dirtyRing?: { readonly entries?: number; readonly reserved?: number; readonly stops?: boolean };
   };
   readonly slots: readonly SlotSpec[];
   /** The guest's own tables, where KVM shadows them. */

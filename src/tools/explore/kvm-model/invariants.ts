@@ -14,6 +14,7 @@ import {
   mmioSpteGeneration,
 } from '../../../kvm/mmu/spte.ts';
 import { gfnRoundForLevel, pagesPerLevel } from '../../../kvm/mmu/tdp-iter.ts';
+import { ringHas } from './ring-word.ts';
 import type { SceneState } from './state.ts';
 import { TLB_EXEC, TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
 
@@ -50,7 +51,7 @@ export const invariantTexts: readonly string[] = [
   'every huge entry covers one attribute',
   'every huge entry lies in one slot',
   'with nobody at work, no TLB allows what the page tables do not',
-  'a page that the guest wrote is in the dirty log, or userspace was told',
+  'a page that the guest wrote is in the dirty log or a dirty ring, or userspace was told',
   'the counts of mapped pages and of page tables are right',
   'no access to a private gfn is emulated (where the scene forbids it)',
   'no huge entry is executable while the NX workaround is on',
@@ -192,8 +193,13 @@ function dirtyLost(state: SceneState): boolean {
     if ((state.unreported & (1 << g)) === 0) continue;
     const gfn = state.gfns[g]!;
     const slot = state.vm.slots.sets[0]!.find(gfn);
-    if (slot === null || (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0 || slot.dirtyBitmap === null) continue;
+    if (slot === null || (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) continue;
     const page = gfn - slot.baseGfn;
+    if (state.vm.dirtyRingSize !== 0) {
+      if (!state.vm.vcpus.some((v) => v.dirtyRing !== null && ringHas(v.dirtyRing, slot.id, page))) return true;
+      continue;
+    }
+    if (slot.dirtyBitmap === null) continue;
     if (((slot.dirtyBitmap[page >>> 3]! >>> (page & 7)) & 1) === 0) return true;
   }
   return false;

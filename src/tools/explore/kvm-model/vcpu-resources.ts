@@ -82,7 +82,7 @@ export function vcpuResources(v: SceneVcpu): void {
     }
     // The last step of a fault may drop mmu_lock.
   } else if (phase === PHASE_ENTER) {
-    reads = ENTER_READS;
+    reads = v.vcpu.dirtyRing === null ? ENTER_READS : RES_ALL;
     writes = ENTER_WRITES | state.guestBit(v);
   } else if (phase === PHASE_GUEST) {
     reads = RES_TABLES | RES_REQUESTS;
@@ -100,7 +100,7 @@ export function vcpuResources(v: SceneVcpu): void {
     reads = RES_TABLES;
     writes = RES_TABLES;
   } else if (phase === PHASE_FAST_DIRTY) {
-    writes = RES_DIRTY_LOG;
+    writes = RES_DIRTY_LOG | RES_REQUESTS;
   } else if (phase === PHASE_EMULATE) {
     reads = RES_SLOTS | RES_ATTRIBUTES;
     writes = RES_HOST | RES_DIRTY_LOG;

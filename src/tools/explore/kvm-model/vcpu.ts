@@ -22,6 +22,7 @@ import type { FaultStage } from '../../../kvm/mmu/revisions/revision.ts';
 import { mmuReload } from '../../../kvm/mmu/roots.ts';
 import { TdpIter } from '../../../kvm/mmu/tdp-iter.ts';
 import {
+  REQ_DIRTY_RING_SOFT_FULL,
   REQ_MMU_FREE_OBSOLETE_ROOTS,
   REQ_TLB_FLUSH,
   REQ_TLB_FLUSH_CURRENT,
@@ -130,6 +131,12 @@ export class SceneVcpu implements ModelActor {
     return pfn !== INVALID_ROOT && isObsoleteSp(this.vm, this.vm.mmu.shadowPage(pfn));
   }
 
+  /** The guest is not entered before userspace has reset entries of the ring; it is told so, and tries again when it has. */
+  private get ringFull(): boolean {
+    const { requests, dirtyRing } = this.vcpu;
+    return this.state.fullRingStops && (requests & REQ_DIRTY_RING_SOFT_FULL) !== 0 && dirtyRing?.softFull === true;
+  }
+
   /** All is done, and the TLB still there. */
   get idle(): boolean {
     return this.phase === PHASE_IDLE;
@@ -157,6 +164,7 @@ export class SceneVcpu implements ModelActor {
 
   ready(): boolean {
     if (this.phase === PHASE_DONE) return false;
+    if (this.phase === PHASE_ENTER && this.ringFull) return this.state.othersRest(this);
     if (this.phase !== PHASE_IDLE) return true;
     return this.vcpu.requests !== 0 || this.state.othersRest(this);
   }
@@ -217,6 +225,12 @@ export class SceneVcpu implements ModelActor {
     const { vcpu } = this;
     const { kind } = this.current;
     this.setSrcu(1);
+    if (this.ringFull) {
+      this.note = 'KVM_EXIT_DIRTY_RING_FULL';
+      this.setSrcu(0);
+      this.phase = PHASE_DONE;
+      return;
+    }
     if (vcpu.requests !== 0 && kind !== 'pre-fault') serviceRequests(vcpu);
     if (mmuReload(vcpu) !== 0) throw new Error('no memory for a root');
     if (kind === 'pre-fault' || kind === 'page-ready') {

@@ -10,8 +10,10 @@ import {
   RES_SRCU,
   RES_TABLES,
 } from '../../../kvm/actors/actor.ts';
+import type { DirtyRing } from '../../../kvm/dirty/dirty-ring.ts';
 import type { Memslot } from '../../../kvm/memslots/memslot.ts';
 import type { VmState } from '../../../kvm/vm-state.ts';
+import { restoreRing, ringWord } from './ring-word.ts';
 import { gmemIndices } from './scene-frames.ts';
 import type { SceneWorld } from './state.ts';
 import { DATA_FRAMES } from './vm.ts';
@@ -51,8 +53,10 @@ export class VmWords {
   private readonly gmemSlots: readonly Memslot[];
   /** Ranges of frames that have one attribute throughout: bounds. */
   private readonly attributeBounds: readonly number[];
-  /** First word of the host's page tables. */
+  /** First word of the host's page tables, and of the dirty rings. */
   private readonly hostWords: number;
+  private readonly ringWords: number;
+  private readonly rings: readonly DirtyRing[];
 
   constructor(state: SceneWorld, attributeBounds: readonly number[]) {
     const { vm } = state;
@@ -64,7 +68,9 @@ export class VmWords {
     this.gmemSlots = vm.slots.sets[0]!.slots.filter((s) => s.gmem !== null);
     if (this.gmemSlots.length > 8) throw new Error('a scene has more than eight slots with guest_memfd');
     this.hostWords = FIXED_WORDS + 2 * vm.slots.count;
-    this.count = this.hostWords + this.hvas.length + this.gmemPages.length;
+    this.ringWords = this.hostWords + this.hvas.length + this.gmemPages.length;
+    this.rings = vm.vcpus.flatMap((v) => (v.dirtyRing === null ? [] : [v.dirtyRing]));
+    this.count = this.ringWords + this.rings.length;
   }
 
   /** Writes into `regions` which part each word belongs to. */
@@ -102,6 +108,9 @@ export class VmWords {
       live[W_MIXED] = state.slots.mixedBits();
     }
     if ((stale & (RES_SLOTS | RES_DIRTY_LOG)) !== 0) live[W_DIRTY] = state.slots.dirtyBits();
+    if ((stale & RES_DIRTY_LOG) !== 0) {
+      for (let i = 0; i < this.rings.length; i++) live[this.ringWords + i] = ringWord(this.rings[i]!);
+    }
   }
 
   /* HOT */
@@ -239,6 +248,7 @@ export class VmWords {
       if (table.lookup(this.hvas[i]!) !== word) table.replace(this.hvas[i]!, Math.max(1, table.level), word);
     }
     for (let i = 0; i < this.gmemPages.length; i++, w++) state.gmem!.placePage(this.gmemPages[i]!, live[w]!);
+    for (let i = 0; i < this.rings.length; i++, w++) restoreRing(this.rings[i]!, live[w]!);
   }
 
   // ---- to check footprints by ----
@@ -260,6 +270,7 @@ export class VmWords {
     while (w < this.hostWords) if (differ(w++)) mask |= RES_SLOTS;
     for (let i = 0; i < this.hvas.length; i++) if (differ(w++)) mask |= RES_HOST;
     for (let i = 0; i < this.gmemPages.length; i++) if (differ(w++)) mask |= RES_GMEM;
+    for (let i = 0; i < this.rings.length; i++) if (differ(w++)) mask |= RES_DIRTY_LOG;
     // Frames are the host's or the guest_memfd's.
     if (differ(W_FRAMES) && (mask & RES_GMEM) === 0) mask |= RES_HOST;
     return mask;

@@ -5,6 +5,7 @@ import { attributeChange } from './attribute-change.ts';
 import { conversions } from './conversions.ts';
 import { dirtyLog } from './dirty-log.ts';
 import { dirtyLogMore } from './dirty-log-more.ts';
+import { dirtyRings } from './dirty-ring.ts';
 import { hugePages } from './huge-pages.ts';
 import { mmio } from './mmio.ts';
 import { moreSlots } from './more-slots.ts';
@@ -35,5 +36,6 @@ export const kvmScenes: readonly Scene[] = [
   ...conversions,
   ...dirtyLogMore,
   ...nxHugePages,
+  ...dirtyRings,
   ...standard,
 ];
