@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest';
 import { search } from './explorer.ts';
-import { KvmModel } from './kvm-model.ts';
+import { KvmModel } from './kvm-model/kvm-model.ts';
 import { kvmScenes } from './scenes/index.ts';
 
 /** What the search says of a scene: `safe`, or the invariant. */

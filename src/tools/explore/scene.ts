@@ -1,9 +1,11 @@
-/** Scenes: a VM with a few guest frames and the actors that race for them, declared. `kvm-model.ts` makes a model of one. */
+/** Scenes: a VM with a few guest frames and the actors that race for them, declared. `kvm-model/` makes a model of one. */
 import { remove } from '../../kvm/mmu/revisions/edit.ts';
 import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
 import type { FaultStage, Revision, RevisionRules } from '../../kvm/mmu/revisions/revision.ts';
+import type { mapInstall } from '../../kvm/mmu/tdp-mmu/map.ts';
 import type { KvmParams } from '../../kvm/params.ts';
-import type { KernelActor } from './kvm-model-kernel.ts';
+import type { KernelActor } from './kvm-model/kernel-actor.ts';
+import type { GuestSpec, GuestTable, ShadowGuard } from './shadow-scene.ts';
 
 /** One thing that a vCPU does. `pre-fault` is KVM_PRE_FAULT_MEMORY, `page-ready` the end of an asynchronous page fault. */
 export interface VcpuOp {
@@ -18,6 +20,8 @@ export interface VcpuSpec {
   readonly before: readonly VcpuOp[];
   /** Runs in system management mode: sees the other address space. */
   readonly smm: boolean;
+  /** Where KVM shadows the guest's tables: what the guest does under them, instead of `ops` and `before`. */
+  readonly guest?: GuestSpec;
 }
 
 /** One actor on the kernel's side: what it does, in order. */
@@ -32,6 +36,14 @@ export interface KernelSpec {
   readonly changesSlots?: boolean;
   /** It takes pages of the process away without giving others. */
   readonly dropsPages?: boolean;
+  /** It puts other pages in the place of those of its frames. */
+  readonly movesPages?: boolean;
+}
+
+/** The stage `map` with another way to store what it makes: between its look at the entry and the store others may come in. */
+export interface SteppedMap extends FaultStage {
+  /** Instead of `mapInstall`: stores below the entry that the walk found, with the verdict of that. */
+  readonly install: typeof mapInstall;
 }
 
 export type ActorSpec = VcpuSpec | KernelSpec;
@@ -46,6 +58,8 @@ export interface SlotSpec {
   readonly gmem?: boolean;
   /** Address space: 1 is SMM's. */
   readonly asId?: number;
+  /** It shows the same memory as the slot of this id in the first address space. */
+  readonly sameMemoryAs?: number;
   /**
    * Host memory behind it: there and writable (the default), there but read-only until it is written, not there yet, one page of 2 MiB, or
    * one of 2 MiB for which pages are made at the first touch.
@@ -64,10 +78,23 @@ export interface SceneSpec {
   readonly revision?: string | Revision;
   readonly vm?: {
     readonly type?: 'default' | 'sw-protected';
+    /** `shadow`: no two-dimensional paging, KVM shadows the tables in `tables`. */
+    readonly paging?: 'tdp' | 'shadow';
+    /** Limit of shadow pages, KVM_SET_NR_MMU_PAGES. */
+    readonly mmuPages?: number;
+    /** Guards of the shadow MMU that this twin goes without. */
+    readonly without?: readonly ShadowGuard[];
     readonly params?: Partial<KvmParams>;
     readonly quirks?: number;
+    /**
+     * Each vCPU has a dirty ring of `entries` (8), of which `reserved` (4) are kept free: with fewer left the guest is not entered, unless
+     * `stops` is false.
+     */
+    readonly dirtyRing?: { readonly entries?: number; readonly reserved?: number; readonly stops?: boolean };
   };
   readonly slots: readonly SlotSpec[];
+  /** The guest's own tables, where KVM shadows them. */
+  readonly tables?: readonly GuestTable[];
   /** Ranges that are private from the start: first frame and number. */
   readonly private?: readonly (readonly [number, number])[];
   readonly actors: readonly ActorSpec[];
@@ -97,6 +124,11 @@ export function scene(spec: SceneSpec): Scene {
   if (!/^[a-z0-9][a-z0-9-]*$/.test(spec.name))
     throw new Error(`scene ${spec.name}: a name is small letters, digits and dashes`);
   if (spec.actors.length < 1 || spec.actors.length > 8) throw new Error(`scene ${spec.name}: 1 to 8 actors`);
+  const shadow = spec.vm?.paging === 'shadow';
+  for (const actor of spec.actors) {
+    if (actor.kind === 'vcpu' && (actor.guest !== undefined) !== shadow)
+      throw new Error(`scene ${spec.name}: under shadow paging vCPUs are guestVcpu(...), and only there`);
+  }
   return { ...spec, isScene: true };
 }
 

@@ -5,11 +5,15 @@ import { attributeChange } from './attribute-change.ts';
 import { conversions } from './conversions.ts';
 import { dirtyLog } from './dirty-log.ts';
 import { dirtyLogMore } from './dirty-log-more.ts';
+import { dirtyRings } from './dirty-ring.ts';
+import { eagerSplit } from './eager-split.ts';
 import { hugePages } from './huge-pages.ts';
 import { mmio } from './mmio.ts';
 import { moreSlots } from './more-slots.ts';
 import { nestedInvalidations } from './nested-invalidations.ts';
+import { nxHugePages } from './nx-huge-pages.ts';
 import { pageMoves } from './page-moves.ts';
+import { plainStores } from './plain-stores.ts';
 import { preFaults } from './pre-fault.ts';
 import { privateMemory } from './private-memory.ts';
 import { privateToShared } from './private-to-shared.ts';
@@ -33,5 +37,9 @@ export const kvmScenes: readonly Scene[] = [
   ...moreSlots,
   ...conversions,
   ...dirtyLogMore,
+  ...nxHugePages,
+  ...dirtyRings,
+  ...eagerSplit,
+  ...plainStores,
   ...standard,
 ];

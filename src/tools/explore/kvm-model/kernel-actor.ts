@@ -1,10 +1,10 @@
 /** An actor on the kernel's side: lists of stages of src/kvm/actors, one after the other. */
-import type { ActorContext, ActorStage } from '../../kvm/actors/actor.ts';
-import { RES_SRCU, STAGE_DONE } from '../../kvm/actors/actor.ts';
-import { MemslotUpdate } from '../../kvm/actors/memslot-update.ts';
-import { LOCK_MMU } from '../../kvm/locks.ts';
-import type { Memslot } from '../../kvm/memslots/memslot.ts';
-import { type ModelActor, RES_QUIET, type SceneState } from './kvm-model-state.ts';
+import type { ActorContext, ActorStage } from '../../../kvm/actors/actor.ts';
+import { RES_SRCU, STAGE_DONE } from '../../../kvm/actors/actor.ts';
+import { MemslotUpdate } from '../../../kvm/actors/memslot-update.ts';
+import { LOCK_MMU } from '../../../kvm/locks.ts';
+import type { Memslot } from '../../../kvm/memslots/memslot.ts';
+import { type ModelActor, RES_QUIET, type SceneWorld } from './state.ts';
 
 /** A list of stages and what they work on. Slots that the context refers to are captured by number. */
 export interface KernelPart {
@@ -14,7 +14,7 @@ export interface KernelPart {
 }
 
 /** Makes the parts of an actor for a scene's VM. */
-export type KernelActor = (state: SceneState) => readonly KernelPart[];
+export type KernelActor = (state: SceneWorld) => readonly KernelPart[];
 
 /** A part of any kind of context. */
 export function part<C extends ActorContext>(stages: readonly ActorStage<C>[], context: C): KernelPart {
@@ -35,9 +35,9 @@ export class SceneKernelActor implements ModelActor {
   private readonly partEnd: number[] = [];
   private readonly restReads: Int32Array;
   private readonly restWrites: Int32Array;
-  private readonly state: SceneState;
+  private readonly state: SceneWorld;
 
-  constructor(state: SceneState, name: string, cpu: string, parts: readonly KernelPart[]) {
+  constructor(state: SceneWorld, name: string, cpu: string, parts: readonly KernelPart[]) {
     this.state = state;
     this.name = name;
     this.cpu = cpu;
@@ -56,6 +56,17 @@ export class SceneKernelActor implements ModelActor {
       this.restReads[i] = this.restReads[i + 1]! | this.stages[i]!.reads;
       this.restWrites[i] = this.restWrites[i + 1]! | this.stages[i]!.writes;
     }
+    this.countLoops();
+  }
+
+  /** A stage that can go back to the one before it leaves as much as that one. */
+  private countLoops(): void {
+    const { stages, restReads, restWrites } = this;
+    for (let i = 1; i < stages.length; i++) {
+      if (stages[i]!.loops !== true) continue;
+      restReads[i]! |= restReads[i - 1]!;
+      restWrites[i]! |= restWrites[i - 1]!;
+    }
   }
 
   /** It makes, replaces or removes slots. */
@@ -66,7 +77,8 @@ export class SceneKernelActor implements ModelActor {
   /** Locks that stages from `pc` on may take. */
   takesFrom(pc: number): number {
     let mask = 0;
-    for (let i = pc; i < this.stages.length; i++) {
+    const from = pc > 0 && this.stages[pc]?.loops === true ? pc - 1 : pc;
+    for (let i = from; i < this.stages.length; i++) {
       const { takes, takesNow } = this.stages[i]!;
       mask |= takesNow === undefined ? takes : takes | LOCK_MMU;
     }

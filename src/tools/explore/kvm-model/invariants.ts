@@ -1,14 +1,22 @@
 /** What must hold in every state of every scene. */
-import { PTE_FRAME_MASK, PTE_PRESENT } from '../../host/page-table.ts';
-import { memIsPrivate } from '../../kvm/attributes.ts';
-import { slotHva } from '../../kvm/memslots/hva.ts';
-import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, type Memslot } from '../../kvm/memslots/memslot.ts';
-import { INVALID_ROOT } from '../../kvm/mmu/mmu-context.ts';
-import { ROLE_INVALID, roleAsId } from '../../kvm/mmu/role.ts';
-import { isMmioSpte, isShadowPresent, isWritable, MMIO_SPTE_GEN_MASK, mmioSpteGeneration } from '../../kvm/mmu/spte.ts';
-import { gfnRoundForLevel, pagesPerLevel } from '../../kvm/mmu/tdp-iter.ts';
-import type { SceneState } from './kvm-model-state.ts';
-import { SceneVcpu, TLB_VALID, TLB_WRITE } from './kvm-model-vcpu.ts';
+import { PTE_FRAME_MASK, PTE_PRESENT } from '../../../host/page-table.ts';
+import { memIsPrivate } from '../../../kvm/attributes.ts';
+import { slotHva } from '../../../kvm/memslots/hva.ts';
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, type Memslot } from '../../../kvm/memslots/memslot.ts';
+import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
+import { ROLE_INVALID, roleAsId } from '../../../kvm/mmu/role.ts';
+import {
+  isExecutable,
+  isMmioSpte,
+  isShadowPresent,
+  isWritable,
+  MMIO_SPTE_GEN_MASK,
+  mmioSpteGeneration,
+} from '../../../kvm/mmu/spte.ts';
+import { gfnRoundForLevel, pagesPerLevel } from '../../../kvm/mmu/tdp-iter.ts';
+import { ringHas } from './ring-word.ts';
+import type { SceneState } from './state.ts';
+import { TLB_EXEC, TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
 
 export const BUG = 1;
 const SPTE_FREED = 2;
@@ -26,6 +34,7 @@ const TLB_EXCEEDS = 13;
 const DIRTY_LOST = 14;
 const STATISTICS = 15;
 const PRIVATE_EMULATION = 16;
+const NX_HUGE = 17;
 
 /** Invariant n + 1 in words. */
 export const invariantTexts: readonly string[] = [
@@ -42,9 +51,10 @@ export const invariantTexts: readonly string[] = [
   'every huge entry covers one attribute',
   'every huge entry lies in one slot',
   'with nobody at work, no TLB allows what the page tables do not',
-  'a page that the guest wrote is in the dirty log, or userspace was told',
+  'a page that the guest wrote is in the dirty log or a dirty ring, or userspace was told',
   'the counts of mapped pages and of page tables are right',
   'no access to a private gfn is emulated (where the scene forbids it)',
+  'no huge entry is executable while the NX workaround is on',
 ];
 
 /** The frame of the process behind `gfn`, -1 for none. */
@@ -117,6 +127,7 @@ function rootsWrong(state: SceneState): number {
         if (leaf.level > 1) {
           const huge = hugeWrong(state, asId, gfn, leaf.level);
           if (huge !== 0) return huge;
+          if (vm.mmu.nxHugePages && isExecutable(m, leaf.lo, leaf.hi)) return NX_HUGE;
         }
       } else if (vm.mmu.enableMmioCaching && isMmioSpte(m, leaf.lo, leaf.hi)) {
         const set = vm.slots.sets[asId]!;
@@ -141,7 +152,7 @@ function tlbsWrong(state: SceneState): number {
     for (let g = 0; g < gfns.length; g++) {
       const word = v.tlb[g]!;
       if ((word & TLB_VALID) === 0) continue;
-      const wrong = mappingWrong(state, asId, gfns[g]!, SceneVcpu.frame(word), TLB_FREED, TLB_STALE);
+      const wrong = mappingWrong(state, asId, gfns[g]!, tlbFrame(word), TLB_FREED, TLB_STALE);
       if (wrong !== 0) return wrong;
     }
   }
@@ -157,6 +168,7 @@ function quiet(state: SceneState): boolean {
 
 function tlbExceedsTables(state: SceneState): boolean {
   const { tables, gfns } = state;
+  const { masks } = state.vm.mmu;
   for (const v of state.vcpus) {
     const root = v.vcpu.mmu.mmu.root.pfn;
     if (!v.tlbLive || v.vcpu.requests !== 0 || root === INVALID_ROOT) continue;
@@ -165,8 +177,9 @@ function tlbExceedsTables(state: SceneState): boolean {
       const word = v.tlb[g]!;
       if ((word & TLB_VALID) === 0) continue;
       const leaf = tables.leaf(r, g);
-      if (leaf.pfn !== SceneVcpu.frame(word)) return true;
+      if (leaf.pfn !== tlbFrame(word)) return true;
       if ((word & TLB_WRITE) !== 0 && !isWritable(leaf.lo)) return true;
+      if ((word & TLB_EXEC) !== 0 && !isExecutable(masks, leaf.lo, leaf.hi)) return true;
     }
   }
   return false;
@@ -180,8 +193,13 @@ function dirtyLost(state: SceneState): boolean {
     if ((state.unreported & (1 << g)) === 0) continue;
     const gfn = state.gfns[g]!;
     const slot = state.vm.slots.sets[0]!.find(gfn);
-    if (slot === null || (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0 || slot.dirtyBitmap === null) continue;
+    if (slot === null || (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) continue;
     const page = gfn - slot.baseGfn;
+    if (state.vm.dirtyRingSize !== 0) {
+      if (!state.vm.vcpus.some((v) => v.dirtyRing !== null && ringHas(v.dirtyRing, slot.id, page))) return true;
+      continue;
+    }
+    if (slot.dirtyBitmap === null) continue;
     if (((slot.dirtyBitmap[page >>> 3]! >>> (page & 7)) & 1) === 0) return true;
   }
   return false;

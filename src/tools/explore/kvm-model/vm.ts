@@ -1,28 +1,31 @@
 /** The VM of a scene: the real KVM on a small machine, with a page allocator whose whole state is a few words. */
-import type { Processor } from '../../cpu/processor.ts';
-import { siliconEpyc } from '../../cpu/profiles/silicon-epyc.ts';
-import { HostMachine } from '../../host/machine.ts';
-import { FRAME_TOUCHED } from '../../host/page-allocator.ts';
-import { PTE_WRITE } from '../../host/page-table.ts';
-import { GuestMemfdFile } from '../../kvm/guest-memfd/guest-memfd.ts';
-import { KVM_MEM_GUEST_MEMFD } from '../../kvm/memslots/memslot.ts';
-import { setUserMemoryRegion } from '../../kvm/memslots/set-memory-region.ts';
-import { initVm, mmuCreate } from '../../kvm/mmu/create.ts';
-import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
-import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
-import { ACC_ALL, ROLE_ACCESS_SHIFT, ROLE_CR0_WP, ROLE_DIRECT, ROLE_EFER_NX, ROLE_SMM } from '../../kvm/mmu/role.ts';
-import { ShadowPage } from '../../kvm/mmu/shadow-page.ts';
-import { defaultParams, type KvmParams } from '../../kvm/params.ts';
-import { VcpuState } from '../../kvm/vcpu-state.ts';
-import type { VendorOps } from '../../kvm/vendor-ops.ts';
-import { VmState } from '../../kvm/vm-state.ts';
-import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM } from '../../kvm/vm-type.ts';
-import type { Scene, SlotSpec } from './scene.ts';
+import type { Processor } from '../../../cpu/processor.ts';
+import { siliconEpyc } from '../../../cpu/profiles/silicon-epyc.ts';
+import { HostMachine } from '../../../host/machine.ts';
+import { FRAME_TOUCHED } from '../../../host/page-allocator.ts';
+import { PTE_WRITE } from '../../../host/page-table.ts';
+import { GuestMemfdFile } from '../../../kvm/guest-memfd/guest-memfd.ts';
+import { KVM_MEM_GUEST_MEMFD } from '../../../kvm/memslots/memslot.ts';
+import { setUserMemoryRegion } from '../../../kvm/memslots/set-memory-region.ts';
+import { initVm, mmuCreate } from '../../../kvm/mmu/create.ts';
+import { revisionByName } from '../../../kvm/mmu/revisions/index.ts';
+import type { Revision } from '../../../kvm/mmu/revisions/revision.ts';
+import { ACC_ALL, ROLE_ACCESS_SHIFT, ROLE_CR0_WP, ROLE_DIRECT, ROLE_EFER_NX, ROLE_SMM } from '../../../kvm/mmu/role.ts';
+import { ShadowPage } from '../../../kvm/mmu/shadow-page.ts';
+import { defaultParams, type KvmParams } from '../../../kvm/params.ts';
+import { VcpuState } from '../../../kvm/vcpu-state.ts';
+import type { VendorOps } from '../../../kvm/vendor-ops.ts';
+import { VmState } from '../../../kvm/vm-state.ts';
+import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM } from '../../../kvm/vm-type.ts';
+import type { Scene, SlotSpec } from '../scene.ts';
 
 /** Frames for guest memory of 4 KiB pages: as many as fit one word of reference counts. */
 export const DATA_FRAMES = 16;
 /** Frames for page tables made between two restores. */
 const SCRATCH_TABLES = 96;
+/** Of a dirty ring: entries, and those kept free unless the scene says otherwise. */
+export const DIRTY_RING_ENTRIES = 8;
+export const DIRTY_RING_RESERVED = 4;
 
 /** What a model may be asked to change about its scene. */
 export interface SceneOverrides {
@@ -144,8 +147,13 @@ export function revisionOf(scene: Scene, asked: string | undefined): Revision {
   return typeof revision === 'object' ? revision : revisionByName(revision ?? 'linux-6.12');
 }
 
-/** Makes the VM with its slots, host memory and attributes; nothing is mapped. */
-export function makeSceneVm(scene: Scene, overrides: SceneOverrides, onFlush: FlushListener): SceneVm {
+/** Makes the VM with its slots, host memory and attributes; nothing is mapped. `vendor` only where it is another than the usual one. */
+export function makeSceneVm(
+  scene: Scene,
+  overrides: SceneOverrides,
+  onFlush: FlushListener,
+  vendor = makeVendor(onFlush),
+): SceneVm {
   const huge = scene.slots.filter((s) => s.host === 'huge').length;
   const host = new HostMachine({ memoryBytes: (64 + 4 * huge) * 1024 * 1024 });
   const type = scene.vm?.type === 'sw-protected' ? KVM_X86_SW_PROTECTED_VM : KVM_X86_DEFAULT_VM;
@@ -156,12 +164,13 @@ export function makeSceneVm(scene: Scene, overrides: SceneOverrides, onFlush: Fl
     profile: siliconEpyc,
     params: { ...defaultParams, ...scene.vm?.params, ...overrides.params },
     revision: revisionOf(scene, overrides.revision),
-    vendor: makeVendor(onFlush),
+    vendor,
     type,
   });
   initVm(vm);
   vm.x86.disabledQuirks = scene.vm?.quirks ?? 0;
   vm.mm.registerNotifier(vm.notifier);
+  if (scene.vm?.dirtyRing !== undefined) vm.dirtyRingSize = scene.vm.dirtyRing.entries ?? DIRTY_RING_ENTRIES;
   const pages = new ScenePages(vm);
   const gmemPages = scene.slots.reduce((n, s) => n + (s.gmem === true ? s.pages : 0), 0);
   const gmem = gmemPages > 0 ? new GuestMemfdFile(vm, gmemPages * 4096) : null;
@@ -177,7 +186,8 @@ export function makeSceneVm(scene: Scene, overrides: SceneOverrides, onFlush: Fl
 }
 
 function addSlot(vm: VmState, spec: SlotSpec, gmem: GuestMemfdFile | null, offset: number, folios: number[]): void {
-  const hva = hostMemory(vm, spec, folios);
+  const same = spec.sameMemoryAs === undefined ? null : vm.slots.sets[0]!.idToMemslot(spec.sameMemoryAs);
+  const hva = same === null ? hostMemory(vm, spec, folios) : same.userspaceAddr;
   const r = setUserMemoryRegion(
     vm,
     {

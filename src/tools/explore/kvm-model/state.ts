@@ -1,12 +1,12 @@
 /** What the actors of a scene's model share. */
-import { memIsPrivate } from '../../kvm/attributes.ts';
-import type { GuestMemfdFile } from '../../kvm/guest-memfd/guest-memfd.ts';
-import type { VmState } from '../../kvm/vm-state.ts';
-import type { SceneKernelActor } from './kvm-model-kernel.ts';
-import type { SceneSlots } from './kvm-model-slots.ts';
-import type { SceneTables } from './kvm-model-tables.ts';
-import type { SceneVcpu } from './kvm-model-vcpu.ts';
-import type { ScenePages } from './kvm-model-vm.ts';
+import { memIsPrivate } from '../../../kvm/attributes.ts';
+import type { GuestMemfdFile } from '../../../kvm/guest-memfd/guest-memfd.ts';
+import type { VmState } from '../../../kvm/vm-state.ts';
+import type { SceneKernelActor } from './kernel-actor.ts';
+import type { SceneSlots } from './slots.ts';
+import type { SceneTables } from './tables.ts';
+import type { SceneVcpu } from './vcpu.ts';
+import type { ScenePages } from './vm.ts';
 
 /** One actor of a model, whatever it is. */
 export interface ModelActor {
@@ -37,16 +37,14 @@ export interface ModelActor {
   describe(): string;
 }
 
-/** The state that is nobody's own. */
-export class SceneState {
+/** The state that is nobody's own, whatever KVM's page tables are. */
+export class SceneWorld {
   readonly vm: VmState;
   readonly pages: ScenePages;
   readonly gfns: readonly number[];
-  readonly tables: SceneTables;
   readonly slots: SceneSlots;
   readonly gmem: GuestMemfdFile | null;
   readonly actors: ModelActor[] = [];
-  readonly vcpus: SceneVcpu[] = [];
   readonly kernels: SceneKernelActor[] = [];
   /** Addresses of the process behind the scene's frames: each is one page of some size. */
   readonly hvas = new Set<number>();
@@ -57,9 +55,25 @@ export class SceneState {
   unreported = 0;
   /** An access to a private frame was emulated. */
   emulatedPrivate = false;
+
+  constructor(vm: VmState, pages: ScenePages, gfns: readonly number[], slots: SceneSlots, gmem: GuestMemfdFile | null) {
+    this.vm = vm;
+    this.pages = pages;
+    this.gfns = gfns;
+    this.slots = slots;
+    this.gmem = gmem;
+  }
+}
+
+/** The same with the tables of the TDP MMU. */
+export class SceneState extends SceneWorld {
+  readonly tables: SceneTables;
+  readonly vcpus: SceneVcpu[] = [];
   forbidsPrivateEmulation = false;
   /** Pages of the process may be missing at times: a read then maps the zero page, which a write copies. */
   mayCopy = false;
+  /** A vCPU whose dirty ring is nearly full is not entered. */
+  fullRingStops = true;
   /** vCPUs that the present step has interrupted, as bits by actor. */
   interrupted = 0;
 
@@ -71,12 +85,8 @@ export class SceneState {
     slots: SceneSlots,
     gmem: GuestMemfdFile | null,
   ) {
-    this.vm = vm;
-    this.pages = pages;
-    this.gfns = gfns;
+    super(vm, pages, gfns, slots, gmem);
     this.tables = tables;
-    this.slots = slots;
-    this.gmem = gmem;
   }
 
   guestWrote(g: number): void {

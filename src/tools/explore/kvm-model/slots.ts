@@ -2,9 +2,9 @@
  * Slots as numbers: two that are the same in everything are one, whichever step made them. With each goes what is not fixed about it: the
  * dirty bits of the scene's frames, where huge pages are mixed, and whether its guest_memfd is still there.
  */
-import { Memslot } from '../../kvm/memslots/memslot.ts';
-import { hugepageMarkMixed, hugepageTestMixed, type SlotArch } from '../../kvm/mmu/lpage-info.ts';
-import type { VmState } from '../../kvm/vm-state.ts';
+import { Memslot } from '../../../kvm/memslots/memslot.ts';
+import { hugepageMarkMixed, hugepageTestMixed, type SlotArch } from '../../../kvm/mmu/lpage-info.ts';
+import type { VmState } from '../../../kvm/vm-state.ts';
 
 /** A slot's number fits 6 bits; parts that slots share (bitmap, MMU's part) fit 4 each. */
 const MAX_SLOTS = 62;
