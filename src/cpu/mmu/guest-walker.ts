@@ -55,7 +55,7 @@ import type { HardwareProfile } from '../profile.ts';
 import { ACCESS_FETCH, ACCESS_READ } from '../state.ts';
 import { NestedWalker } from './nested-walker.ts';
 import type { TableCache } from './table-cache.ts';
-import { TLB_GLOBAL, TLB_LARGE } from './tlb.ts';
+import { TLB_GLOBAL, TLB_HUGE, TLB_LARGE } from './tlb.ts';
 
 /** What a walk answers. */
 export const WALK_OK = 0;
@@ -106,7 +106,7 @@ export class GuestWalker {
   /** A store needs no further walk: allowed, and dirty at both levels. */
   writable = false;
   executable = false;
-  /** TLB_GLOBAL, TLB_LARGE. */
+  /** TLB_GLOBAL, TLB_LARGE, TLB_HUGE. */
   flags = 0;
   /** Error code of the fault, low and high half. */
   error = 0;
@@ -196,7 +196,7 @@ export class GuestWalker {
       const high = (hi & PT64_FRAME_HI) * 0x100000;
       if (level === 1) return this.leaf(word, lo, hi, high + low, vaLo, allowed, noExecute, access, index);
       if ((lo & PT_PAGE_SIZE_MASK) !== 0) {
-        this.flags = TLB_LARGE;
+        this.flags = level === 2 ? TLB_LARGE : TLB_HUGE;
         if (level === 2) {
           if ((lo & 0x001fe000) !== 0) return this.reserved(access, index);
           const gfn = high + ((low & ~0x1ff) | (page & 0x1ff));
