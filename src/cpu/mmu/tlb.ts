@@ -19,7 +19,7 @@ import {
   TLB_READ_TAG,
   TLB_WRITE_TAG,
 } from '../state.ts';
-import { TableCache } from './table-cache.ts';
+import { WalkCaches } from './walk-cache.ts';
 
 const BASE_WORD = TLB_BASE >> 2;
 const ENTRY_WORDS = TLB_ENTRY_SIZE >> 2;
@@ -62,13 +62,13 @@ export class Tlb {
   private readonly largeAt = new Uint8Array(LARGE_STRETCHES);
   private hasLarge = false;
   private hasHuge = false;
-  /** Translations of page-table frames, flushed together with the rest. */
-  readonly tables: TableCache;
+  /** What walks remember, flushed together with the rest. */
+  readonly walks: WalkCaches;
 
-  constructor(memory: PhysicalMemory) {
+  constructor(memory: PhysicalMemory, walkCaches: boolean) {
     this.memory = memory;
     this.i32 = memory.i32;
-    this.tables = new TableCache(memory);
+    this.walks = new WalkCaches(memory, walkCaches);
     this.codeFrames = new Uint8Array(memory.frames);
     this.writeFrames = new Uint8Array(memory.frames);
     this.wipe();
@@ -80,7 +80,7 @@ export class Tlb {
     this.listed.fill(0);
     this.usedCount = 0;
     this.forgetLarge();
-    this.tables.flush();
+    this.walks.flush();
   }
 
   /** Takes over what a restore wrote. */
@@ -100,7 +100,7 @@ export class Tlb {
       this.codeFrames[pfn] = 1;
       this.writeFrames[pfn] = 1;
     }
-    this.tables.adopt();
+    this.walks.adopt();
   }
 
   /** Word of the entry that `va` falls on in `context`. */
@@ -206,11 +206,12 @@ export class Tlb {
     }
     this.usedCount = 0;
     this.forgetLarge();
-    this.tables.flush();
+    this.walks.flush();
   }
 
   /** Drops all but global translations: a load of CR3 (@apm 5.5.2). */
   flushNonGlobal(): void {
+    this.walks.guest.flush();
     let kept = 0;
     for (let i = 0; i < this.usedCount; i++) {
       const word = this.used[i]!;
@@ -244,6 +245,7 @@ export class Tlb {
 
   /** Drops the page of `va` in all contexts, global or not, and the pieces of large pages that may be part of its page. */
   invlpg(vaLo: number, vaHi: number): void {
+    this.walks.guest.flush();
     const page = vaLo & ~0xfff;
     for (let context = 0; context < TLB_CONTEXTS; context++) {
       const word = this.slot(context, vaLo);

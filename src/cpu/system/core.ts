@@ -130,8 +130,8 @@ export class Core {
     this.interceptBeforeVmcbCheck = svmFeature(profile, SVME_ADDRESS_CHECK);
     this.xcr0Known = xcr0Known(profile);
     this.cr4Known = cr4Known(profile);
-    this.tlb = new Tlb(memory);
-    this.walker = new GuestWalker(memory, profile, this.tlb.tables);
+    this.tlb = new Tlb(memory, profile.walkCaches);
+    this.walker = new GuestWalker(memory, profile, this.tlb.walks);
     this.stack = new Stack(this);
     this.breakpoints = new Breakpoints(this);
   }
