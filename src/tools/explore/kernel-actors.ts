@@ -202,7 +202,7 @@ export function setFlags(id: number, flags: number, stages = memslotReplaceStage
 // ---- the process's memory ----
 
 /** What happens to a page of the process between the start and the end of an invalidation. */
-class PageChange extends HvaInvalidation {
+export class PageChange extends HvaInvalidation {
   /** The frame that was there, to be freed; -1 for none. */
   old = -1;
   readonly state: SceneWorld;
@@ -255,7 +255,7 @@ const clearPage: ActorStage<PageChange> = {
   },
 };
 
-const freePage: ActorStage<PageChange> = {
+export const freePage: ActorStage<PageChange> = {
   name: 'free-page',
   kvmFunction: 'put_page',
   takes: 0,
@@ -276,7 +276,7 @@ export interface Bracket {
 
 export const rangeBracket: Bracket = { start: rangeStartStages, end: rangeEndStages };
 
-function hvaOf(state: SceneWorld, gfn: number): number {
+export function hvaOf(state: SceneWorld, gfn: number): number {
   const slot = state.vm.slots.sets[0]!.find(gfn);
   if (slot === null) throw new Error(`gfn 0x${gfn.toString(16)} of a scene has no slot, and so no host memory`);
   return slotHva(slot, gfn);

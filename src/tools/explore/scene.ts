@@ -20,6 +20,8 @@ export interface VcpuSpec {
   readonly before: readonly VcpuOp[];
   /** Runs in system management mode: sees the other address space. */
   readonly smm: boolean;
+  /** Where the host has to read a page from swap it goes to sleep meanwhile, as with asynchronous page faults. */
+  readonly async?: boolean;
   /** Where KVM shadows the guest's tables: what the guest does under them, instead of `ops` and `before`. */
   readonly guest?: GuestSpec;
 }
@@ -61,10 +63,10 @@ export interface SlotSpec {
   /** It shows the same memory as the slot of this id in the first address space. */
   readonly sameMemoryAs?: number;
   /**
-   * Host memory behind it: there and writable (the default), there but read-only until it is written, not there yet, one page of 2 MiB, or
+   * Host memory behind it: there and writable (the default), there but read-only until it is written, not there yet, in swap, one page of 2 MiB, or
    * one of 2 MiB for which pages are made at the first touch.
    */
-  readonly host?: 'present' | 'read-only' | 'absent' | 'huge';
+  readonly host?: 'present' | 'read-only' | 'absent' | 'swapped' | 'huge';
 }
 
 export interface SceneSpec {
@@ -82,6 +84,8 @@ export interface SceneSpec {
     readonly paging?: 'tdp' | 'shadow';
     /** Limit of shadow pages, KVM_SET_NR_MMU_PAGES. */
     readonly mmuPages?: number;
+    /** Under shadow paging: KVM's warnings are no finding, but what comes of them. */
+    readonly ignoreWarnings?: boolean;
     /** Guards of the shadow MMU that this twin goes without. */
     readonly without?: readonly ShadowGuard[];
     readonly params?: Partial<KvmParams>;
@@ -107,8 +111,11 @@ export interface SceneSpec {
    * with nobody else in the way.
    */
   readonly expect: 'safe' | 'livelock' | { readonly violates: string };
-  /** What is not wrong in every scene but in this one: the emulation of an access to private memory. */
-  readonly alsoForbids?: readonly 'private-emulation'[];
+  /**
+   * What is not wrong in every scene but in this one: the emulation of an access to private memory; the use of a translation that another
+   * processor's write has made void, flushed before KVM is done with the emulation of that write.
+   */
+  readonly alsoForbids?: readonly ('private-emulation' | 'stale-during-emulation')[];
   /** For what looks wrong and is so in Linux: intended, harmless or a bug, and what VMs whose memory the hardware protects do there. */
   readonly judgement?: string;
   /** The scene without its guard, of which this one is the twin. */
@@ -154,8 +161,11 @@ export function ruled(name: string, what: string, rules: Partial<RevisionRules>)
 }
 
 /** A vCPU that does `ops` one after the other. */
-export function vcpu(ops: readonly VcpuOp[], options: { before?: readonly VcpuOp[]; smm?: boolean } = {}): VcpuSpec {
-  return { kind: 'vcpu', ops, before: options.before ?? [], smm: options.smm === true };
+export function vcpu(
+  ops: readonly VcpuOp[],
+  options: { before?: readonly VcpuOp[]; smm?: boolean; async?: boolean } = {},
+): VcpuSpec {
+  return { kind: 'vcpu', ops, before: options.before ?? [], smm: options.smm === true, async: options.async === true };
 }
 
 export function read(gfn: number): VcpuOp {

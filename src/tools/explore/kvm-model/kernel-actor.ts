@@ -121,7 +121,9 @@ export class SceneKernelActor implements ModelActor {
     this.pc = answer === STAGE_DONE ? this.partEnd[pc]! : pc + 1 + answer;
     if (this.finished && this.quietBit(pc) === 0) throw new Error(`${this.name} ended at ${this.stages[pc]!.name}`);
     // What a part remembers ends with it.
-    if (this.pc === this.partEnd[pc]) this.forget(this.contexts[pc]!);
+    if (this.pc !== this.partEnd[pc]) return;
+    this.forget(this.contexts[pc]!);
+    if (!this.finished) this.forget(this.contexts[this.pc]!);
   }
 
   private forget(context: KernelPart['context']): void {

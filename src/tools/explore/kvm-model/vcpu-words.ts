@@ -5,6 +5,7 @@ import { LOCK_MMU_READ } from '../../../kvm/locks.ts';
 import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
 import { isFrozenSpte, isLargePte, isShadowPresent, SPTE_MMU_PRESENT_MASK } from '../../../kvm/mmu/spte.ts';
 import type { SceneVcpu } from './vcpu.ts';
+import { asyncWord, loadAsync } from './vcpu-async.ts';
 import { hasEntry, isFaulting, PHASE_BEGIN, PHASE_CODE, PHASE_WALK } from './vcpu-phase.ts';
 
 export function saveVcpu(v: SceneVcpu, into: Int32Array, at: number): void {
@@ -56,12 +57,14 @@ export function saveVcpu(v: SceneVcpu, into: Int32Array, at: number): void {
   const { mmioGfn, mmioGen, mmioAccess } = vcpu.mmu;
   into[at + 7] = mmioGfn === 0 ? 0 : (gfns.indexOf(mmioGfn) + 1) | (mmioAccess << 4) | ((mmioGen + 1) << 8);
   for (let g = 0; g < gfns.length; g++) into[at + 8 + g] = v.tlb[g]!;
+  if (v.sleeps) into[at + 8 + gfns.length] = asyncWord(v);
 }
 
 export function loadVcpu(v: SceneVcpu, from: Int32Array, at: number): void {
   const { vcpu, state, gfns, vm } = v;
   const a = from[at]!;
   const phase = a & 63;
+  if (v.sleeps) loadAsync(v, from[at + 8 + gfns.length]!);
   v.phase = phase;
   v.op = (a >>> 6) & 15;
   vcpu.inGuest = (a & (1 << 10)) !== 0;

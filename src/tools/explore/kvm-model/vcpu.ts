@@ -22,6 +22,8 @@ import type { FaultStage } from '../../../kvm/mmu/revisions/revision.ts';
 import { mmuReload } from '../../../kvm/mmu/roots.ts';
 import { TdpIter } from '../../../kvm/mmu/tdp-iter.ts';
 import {
+  REQ_APF_HALT,
+  REQ_APF_READY,
   REQ_DIRTY_RING_SOFT_FULL,
   REQ_MMU_FREE_OBSOLETE_ROOTS,
   REQ_TLB_FLUSH,
@@ -29,10 +31,12 @@ import {
   type VcpuState,
 } from '../../../kvm/vcpu-state.ts';
 import type { VmState } from '../../../kvm/vm-state.ts';
+import type { AsyncPfWork } from '../../../kvm/x86/async-pf-state.ts';
 import { serviceRequests } from '../../../kvm/x86/run.ts';
 import type { VcpuOp } from '../scene.ts';
 import type { ModelActor, SceneState } from './state.ts';
 import { TLB_EXEC, TLB_PFN_SHIFT, TLB_VALID, TLB_WRITE } from './tlb-word.ts';
+import { enableAsync, endReady, readyWork } from './vcpu-async.ts';
 import {
   beginFault,
   fastDirty,
@@ -93,8 +97,12 @@ export class SceneVcpu implements ModelActor {
   readonly vm: VmState;
   readonly state: SceneState;
   readonly gfns: readonly number[];
+  /** It has asynchronous page faults. */
+  readonly sleeps: boolean;
+  /** The fault of a page that came is done again. */
+  redoing = false;
 
-  constructor(state: SceneState, vcpu: VcpuState, walker: NestedWalker, ops: readonly VcpuOp[]) {
+  constructor(state: SceneState, vcpu: VcpuState, walker: NestedWalker, ops: readonly VcpuOp[], sleeps: boolean) {
     this.state = state;
     this.vm = state.vm;
     this.vcpu = vcpu;
@@ -104,7 +112,9 @@ export class SceneVcpu implements ModelActor {
     this.name = `vcpu${vcpu.id}`;
     this.cpu = `CPU${vcpu.id}`;
     this.tlb = new Int32Array(this.gfns.length);
-    this.words = 8 + this.gfns.length;
+    this.words = 8 + this.gfns.length + (sleeps ? 1 : 0);
+    this.sleeps = sleeps;
+    if (sleeps) enableAsync(vcpu);
     this.stages = this.vm.revision.stages;
     this.mapAt = this.stages.length - 1;
     this.hasUnknownStage = hasUnknownStage(this.stages);
@@ -143,6 +153,7 @@ export class SceneVcpu implements ModelActor {
   }
 
   get current(): VcpuOp {
+    if (this.redoing) return { kind: 'page-ready', gfn: readyWork(this.vcpu)!.gfn };
     return this.ops[this.op]!;
   }
 
@@ -165,6 +176,7 @@ export class SceneVcpu implements ModelActor {
   ready(): boolean {
     if (this.phase === PHASE_DONE) return false;
     if (this.phase === PHASE_ENTER && this.ringFull) return this.state.othersRest(this);
+    if (this.phase === PHASE_ENTER && this.vcpu.x86.apfHalted) return readyWork(this.vcpu) !== null;
     if (this.phase !== PHASE_IDLE) return true;
     return this.vcpu.requests !== 0 || this.state.othersRest(this);
   }
@@ -231,7 +243,18 @@ export class SceneVcpu implements ModelActor {
       this.phase = PHASE_DONE;
       return;
     }
+    const work = readyWork(vcpu);
+    // First it goes to sleep, and is woken up at once.
+    if (work !== null && (vcpu.requests & REQ_APF_HALT) === 0) {
+      this.redo(work);
+      return;
+    }
     if (vcpu.requests !== 0 && kind !== 'pre-fault') serviceRequests(vcpu);
+    if (vcpu.x86.apfHalted) {
+      this.note = 'sleeps';
+      this.setSrcu(0);
+      return;
+    }
     if (mmuReload(vcpu) !== 0) throw new Error('no memory for a root');
     if (kind === 'pre-fault' || kind === 'page-ready') {
       this.errorLo = kind === 'page-ready' ? PFERR_USER | PFERR_WRITE : 0;
@@ -242,6 +265,29 @@ export class SceneVcpu implements ModelActor {
     vcpu.inGuest = true;
     this.setSrcu(0);
     this.phase = PHASE_GUEST;
+  }
+
+  /** @kvm mmu.c kvm_arch_async_page_ready */
+  private redo(work: AsyncPfWork): void {
+    this.vcpu.requests &= ~REQ_APF_READY;
+    if (mmuReload(this.vcpu) !== 0) throw new Error('no memory for a root');
+    this.redoing = true;
+    this.errorLo = this.vm.revision.rules.pageReadyKeepsErrorCode ? work.errorLo : 0;
+    this.errorHi = PFERR_GUEST_FINAL_HI;
+    this.phase = PHASE_BEGIN;
+  }
+
+  private redone(): void {
+    endReady(this.vcpu);
+    this.redoing = false;
+    this.setSrcu(0);
+    this.phase = PHASE_ENTER;
+  }
+
+  /** Address of the process behind `gfn`. */
+  hvaOf(gfn: number): number {
+    const slot = this.vm.slots.sets[0]!.find(gfn);
+    return slot === null ? -1 : slotHva(slot, gfn);
   }
 
   private setSrcu(depth: number): void {
@@ -316,7 +362,8 @@ export class SceneVcpu implements ModelActor {
   verdict(ret: number): void {
     this.note = retPfName(ret);
     const { kind } = this.current;
-    if (kind === 'page-ready') this.opDone();
+    if (this.redoing) this.redone();
+    else if (kind === 'page-ready') this.opDone();
     else if (kind === 'pre-fault') {
       // Tries again at once, with the root that it has, until the fault is settled (@kvm mmu.c kvm_tdp_map_page).
       if (ret === RET_PF_RETRY) this.phase = PHASE_BEGIN;

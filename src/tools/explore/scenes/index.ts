@@ -19,6 +19,7 @@ import { privateMemory } from './private-memory.ts';
 import { privateToShared } from './private-to-shared.ts';
 import { slotGoes } from './slot-goes.ts';
 import { standard } from './standard.ts';
+import { swapping } from './swap.ts';
 import { twoVcpus } from './two-vcpus.ts';
 
 export const kvmScenes: readonly Scene[] = [
@@ -39,6 +40,7 @@ export const kvmScenes: readonly Scene[] = [
   ...dirtyLogMore,
   ...nxHugePages,
   ...dirtyRings,
+  ...swapping,
   ...eagerSplit,
   ...plainStores,
   ...standard,
