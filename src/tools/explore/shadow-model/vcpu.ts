@@ -193,6 +193,7 @@ export class ShadowVcpu implements ModelActor {
       return pfn === INVALID_ROOT || syncs || this.mustFreeRoots ? LOCK_MMU_WRITE : 0;
     }
     if (phase === PHASE_TRACK) return vm.mmu.indirectShadowPages !== 0 ? LOCK_MMU_WRITE : 0;
+    if (phase === PHASE_EMULATE) return this.state.without('track-after-write') ? LOCK_MMU_WRITE : 0;
     return phase === PHASE_INVLPG || phase === PHASE_CR3 ? LOCK_MMU_WRITE : 0;
   }
 
@@ -414,11 +415,8 @@ export class ShadowVcpu implements ModelActor {
       return;
     }
     this.emulatedGpa = gpa + (op.kind === 'store' ? op.index * ENTRY_BYTES : 4096 - ENTRY_BYTES);
-    if (state.without('track-after-write')) {
-      this.phase = PHASE_TRACK;
-      return;
-    }
-    this.emulatedWrite();
+    if (state.without('track-after-write')) mmuTrackWrite(vcpu, this.emulatedGpa, ENTRY_BYTES);
+    else this.emulatedWrite();
     this.phase = PHASE_TRACK;
   }
 
@@ -436,8 +434,8 @@ export class ShadowVcpu implements ModelActor {
   /** @kvm mmu.c kvm_mmu_track_write */
   private track(): void {
     const { state, vcpu } = this;
-    if (!state.without('track-write')) mmuTrackWrite(vcpu, this.emulatedGpa, ENTRY_BYTES);
     if (state.without('track-after-write')) this.emulatedWrite();
+    else if (!state.without('track-write')) mmuTrackWrite(vcpu, this.emulatedGpa, ENTRY_BYTES);
     this.emulatedGpa = -1;
     this.opDone();
   }
