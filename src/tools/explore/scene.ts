@@ -11,6 +11,11 @@ import type { GuestSpec, GuestTable, ShadowGuard } from './shadow-scene.ts';
 export interface VcpuOp {
   readonly kind: 'read' | 'write' | 'fetch' | 'pre-fault' | 'page-ready';
   readonly gfn: number;
+  /**
+   * The guest says itself that the access is private, as under SNP, whatever KVM's attribute says: a mapping of other memory than the guest_memfd's
+   * does not do.
+   */
+  readonly isPrivate?: boolean;
 }
 
 export interface VcpuSpec {
@@ -178,6 +183,11 @@ export function write(gfn: number): VcpuOp {
 
 export function fetch(gfn: number): VcpuOp {
   return { kind: 'fetch', gfn };
+}
+
+/** The access as a guest makes it that decides itself what is private. */
+export function privately(op: VcpuOp): VcpuOp {
+  return { ...op, isPrivate: true };
 }
 
 export function preFault(gfn: number): VcpuOp {

@@ -87,7 +87,7 @@ export function vcpuResources(v: SceneVcpu): void {
     reads = v.vcpu.dirtyRing === null ? ENTER_READS : RES_ALL;
     writes = ENTER_WRITES | state.guestBit(v);
   } else if (phase === PHASE_GUEST) {
-    reads = RES_TABLES | RES_REQUESTS;
+    reads = RES_TABLES | RES_REQUESTS | (v.current.isPrivate === true ? RES_SLOTS | RES_GMEM : 0);
     writes = RES_TABLES | RES_SRCU | RES_REQUESTS | RES_DIRTY_LOG | state.guestBit(v);
   } else if (phase === PHASE_CODE) {
     reads = RES_ATTRIBUTES | RES_SLOTS | RES_TABLES;

@@ -2,7 +2,14 @@
  * A vCPU of a scene, with the processor it runs on: enters the guest, accesses memory through its TLB or by a walk of the nested tables,
  * and takes each fault through the revision's own stages, one a step. What runs is KVM's code; here is only where it stops.
  */
-import { PFERR_FETCH, PFERR_GUEST_FINAL_HI, PFERR_USER, PFERR_WRITE } from '../../../arch/error-code.ts';
+import {
+  PFERR_FETCH,
+  PFERR_GUEST_FINAL_HI,
+  PFERR_PRESENT,
+  PFERR_PRIVATE_ACCESS_HI,
+  PFERR_USER,
+  PFERR_WRITE,
+} from '../../../arch/error-code.ts';
 import type { NestedWalker } from '../../../cpu/mmu/nested-walker.ts';
 import { PTE_EXCLUSIVE, PTE_PRESENT, PTE_WRITE } from '../../../host/page-table.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../../../kvm/locks.ts';
@@ -35,7 +42,7 @@ import type { AsyncPfWork } from '../../../kvm/x86/async-pf-state.ts';
 import { serviceRequests } from '../../../kvm/x86/run.ts';
 import type { VcpuOp } from '../scene.ts';
 import type { ModelActor, SceneState } from './state.ts';
-import { TLB_EXEC, TLB_PFN_SHIFT, TLB_VALID, TLB_WRITE } from './tlb-word.ts';
+import { TLB_EXEC, TLB_PFN_SHIFT, TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
 import { enableAsync, endReady, readyWork } from './vcpu-async.ts';
 import {
   beginFault,
@@ -309,6 +316,13 @@ export class SceneVcpu implements ModelActor {
     const isFetch = kind === 'fetch';
     const word = this.tlb[g]!;
     const want = TLB_VALID | (isWrite ? TLB_WRITE : 0) | (isFetch ? TLB_EXEC : 0);
+    if (this.current.isPrivate === true && !this.reachesPrivate(g)) {
+      this.errorLo = PFERR_PRESENT | PFERR_USER | (isWrite ? PFERR_WRITE : 0) | (isFetch ? PFERR_FETCH : 0);
+      this.errorHi = PFERR_GUEST_FINAL_HI | PFERR_PRIVATE_ACCESS_HI;
+      this.note = '#NPF';
+      this.exit(PHASE_CODE);
+      return;
+    }
     if ((word & want) === want) {
       this.note = 'through the TLB';
     } else {
@@ -330,6 +344,17 @@ export class SceneVcpu implements ModelActor {
     }
     if (isWrite) this.state.guestWrote(g);
     this.opDone();
+  }
+
+  /** Translations of gfn number `g` lead to private memory: what the processor of a protected VM checks. */
+  private reachesPrivate(g: number): boolean {
+    const gfn = this.gfns[g]!;
+    const slot = this.vm.slots.sets[0]!.find(gfn);
+    if (slot === null || slot.gmem === null || slot.gmem.file === null) return false;
+    const { walker } = this;
+    walker.rootPfn = this.vcpu.mmu.mmu.root.pfn;
+    const pfn = this.tlb[g] !== 0 ? tlbFrame(this.tlb[g]!) : walker.walk(gfn, false, false) ? walker.pfn : -1;
+    return pfn >= 0 && pfn === slot.gmem.file.peekPage(gfn - slot.baseGfn + slot.gmem.pgoff);
   }
 
   private exit(phase: number): void {

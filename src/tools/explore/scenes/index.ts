@@ -15,6 +15,7 @@ import { nxHugePages } from './nx-huge-pages.ts';
 import { pageMoves } from './page-moves.ts';
 import { plainStores } from './plain-stores.ts';
 import { preFaults } from './pre-fault.ts';
+import { privateByGuest } from './private-by-guest.ts';
 import { privateMemory } from './private-memory.ts';
 import { privateToShared } from './private-to-shared.ts';
 import { slotGoes } from './slot-goes.ts';
@@ -40,6 +41,7 @@ export const kvmScenes: readonly Scene[] = [
   ...dirtyLogMore,
   ...nxHugePages,
   ...dirtyRings,
+  ...privateByGuest,
   ...swapping,
   ...eagerSplit,
   ...plainStores,
