@@ -10,6 +10,7 @@ const document = fs.readFileSync(file, 'utf8');
 
 /** The rules of the page: scenes that each holds in, and those without it. */
 const rules = document
+  .slice(0, document.indexOf('<!-- race:'))
   .split('\n')
   .filter((line) => /^\| .* \| `.*` \|/.test(line) && line.split('|').length === 5)
   .map((line) => line.split('|').slice(1, 4))

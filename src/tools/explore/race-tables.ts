@@ -67,5 +67,5 @@ function tableText(name: string, actors: readonly string[], c: Counterexample): 
   if (c.repeats.length > 0)
     lines.push(`| and then for ever: |${' |'.repeat(actors.length - 1)}`, ...turnsOf(c.repeats, false).map(row));
   const wrong = c.kind === 'violation' ? `Violated: ${c.text}.` : `${c.text[0]!.toUpperCase()}${c.text.slice(1)}.`;
-  return `${lines.join('\n')}\n\n${wrong} \`softkvm explore ${name} --replay ${c.replay}\`\n`;
+  return `${lines.join('\n')}\n\n${wrong} \`softkvm explore ${name} --replay ${c.replay === '' ? "''" : c.replay}\`\n`;
 }
