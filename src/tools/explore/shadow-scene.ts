@@ -106,3 +106,8 @@ export function invlpg(page: number): GuestOp {
 export function loadCr3(gfn: number): GuestOp {
   return { kind: 'load-cr3', gfn };
 }
+
+/** The access needs the right to write. */
+export function isWrite(op: GuestOp): boolean {
+  return op.kind === 'write' || op.kind === 'store';
+}

@@ -2,14 +2,23 @@
  * The real KVM under shadow paging as a model: a VM of the product whose guest has tables of its own, whose faults run the stages of the
  * revision, and whose other actors run the lists of src/kvm/actors, one atomic step at a time.
  */
-import { RES_ALL, RES_HOST, RES_REQUESTS, RES_ROOTS, RES_SRCU, RES_TABLES } from '../../../kvm/actors/actor.ts';
+import {
+  RES_ALL,
+  RES_HOST,
+  RES_NOTIFIER_COUNT,
+  RES_REQUESTS,
+  RES_ROOTS,
+  RES_SEQUENCE,
+  RES_SRCU,
+  RES_TABLES,
+} from '../../../kvm/actors/actor.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE, LOCK_SLOTS, LOCK_SLOTS_ARCH } from '../../../kvm/locks.ts';
 import type { VmState } from '../../../kvm/vm-state.ts';
 import { explanationLines } from '../../explain/explain-text.ts';
 import { FaultLog } from '../../explain/fault-log.ts';
 import { tryEverySlotChange } from '../kvm-model/every-slot.ts';
 import { SceneKernelActor } from '../kvm-model/kernel-actor.ts';
-import { type ModelActor, RES_GUESTS, RES_MMU_LOCK, RES_SLOTS_LOCK } from '../kvm-model/state.ts';
+import { type ModelActor, RES_GUESTS, RES_MMU_LOCK, RES_QUIET, RES_SLOTS_LOCK } from '../kvm-model/state.ts';
 import type { SceneOverrides } from '../kvm-model/vm.ts';
 import { VmWords } from '../kvm-model/vm-words.ts';
 import type { Actor, Footprint, Model } from '../model.ts';
@@ -28,6 +37,7 @@ export class ShadowModel implements Model {
   readonly actors: readonly Actor[];
   readonly stateWords: number;
   readonly invariants = shadowInvariantTexts;
+  readonly observed = (RES_ALL & ~(RES_SEQUENCE | RES_NOTIFIER_COUNT | RES_SRCU)) | RES_GUESTS | RES_QUIET;
   readonly state: ShadowState;
   private readonly vm: VmState;
   private readonly list: readonly ModelActor[];
