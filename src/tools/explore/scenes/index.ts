@@ -12,6 +12,7 @@ import { mmio } from './mmio.ts';
 import { moreSlots } from './more-slots.ts';
 import { nestedInvalidations } from './nested-invalidations.ts';
 import { nxHugePages } from './nx-huge-pages.ts';
+import { oddCases } from './odd-cases.ts';
 import { pageMoves } from './page-moves.ts';
 import { plainStores } from './plain-stores.ts';
 import { preFaults } from './pre-fault.ts';
@@ -41,6 +42,7 @@ export const kvmScenes: readonly Scene[] = [
   ...dirtyLogMore,
   ...nxHugePages,
   ...dirtyRings,
+  ...oddCases,
   ...privateByGuest,
   ...swapping,
   ...eagerSplit,
