@@ -7,9 +7,13 @@ import type { KvmParams } from '../../kvm/params.ts';
 import type { KernelActor } from './kvm-model/kernel-actor.ts';
 import type { GuestSpec, GuestTable, ShadowGuard } from './shadow-scene.ts';
 
-/** One thing that a vCPU does. `pre-fault` is KVM_PRE_FAULT_MEMORY, `page-ready` the end of an asynchronous page fault. */
+/**
+ * One thing that a vCPU does. `pre-fault` is KVM_PRE_FAULT_MEMORY, `page-ready` the end of an asynchronous page fault; `walk` the processor's look
+ * at a table of the guest's own, without which no instruction can be fetched; `emulated-read` and `emulated-write` what the emulator does to
+ * memory for an instruction that it got for another reason.
+ */
 export interface VcpuOp {
-  readonly kind: 'read' | 'write' | 'fetch' | 'pre-fault' | 'page-ready';
+  readonly kind: 'read' | 'write' | 'fetch' | 'walk' | 'pre-fault' | 'page-ready' | 'emulated-read' | 'emulated-write';
   readonly gfn: number;
   /**
    * The guest says itself that the access is private, as under SNP, whatever KVM's attribute says: a mapping of other memory than the guest_memfd's
@@ -188,6 +192,14 @@ export function fetch(gfn: number): VcpuOp {
 /** The access as a guest makes it that decides itself what is private. */
 export function privately(op: VcpuOp): VcpuOp {
   return { ...op, isPrivate: true };
+}
+
+export function walk(gfn: number): VcpuOp {
+  return { kind: 'walk', gfn };
+}
+
+export function emulated(op: VcpuOp): VcpuOp {
+  return { kind: op.kind === 'write' ? 'emulated-write' : 'emulated-read', gfn: op.gfn };
 }
 
 export function preFault(gfn: number): VcpuOp {

@@ -105,7 +105,7 @@ export function vcpuResources(v: SceneVcpu): void {
     writes = RES_DIRTY_LOG | RES_REQUESTS;
   } else if (phase === PHASE_EMULATE) {
     reads = RES_SLOTS | RES_ATTRIBUTES;
-    writes = RES_HOST | RES_DIRTY_LOG;
+    writes = RES_HOST | RES_DIRTY_LOG | RES_REQUESTS;
   } else {
     reads = RES_ALL;
     writes = RES_REQUESTS | state.guestBit(v);

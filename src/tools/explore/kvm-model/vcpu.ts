@@ -5,6 +5,7 @@
 import {
   PFERR_FETCH,
   PFERR_GUEST_FINAL_HI,
+  PFERR_GUEST_PAGE_HI,
   PFERR_PRESENT,
   PFERR_PRIVATE_ACCESS_HI,
   PFERR_USER,
@@ -12,6 +13,7 @@ import {
 } from '../../../arch/error-code.ts';
 import type { NestedWalker } from '../../../cpu/mmu/nested-walker.ts';
 import { PTE_EXCLUSIVE, PTE_PRESENT, PTE_WRITE } from '../../../host/page-table.ts';
+import { markPageDirty } from '../../../kvm/dirty/mark-dirty.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../../../kvm/locks.ts';
 import { slotHva } from '../../../kvm/memslots/hva.ts';
 import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
@@ -284,6 +286,11 @@ export class SceneVcpu implements ModelActor {
     this.phase = PHASE_BEGIN;
   }
 
+  /** Upper half of a fault's code: whether the processor was at the access itself or at the guest's tables. */
+  get walkErrorHi(): number {
+    return this.current.kind === 'walk' ? PFERR_GUEST_PAGE_HI : PFERR_GUEST_FINAL_HI;
+  }
+
   private redone(): void {
     endReady(this.vcpu);
     this.redoing = false;
@@ -312,7 +319,12 @@ export class SceneVcpu implements ModelActor {
     }
     const { kind, gfn } = this.current;
     const g = this.gfns.indexOf(gfn);
-    const isWrite = kind === 'write';
+    if (kind === 'emulated-read' || kind === 'emulated-write') {
+      this.exit(PHASE_EMULATE);
+      return;
+    }
+    // A walk of the guest's tables may set A and D: it counts as a write.
+    const isWrite = kind === 'write' || kind === 'walk';
     const isFetch = kind === 'fetch';
     const word = this.tlb[g]!;
     const want = TLB_VALID | (isWrite ? TLB_WRITE : 0) | (isFetch ? TLB_EXEC : 0);
@@ -330,7 +342,7 @@ export class SceneVcpu implements ModelActor {
       walker.rootPfn = vcpu.mmu.mmu.root.pfn;
       if (!walker.walk(gfn, isWrite, isFetch)) {
         this.errorLo = walker.error | PFERR_USER | (isWrite ? PFERR_WRITE : 0) | (isFetch ? PFERR_FETCH : 0);
-        this.errorHi = PFERR_GUEST_FINAL_HI;
+        this.errorHi = this.walkErrorHi;
         this.note = '#NPF';
         this.exit(PHASE_CODE);
         return;
@@ -342,7 +354,7 @@ export class SceneVcpu implements ModelActor {
         (walker.pfn << TLB_PFN_SHIFT);
       this.note = 'by a walk';
     }
-    if (isWrite) this.state.guestWrote(g);
+    if (kind === 'write') this.state.guestWrote(g);
     this.opDone();
   }
 
@@ -400,7 +412,18 @@ export class SceneVcpu implements ModelActor {
 
   /** The emulator, or userspace, does the access instead of the guest. */
   private emulate(): void {
-    this.state.emulated(this.current.gfn);
+    const { kind, gfn } = this.current;
+    if (kind === 'walk') {
+      // The emulator cannot fetch the instruction through that table either: it injects a #PF, whose delivery needs the table.
+      this.note = '#PF injected';
+      this.phase = PHASE_ENTER;
+      return;
+    }
+    this.state.emulated(gfn);
+    if (kind === 'emulated-write' && this.hvaOf(gfn) >= 0) {
+      this.state.guestWrote(this.gfns.indexOf(gfn));
+      markPageDirty(this.vcpu, gfn);
+    }
     this.opDone();
   }
 

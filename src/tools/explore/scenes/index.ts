@@ -12,6 +12,7 @@ import { mmio } from './mmio.ts';
 import { moreSlots } from './more-slots.ts';
 import { nestedInvalidations } from './nested-invalidations.ts';
 import { nxHugePages } from './nx-huge-pages.ts';
+import { oddAccesses } from './odd-accesses.ts';
 import { oddCases } from './odd-cases.ts';
 import { pageMoves } from './page-moves.ts';
 import { plainStores } from './plain-stores.ts';
@@ -42,6 +43,7 @@ export const kvmScenes: readonly Scene[] = [
   ...dirtyLogMore,
   ...nxHugePages,
   ...dirtyRings,
+  ...oddAccesses,
   ...oddCases,
   ...privateByGuest,
   ...swapping,
