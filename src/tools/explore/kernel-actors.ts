@@ -212,12 +212,14 @@ export class PageChange extends HvaInvalidation {
     this.state = state;
   }
 
+  // What is the invalidation's own is written out: through `super` an accessor costs as much as a step.
   override get locals(): number {
-    return super.locals | ((this.state.pages.data.indexOf(this.old) + 1) << 2);
+    return (this.flush ? 1 : 0) | (this.found ? 2 : 0) | ((this.state.pages.data.indexOf(this.old) + 1) << 2);
   }
 
   override set locals(bits: number) {
-    super.locals = bits;
+    this.flush = (bits & 1) !== 0;
+    this.found = (bits & 2) !== 0;
     const index = bits >>> 2;
     this.old = index === 0 ? -1 : this.state.pages.data[index - 1]!;
   }

@@ -221,7 +221,7 @@ export class ShadowModel implements Model {
     const words = from.subarray(at, at + this.stateWords);
     this.scan();
     state.shadow.forgetAll();
-    this.vmWords.restore(words, -1, 0);
+    this.vmWords.restore(words, -1, 0, 0);
     state.guest.restore(words, this.guestWords);
     state.shadow.restore(words, this.shadowWords);
     this.list.forEach((actor, i) => {
