@@ -202,7 +202,7 @@ export function setFlags(id: number, flags: number, stages = memslotReplaceStage
 // ---- the process's memory ----
 
 /** What happens to a page of the process between the start and the end of an invalidation. */
-class PageChange extends HvaInvalidation {
+export class PageChange extends HvaInvalidation {
   /** The frame that was there, to be freed; -1 for none. */
   old = -1;
   readonly state: SceneWorld;
@@ -212,12 +212,14 @@ class PageChange extends HvaInvalidation {
     this.state = state;
   }
 
+  // What is the invalidation's own is written out: through `super` an accessor costs as much as a step.
   override get locals(): number {
-    return super.locals | ((this.state.pages.data.indexOf(this.old) + 1) << 2);
+    return (this.flush ? 1 : 0) | (this.found ? 2 : 0) | ((this.state.pages.data.indexOf(this.old) + 1) << 2);
   }
 
   override set locals(bits: number) {
-    super.locals = bits;
+    this.flush = (bits & 1) !== 0;
+    this.found = (bits & 2) !== 0;
     const index = bits >>> 2;
     this.old = index === 0 ? -1 : this.state.pages.data[index - 1]!;
   }
@@ -255,7 +257,7 @@ const clearPage: ActorStage<PageChange> = {
   },
 };
 
-const freePage: ActorStage<PageChange> = {
+export const freePage: ActorStage<PageChange> = {
   name: 'free-page',
   kvmFunction: 'put_page',
   takes: 0,
@@ -276,7 +278,7 @@ export interface Bracket {
 
 export const rangeBracket: Bracket = { start: rangeStartStages, end: rangeEndStages };
 
-function hvaOf(state: SceneWorld, gfn: number): number {
+export function hvaOf(state: SceneWorld, gfn: number): number {
   const slot = state.vm.slots.sets[0]!.find(gfn);
   if (slot === null) throw new Error(`gfn 0x${gfn.toString(16)} of a scene has no slot, and so no host memory`);
   return slotHva(slot, gfn);

@@ -3,6 +3,7 @@ import { PTE_FRAME_MASK, PTE_PRESENT } from '../../../host/page-table.ts';
 import { memIsPrivate } from '../../../kvm/attributes.ts';
 import { slotHva } from '../../../kvm/memslots/hva.ts';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, type Memslot } from '../../../kvm/memslots/memslot.ts';
+import { type MemslotSet, slotInSpace } from '../../../kvm/memslots/memslots.ts';
 import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
 import { ROLE_INVALID, roleAsId } from '../../../kvm/mmu/role.ts';
 import {
@@ -14,6 +15,7 @@ import {
   mmioSpteGeneration,
 } from '../../../kvm/mmu/spte.ts';
 import { gfnRoundForLevel, pagesPerLevel } from '../../../kvm/mmu/tdp-iter.ts';
+import type { VmState } from '../../../kvm/vm-state.ts';
 import { ringHas } from './ring-word.ts';
 import type { SceneState } from './state.ts';
 import { TLB_EXEC, TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
@@ -57,6 +59,11 @@ export const invariantTexts: readonly string[] = [
   'no huge entry is executable while the NX workaround is on',
 ];
 
+/** Slots of an address space; where there is only one, those of that. */
+function slotsOf(vm: VmState, asId: number): MemslotSet {
+  return vm.slots.sets[asId] ?? vm.slots.sets[0]!;
+}
+
 /** The frame of the process behind `gfn`, -1 for none. */
 function hostFrame(state: SceneState, slot: Memslot, gfn: number): number {
   const { table } = state.vm.mm;
@@ -81,7 +88,7 @@ function isFreed(state: SceneState, pfn: number): boolean {
 function mappingWrong(state: SceneState, asId: number, gfn: number, pfn: number, freed: number, stale: number): number {
   const { vm } = state;
   if (isFreed(state, pfn)) return freed;
-  const slot = vm.slots.sets[asId]!.find(gfn);
+  const slot = slotInSpace(vm, asId, gfn);
   if (slot === null) return NO_SLOT;
   // On its way out: its mappings go next, and only then is anything of it given away.
   if ((slot.flags & KVM_MEMSLOT_INVALID) !== 0) return 0;
@@ -98,7 +105,7 @@ function hugeWrong(state: SceneState, asId: number, gfn: number, level: number):
   const { vm } = state;
   const start = gfnRoundForLevel(gfn, level);
   const end = start + pagesPerLevel(level);
-  const slot = vm.slots.sets[asId]!.find(gfn);
+  const slot = slotInSpace(vm, asId, gfn);
   if (slot !== null && (start < slot.baseGfn || end > slot.baseGfn + slot.npages)) return HUGE_SLOT;
   if (vm.hasPrivateMem && !vm.attributes.private.uniform(start, end, memIsPrivate(vm, gfn))) return HUGE_ATTRIBUTES;
   return 0;
@@ -130,10 +137,10 @@ function rootsWrong(state: SceneState): number {
           if (vm.mmu.nxHugePages && isExecutable(m, leaf.lo, leaf.hi)) return NX_HUGE;
         }
       } else if (vm.mmu.enableMmioCaching && isMmioSpte(m, leaf.lo, leaf.hi)) {
-        const set = vm.slots.sets[asId]!;
+        const set = slotsOf(vm, asId);
         const counts =
           !set.updateInProgress && mmioSpteGeneration(leaf.lo, leaf.hi) === set.generation % (MMIO_SPTE_GEN_MASK + 1);
-        if (counts && set.find(gfn) !== null) return MMIO_ENTRY;
+        if (counts && slotInSpace(vm, asId, gfn) !== null) return MMIO_ENTRY;
       }
     }
   }
@@ -144,9 +151,14 @@ function tlbsWrong(state: SceneState): number {
   const { gfns } = state;
   for (const v of state.vcpus) {
     const asId = v.vcpu.smm ? 1 : 0;
-    const set = state.vm.slots.sets[asId]!;
+    const set = slotsOf(state.vm, asId);
     const { mmioGfn, mmioGen } = v.vcpu.mmu;
-    if (mmioGfn !== 0 && mmioGen === set.generation && !set.updateInProgress && set.find(mmioGfn) !== null)
+    if (
+      mmioGfn !== 0 &&
+      mmioGen === set.generation &&
+      !set.updateInProgress &&
+      slotInSpace(state.vm, asId, mmioGfn) !== null
+    )
       return MMIO_CACHE;
     if (!v.tlbLive) continue;
     for (let g = 0; g < gfns.length; g++) {

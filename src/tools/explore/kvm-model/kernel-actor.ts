@@ -25,10 +25,14 @@ export class SceneKernelActor implements ModelActor {
   readonly name: string;
   readonly cpu: string;
   readonly words = 2;
+  readonly idle = false;
+  readonly selfContained = true;
   held = 0;
   srcu = 0;
   note = '';
   private pc = 0;
+  /** The context that may hold something of a part that is under way. */
+  private inHand: KernelPart['context'] | null = null;
   private readonly stages: ActorStage<ActorContext>[] = [];
   private readonly contexts: KernelPart['context'][] = [];
   /** By stage: the stage after the last one of its part. */
@@ -117,11 +121,14 @@ export class SceneKernelActor implements ModelActor {
 
   step(): void {
     const { pc } = this;
+    this.inHand = this.contexts[pc]!;
     const answer = this.stages[pc]!.run(this.contexts[pc]!);
     this.pc = answer === STAGE_DONE ? this.partEnd[pc]! : pc + 1 + answer;
     if (this.finished && this.quietBit(pc) === 0) throw new Error(`${this.name} ended at ${this.stages[pc]!.name}`);
     // What a part remembers ends with it.
-    if (this.pc === this.partEnd[pc]) this.forget(this.contexts[pc]!);
+    if (this.pc !== this.partEnd[pc]) return;
+    this.forget(this.contexts[pc]!);
+    if (!this.finished) this.forget(this.contexts[this.pc]!);
   }
 
   private forget(context: KernelPart['context']): void {
@@ -147,8 +154,10 @@ export class SceneKernelActor implements ModelActor {
     this.pc = word & 255;
     this.held = (word >>> 8) & 63;
     this.srcu = (word >>> 14) & 3;
-    if (this.pc === this.stages.length) return;
-    const context = this.contexts[this.pc]!;
+    const context = this.pc === this.stages.length ? null : this.contexts[this.pc]!;
+    if (this.inHand !== null && this.inHand !== context) this.forget(this.inHand);
+    this.inHand = context;
+    if (context === null) return;
     const rest = from[at + 1]!;
     context.locals = rest & 0xffff;
     if (context.slotA !== undefined) context.slotA = state.slots.slot((rest >>> 16) & 63);

@@ -43,7 +43,8 @@ export function makeSceneState(scene: Scene, overrides: SceneOverrides): MadeSta
   state.forbidsPrivateEmulation = scene.alsoForbids?.includes('private-emulation') === true;
   const walker = new NestedWalker(vm.memory, siliconEpyc);
   for (const spec of scene.actors) {
-    if (spec.kind === 'vcpu') vcpus.push(new SceneVcpu(state, vm.vcpus[vcpus.length]!, walker, spec.ops));
+    if (spec.kind === 'vcpu')
+      vcpus.push(new SceneVcpu(state, vm.vcpus[vcpus.length]!, walker, spec.ops, spec.async === true));
   }
   state.vcpus.push(...vcpus);
   findHostAddresses(state);

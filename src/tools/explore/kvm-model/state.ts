@@ -18,6 +18,10 @@ export interface ModelActor {
   held: number;
   srcu: number;
   readonly finished: boolean;
+  /** It has nothing left to do and waits for the others to finish. */
+  readonly idle: boolean;
+  /** Its words say the same whatever others change: page tables, sequence, requests. */
+  readonly selfContained?: boolean;
   /** What the last step came to, in a word. */
   note: string;
   /** The next step waits for nothing but locks. HOT */
@@ -109,10 +113,10 @@ export class SceneState extends SceneWorld {
 
   /** Everybody but `self` has finished, or idles in the guest. */
   othersRest(self: ModelActor): boolean {
-    for (const actor of this.actors) {
-      if (actor === self || actor.finished) continue;
-      const vcpu = this.vcpus.find((v) => v === actor);
-      if (vcpu === undefined || !vcpu.idle) return false;
+    const { actors } = this;
+    for (let i = 0; i < actors.length; i++) {
+      const actor = actors[i]!;
+      if (actor !== self && !actor.finished && !actor.idle) return false;
     }
     return true;
   }

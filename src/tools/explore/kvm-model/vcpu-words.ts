@@ -1,11 +1,12 @@
 /** A vCPU of a scene as words, and back. */
-import { PFERR_GUEST_FINAL_HI, PFERR_PRIVATE_ACCESS_HI } from '../../../arch/error-code.ts';
+import { PFERR_PRIVATE_ACCESS_HI } from '../../../arch/error-code.ts';
 import { hiOf, loOf } from '../../../arch/halves.ts';
 import { LOCK_MMU_READ } from '../../../kvm/locks.ts';
 import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
 import { isFrozenSpte, isLargePte, isShadowPresent, SPTE_MMU_PRESENT_MASK } from '../../../kvm/mmu/spte.ts';
 import type { SceneVcpu } from './vcpu.ts';
-import { hasEntry, isFaulting, PHASE_BEGIN, PHASE_CODE, PHASE_WALK } from './vcpu-phase.ts';
+import { asyncWord, loadAsync } from './vcpu-async.ts';
+import { hasEntry, isFaulting, PHASE_BEGIN, PHASE_CODE, PHASE_DONE, PHASE_IDLE, PHASE_WALK } from './vcpu-phase.ts';
 
 export function saveVcpu(v: SceneVcpu, into: Int32Array, at: number): void {
   const { vcpu, phase, state, gfns } = v;
@@ -56,12 +57,14 @@ export function saveVcpu(v: SceneVcpu, into: Int32Array, at: number): void {
   const { mmioGfn, mmioGen, mmioAccess } = vcpu.mmu;
   into[at + 7] = mmioGfn === 0 ? 0 : (gfns.indexOf(mmioGfn) + 1) | (mmioAccess << 4) | ((mmioGen + 1) << 8);
   for (let g = 0; g < gfns.length; g++) into[at + 8 + g] = v.tlb[g]!;
+  if (v.sleeps) into[at + 8 + gfns.length] = asyncWord(v);
 }
 
 export function loadVcpu(v: SceneVcpu, from: Int32Array, at: number): void {
   const { vcpu, state, gfns, vm } = v;
   const a = from[at]!;
   const phase = a & 63;
+  if (v.sleeps) loadAsync(v, from[at + 8 + gfns.length]!);
   v.phase = phase;
   v.op = (a >>> 6) & 15;
   vcpu.inGuest = (a & (1 << 10)) !== 0;
@@ -72,7 +75,9 @@ export function loadVcpu(v: SceneVcpu, from: Int32Array, at: number): void {
   vcpu.requests = from[at + 1]!;
   const code = from[at + 2]!;
   v.errorLo = code & 0xff;
-  v.errorHi = PFERR_GUEST_FINAL_HI | ((code & 0x100) !== 0 ? PFERR_PRIVATE_ACCESS_HI : 0);
+  v.errorHi =
+    (phase === PHASE_DONE || phase === PHASE_IDLE ? 0 : v.walkErrorHi) |
+    ((code & 0x100) !== 0 ? PFERR_PRIVATE_ACCESS_HI : 0);
   const inFault = isFaulting(phase);
   if (inFault) {
     const { fault } = vcpu.mmu;

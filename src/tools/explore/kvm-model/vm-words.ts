@@ -38,7 +38,10 @@ export const REGION_FIXED = 1 << 0;
 export const REGION_SLOTS = 1 << 1;
 export const REGION_HOST = 1 << 2;
 export const REGION_TABLES = 1 << 3;
-export const REGION_ACTOR = 1 << 4;
+export const REGION_ATTRIBUTES = 1 << 4;
+export const REGION_RINGS = 1 << 5;
+export const REGION_ACTOR_SHIFT = 6;
+export const REGION_ACTOR = 1 << REGION_ACTOR_SHIFT;
 export const REGION_ACTORS = -REGION_ACTOR;
 
 export class VmWords {
@@ -77,20 +80,25 @@ export class VmWords {
   regions(regions: Int32Array): void {
     regions.fill(REGION_FIXED, 0, FIXED_WORDS);
     regions.fill(REGION_SLOTS, FIXED_WORDS, this.hostWords);
-    regions.fill(REGION_HOST, this.hostWords, this.count);
+    regions.fill(REGION_HOST, this.hostWords, this.ringWords);
+    regions.fill(REGION_RINGS, this.ringWords, this.count);
     regions[W_FRAMES] = REGION_HOST;
-    regions[W_ATTRIBUTES] = 0;
+    regions[W_ATTRIBUTES] = REGION_ATTRIBUTES;
     regions[W_DIRTY] = REGION_SLOTS;
     regions[W_MIXED] = REGION_SLOTS;
   }
 
   // ---- capture ----
 
-  /** Brings `live` up to date, as far as resources in `stale` have changed. HOT */
-  refresh(live: Int32Array, stale: number, broken: boolean): void {
+  /** Brings `live` up to date, as far as resources in `stale` have changed; the regions that this were. HOT */
+  refresh(live: Int32Array, stale: number, broken: boolean): number {
     const { vm, state } = this;
+    let touched = REGION_FIXED;
     this.refreshFixed(live, broken);
-    if ((stale & (RES_HOST | RES_GMEM)) !== 0) this.refreshHost(live);
+    if ((stale & (RES_HOST | RES_GMEM)) !== 0) {
+      this.refreshHost(live);
+      touched |= REGION_HOST;
+    }
     if ((stale & RES_ATTRIBUTES) !== 0 && vm.hasPrivateMem) {
       let attributes = 0;
       const { attributeBounds } = this;
@@ -98,6 +106,7 @@ export class VmWords {
         if (vm.attributes.private.has(attributeBounds[i]!)) attributes |= 1 << i;
       }
       live[W_ATTRIBUTES] = attributes;
+      touched |= REGION_ATTRIBUTES;
     }
     if ((stale & RES_SLOTS) !== 0) {
       let w = FIXED_WORDS;
@@ -106,11 +115,17 @@ export class VmWords {
         live[w++] = vm.slots.generation(asId);
       }
       live[W_MIXED] = state.slots.mixedBits();
+      touched |= REGION_SLOTS;
     }
-    if ((stale & (RES_SLOTS | RES_DIRTY_LOG)) !== 0) live[W_DIRTY] = state.slots.dirtyBits();
-    if ((stale & RES_DIRTY_LOG) !== 0) {
+    if ((stale & (RES_SLOTS | RES_DIRTY_LOG)) !== 0) {
+      live[W_DIRTY] = state.slots.dirtyBits();
+      touched |= REGION_SLOTS;
+    }
+    if ((stale & RES_DIRTY_LOG) !== 0 && this.rings.length > 0) {
       for (let i = 0; i < this.rings.length; i++) live[this.ringWords + i] = ringWord(this.rings[i]!);
+      touched |= REGION_RINGS;
     }
+    return touched;
   }
 
   /* HOT */
@@ -169,12 +184,15 @@ export class VmWords {
     return (live[W_MORE]! & BROKEN) !== 0;
   }
 
-  /** Makes the VM what `live` says, in the parts in `differ`; the parts that have to follow. `attributes`: the word as it was. HOT */
-  restore(live: Int32Array, differ: number, attributes: number): number {
+  /**
+   * Makes the VM what `live` says, in the parts in `differ`; the parts that have to follow. `attributes`: the word as it was; `dependents`: the actors
+   * that depend on what others change. HOT
+   */
+  restore(live: Int32Array, differ: number, attributes: number, dependents: number): number {
     const { vm } = this;
     let all = differ;
     if ((differ & REGION_FIXED) !== 0) {
-      if (vm.mmuInvalidateSeq !== (live[W_COUNTS]! & 0x3ff)) all |= REGION_ACTORS;
+      if (vm.mmuInvalidateSeq !== (live[W_COUNTS]! & 0x3ff)) all |= dependents;
       this.restoreFixed(live);
     }
     if (live[W_ATTRIBUTES] !== attributes)
@@ -184,6 +202,9 @@ export class VmWords {
       all |= REGION_ACTORS;
     }
     if ((differ & REGION_HOST) !== 0) this.restoreHost(live);
+    if ((differ & REGION_RINGS) !== 0) {
+      for (let i = 0; i < this.rings.length; i++) restoreRing(this.rings[i]!, live[this.ringWords + i]!);
+    }
     return all;
   }
 
@@ -248,7 +269,6 @@ export class VmWords {
       if (table.lookup(this.hvas[i]!) !== word) table.replace(this.hvas[i]!, Math.max(1, table.level), word);
     }
     for (let i = 0; i < this.gmemPages.length; i++, w++) state.gmem!.placePage(this.gmemPages[i]!, live[w]!);
-    for (let i = 0; i < this.rings.length; i++, w++) restoreRing(this.rings[i]!, live[w]!);
   }
 
   // ---- to check footprints by ----

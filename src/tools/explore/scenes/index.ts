@@ -12,13 +12,17 @@ import { mmio } from './mmio.ts';
 import { moreSlots } from './more-slots.ts';
 import { nestedInvalidations } from './nested-invalidations.ts';
 import { nxHugePages } from './nx-huge-pages.ts';
+import { oddAccesses } from './odd-accesses.ts';
+import { oddCases } from './odd-cases.ts';
 import { pageMoves } from './page-moves.ts';
 import { plainStores } from './plain-stores.ts';
 import { preFaults } from './pre-fault.ts';
+import { privateByGuest } from './private-by-guest.ts';
 import { privateMemory } from './private-memory.ts';
 import { privateToShared } from './private-to-shared.ts';
 import { slotGoes } from './slot-goes.ts';
 import { standard } from './standard.ts';
+import { swapping } from './swap.ts';
 import { twoVcpus } from './two-vcpus.ts';
 
 export const kvmScenes: readonly Scene[] = [
@@ -39,6 +43,10 @@ export const kvmScenes: readonly Scene[] = [
   ...dirtyLogMore,
   ...nxHugePages,
   ...dirtyRings,
+  ...oddAccesses,
+  ...oddCases,
+  ...privateByGuest,
+  ...swapping,
   ...eagerSplit,
   ...plainStores,
   ...standard,

@@ -83,6 +83,7 @@ const hugeToTable: SceneSpec = {
 };
 
 const SMM_TOP = 0x14;
+const SMM_LAST = 0x15;
 const smmTable: SceneSpec = {
   ...own,
   name: 'shadow-smm-table',
@@ -102,10 +103,43 @@ const smmTable: SceneSpec = {
   ],
 };
 
+/** What the fix leaves: the page is in use before the table is. */
+const smmMappedBefore: SceneSpec = {
+  ...smmTable,
+  name: 'shadow-smm-table-mapped-before',
+  title: 'a guest has a page mapped writable that becomes a table of another vCPU, in system management mode',
+  claim: 'account_shadowed: a table that is shadowed is write-protected wherever it is mapped',
+  actors: [
+    guestVcpu(SMM_TOP, [readAt(1)], { smm: true }),
+    guestVcpu(TOP, [writePte(2, 0, pte(THIRD, '-w'))], { before: [writeAt(2)] }),
+  ],
+  judgement:
+    "a bug: only the entries of the table's own address space are write-protected, so one that is writable in the other stays so, and writes through it are not seen. The guest alone is harmed, one whose SMM shares its tables with the rest. Under two-dimensional paging nothing is shadowed.",
+  expect: { violates: 'no entry is writable whose page holds a table' },
+};
+
+const smmLastTable: SceneSpec = {
+  ...smmMappedBefore,
+  name: 'shadow-smm-last-table-mapped-before',
+  title: 'the same with a table of the lowest level, which does not go out of step then',
+  tables: [
+    ...fourLevels([TOP, THIRD, SECOND, LAST], { 2: pte(SMM_LAST) }),
+    // One frame for the three upper tables: its entry 0 leads to itself, entry 1 of the third time to the last table.
+    { gfn: SMM_TOP, entries: { 0: pte(SMM_TOP), 1: pte(SMM_LAST) } },
+    { gfn: SMM_LAST, entries: { 1: pte(SMM_TOP) } },
+  ],
+  actors: [
+    guestVcpu(SMM_TOP, [readAt(513)], { smm: true }),
+    guestVcpu(TOP, [writePte(2, 1, pte(0x15, '-w'))], { before: [writeAt(2)] }),
+  ],
+};
+
 export const shadowFixes: readonly Scene[] = [
   ...fixedBy(17, mmioOverPresent, "KVM's own checks hold"),
   ...fixedBy(18, otherTable, 'where a table is write-protected'),
   ...fixedBy(18, otherHuge, "KVM's own checks hold"),
   ...fixedBy(19, hugeToTable, "KVM's own checks hold"),
-  ...fixedBy(21, smmTable, 'no entry is writable whose page holds a table'),
+  ...fixedBy(21, smmTable, "KVM's own checks hold"),
+  scene(smmMappedBefore),
+  scene(smmLastTable),
 ];

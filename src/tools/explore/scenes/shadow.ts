@@ -2,5 +2,6 @@
 import type { Scene } from '../scene.ts';
 import { shadowFaults } from './shadow-faults.ts';
 import { shadowFixes } from './shadow-fixes.ts';
+import { shadowUnsync } from './shadow-unsync.ts';
 
-export const shadowScenes: readonly Scene[] = [...shadowFaults, ...shadowFixes];
+export const shadowScenes: readonly Scene[] = [...shadowFaults, ...shadowUnsync, ...shadowFixes];

@@ -37,6 +37,7 @@ const PARENTS = 11;
 const MMIO_ENTRY = 12;
 const TLB_EXCEEDS = 13;
 const COUNTS = 14;
+const UNUSED_MAPS = 15;
 
 /** Invariant n + 1 in words. */
 export const shadowInvariantTexts: readonly string[] = [
@@ -54,6 +55,7 @@ export const shadowInvariantTexts: readonly string[] = [
   'no MMIO entry that counts where a slot is',
   'with nobody at work, no TLB allows what the shadow tables do not',
   'the counts of mapped pages and of shadow pages are right',
+  'a table that was taken out of use has no entries',
 ];
 
 function isFreed(state: ShadowState, pfn: number): boolean {
@@ -253,7 +255,7 @@ export function firstShadowViolation(state: ShadowState): number {
   for (const sp of state.shadow.list) {
     const wrong = pageWrong(state, sp);
     if (wrong !== 0) return wrong;
-    if (invalidMaps(state, sp)) return PARENTS;
+    if (invalidMaps(state, sp)) return UNUSED_MAPS;
   }
   const tlb = tlbsWrong(state);
   if (tlb !== 0) return tlb;

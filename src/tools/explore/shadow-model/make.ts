@@ -125,6 +125,7 @@ export function makeShadowState(scene: Scene, overrides: SceneOverrides): Shadow
   const guestTables = new GuestTables(vm, scene, indices);
   const slots = new SceneSlots(vm, gfns);
   const state = new ShadowState(vm, pages, gfns, slots, guestTables, shadow, linear, scene.vm?.without ?? []);
+  state.forbidsStaleDuringEmulation = scene.alsoForbids?.includes('stale-during-emulation') === true;
   const walker = new NestedWalker(vm.memory, siliconEpyc);
   guests.forEach((guest, i) => {
     vcpus.push(new ShadowVcpu(state, vm.vcpus[i]!, walker, guest));

@@ -2,14 +2,23 @@
  * The real KVM under shadow paging as a model: a VM of the product whose guest has tables of its own, whose faults run the stages of the
  * revision, and whose other actors run the lists of src/kvm/actors, one atomic step at a time.
  */
-import { RES_ALL, RES_SRCU, RES_TABLES } from '../../../kvm/actors/actor.ts';
+import {
+  RES_ALL,
+  RES_HOST,
+  RES_NOTIFIER_COUNT,
+  RES_REQUESTS,
+  RES_ROOTS,
+  RES_SEQUENCE,
+  RES_SRCU,
+  RES_TABLES,
+} from '../../../kvm/actors/actor.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE, LOCK_SLOTS, LOCK_SLOTS_ARCH } from '../../../kvm/locks.ts';
 import type { VmState } from '../../../kvm/vm-state.ts';
 import { explanationLines } from '../../explain/explain-text.ts';
 import { FaultLog } from '../../explain/fault-log.ts';
 import { tryEverySlotChange } from '../kvm-model/every-slot.ts';
 import { SceneKernelActor } from '../kvm-model/kernel-actor.ts';
-import { type ModelActor, RES_GUESTS, RES_MMU_LOCK, RES_SLOTS_LOCK } from '../kvm-model/state.ts';
+import { type ModelActor, RES_GUESTS, RES_MMU_LOCK, RES_QUIET, RES_SLOTS_LOCK } from '../kvm-model/state.ts';
 import type { SceneOverrides } from '../kvm-model/vm.ts';
 import { VmWords } from '../kvm-model/vm-words.ts';
 import type { Actor, Footprint, Model } from '../model.ts';
@@ -28,6 +37,7 @@ export class ShadowModel implements Model {
   readonly actors: readonly Actor[];
   readonly stateWords: number;
   readonly invariants = shadowInvariantTexts;
+  readonly observed = (RES_ALL & ~(RES_SEQUENCE | RES_NOTIFIER_COUNT | RES_SRCU)) | RES_GUESTS | RES_QUIET;
   readonly state: ShadowState;
   private readonly vm: VmState;
   private readonly list: readonly ModelActor[];
@@ -50,7 +60,7 @@ export class ShadowModel implements Model {
     const { vm } = state;
     this.state = state;
     this.vm = vm;
-    this.watchLog();
+    this.watchLog(scene.vm?.ignoreWarnings === true);
     this.list = state.actors;
     this.actors = this.list.map((a, i) => ({ name: a.name, cpu: `CPU${i}` }));
     this.vmWords = new VmWords(state, []);
@@ -81,6 +91,7 @@ export class ShadowModel implements Model {
 
   private warmUp(i: number, before: Parameters<ShadowVcpu['warmUp']>[0]): void {
     const vcpu = this.list[i] as ShadowVcpu;
+    this.state.noteRequests();
     vcpu.warmUp(before);
     this.vm.locks.srcuDepth = 0;
     this.state.deliverRequests(vcpu);
@@ -93,10 +104,10 @@ export class ShadowModel implements Model {
   }
 
   /** What KVM warns of is a violation. */
-  private watchLog(): void {
+  private watchLog(ignored: boolean): void {
     const { log } = this.vm;
     log.warnOnOnce = (condition, where, message) => {
-      if (condition) this.breaks(`WARN in ${where}: ${message}`);
+      if (condition && !ignored) this.breaks(`WARN in ${where}: ${message}`);
       return condition;
     };
     log.kvmBugOn = (condition, where, message) => {
@@ -161,6 +172,7 @@ export class ShadowModel implements Model {
     locks.held = actor.held;
     locks.srcuDepth = actor.srcu;
     this.scanned = false;
+    this.state.noteRequests();
     const flushesLater = actor.stageName() === FLUSH_STAGE;
     try {
       actor.step(choice);
@@ -209,7 +221,7 @@ export class ShadowModel implements Model {
     const words = from.subarray(at, at + this.stateWords);
     this.scan();
     state.shadow.forgetAll();
-    this.vmWords.restore(words, -1, 0);
+    this.vmWords.restore(words, -1, 0, 0);
     state.guest.restore(words, this.guestWords);
     state.shadow.restore(words, this.shadowWords);
     this.list.forEach((actor, i) => {
@@ -231,7 +243,7 @@ export class ShadowModel implements Model {
     const mask = this.usesSrcu ? -1 : ~RES_SRCU;
     out.reads = (state.reads & mask) | locks;
     // Who changes tables may flush, and so stop others.
-    const guests = (state.writes & RES_TABLES) !== 0 ? RES_GUESTS : 0;
+    const guests = (state.writes & (RES_TABLES | RES_ROOTS)) !== 0 ? (RES_GUESTS | RES_SRCU | RES_REQUESTS) & mask : 0;
     out.writes = (state.writes & mask) | locks | guests;
   }
 
@@ -243,7 +255,18 @@ export class ShadowModel implements Model {
     const locks = a.finished ? 0 : lockBits(takes);
     const mask = this.usesSrcu ? -1 : ~RES_SRCU;
     out.reads = (state.reads & mask) | locks;
-    out.writes = (state.writes & mask) | locks | (a.finished ? 0 : RES_GUESTS);
+    out.writes = (state.writes & mask) | locks | (a.finished ? 0 : (RES_GUESTS | RES_SRCU | RES_REQUESTS) & mask);
+  }
+
+  /** Resources in which two states differ, what belongs to `actor` alone left out: to check footprints by. */
+  changed(a: Int32Array, b: Int32Array, actor: number): number {
+    let mask = this.vmWords.changed(a, b);
+    this.list.forEach((other, i) => {
+      mask |= other.changed(a, b, this.actorWords[i]!, i === actor);
+    });
+    for (let w = this.guestWords; w < this.shadowWords; w++) if (a[w] !== b[w]) mask |= RES_HOST;
+    for (let w = this.shadowWords; w < this.flagWord; w++) if (a[w] !== b[w]) mask |= RES_TABLES;
+    return this.usesSrcu ? mask : mask & ~RES_SRCU;
   }
 
   // ---- words ----

@@ -13,6 +13,7 @@ import type { ShadowGuard } from '../shadow-scene.ts';
 import type { GuestTables, GuestTranslation } from './guest-tables.ts';
 import type { SceneShadowPages } from './pages.ts';
 import type { ShadowVcpu } from './vcpu.ts';
+import { PHASE_TRACK } from './vcpu-phase.ts';
 
 /** In `ShadowVcpu.allowed`: gfns by number, to read, to write, and what of both stays whatever the guest does. */
 const WRITE_SHIFT = 8;
@@ -28,7 +29,10 @@ export class ShadowState extends SceneWorld {
   usedStale = false;
   /** Resource: what the processors hold, all together, as anybody's write to a table changes what all of them may believe. */
   readonly guestBits = RES_GUESTS;
+  /** A translation must not be used after its flush even while somebody's emulated write is under way. */
+  forbidsStaleDuringEmulation = false;
   private readonly guards: readonly ShadowGuard[];
+  private asked: readonly number[] = [];
 
   constructor(
     vm: VmState,
@@ -70,12 +74,18 @@ export class ShadowState extends SceneWorld {
     return sp !== null && (sp.unsync || sp.unsyncChildren !== 0);
   }
 
-  /** Whoever has a request leaves the guest, within the present step. */
+  /** Before a step: which requests there are already. */
+  noteRequests(): void {
+    this.asked = this.vcpus.map((v) => v.vcpu.requests);
+  }
+
+  /** Whoever was asked for something new leaves the guest, within the present step. */
   deliverRequests(self: ModelActor): void {
     if (this.without('remote-flush')) return;
-    for (const other of this.vcpus) {
-      if (other !== self && other.vcpu.inGuest && other.vcpu.requests !== 0) other.interrupt();
-    }
+    this.vcpus.forEach((other, i) => {
+      const isNew = (other.vcpu.requests & ~(this.asked[i] ?? 0)) !== 0;
+      if (other !== self && other.vcpu.inGuest && isNew) other.interrupt();
+    });
   }
 
   /** Everybody but `self` has finished, or idles in the guest. */
@@ -101,8 +111,15 @@ export class ShadowState extends SceneWorld {
     return this.bitsOf(this.guest.translate(v.cr3, this.linearPages[p]!));
   }
 
-  /** After a flush of the page: what the tables say now is all that it may still be. */
+  /**
+   * After a flush of the page: what the tables say now is all that it may still be. A write that KVM is in the middle of emulating counts as
+   * one that comes after the flush.
+   */
   onlyPresent(v: ShadowVcpu, p: number): void {
+    if (!this.forbidsStaleDuringEmulation && this.vcpus.some((other) => other.phase === PHASE_TRACK)) {
+      this.alsoPresent(v, p);
+      return;
+    }
     const ever = v.allowed[p]! >>> EVER_SHIFT;
     v.allowed[p] = this.present(v, p) | ever | (ever << EVER_SHIFT);
   }
