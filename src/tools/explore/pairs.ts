@@ -10,7 +10,6 @@ import {
   deleteSlot,
   dropPage,
   getDirtyLog,
-  inTurn,
   invalidateRange,
   migratePage,
   moveSlot,
@@ -56,6 +55,7 @@ const worlds: Readonly<Record<string, World>> = {
   ring: { vm: { dirtyRing: {} }, slots: [logged] },
   smm: { vm: {}, slots: [slot, { ...slot, asId: 1, sameMemoryAs: 0 }] },
   huge: { vm: {}, slots: [huge] },
+  'huge-logged': { vm: {}, slots: [{ ...huge, flags: KVM_MEM_LOG_DIRTY_PAGES }] },
   'huge-shared': { vm: PROTECTED, slots: [{ ...huge, gmem: true }] },
   nx: { vm: { params: { nxHugePages: true, nxHugePagesRecoveryRatio: 1 } }, slots: [huge] },
 };
@@ -74,8 +74,8 @@ const vcpus: Readonly<Record<string, (gfn: number) => VcpuSpec>> = {
 const hasSlot = (world: string): boolean => world !== 'empty';
 const hasGmem = (world: string): boolean =>
   world === 'shared' || world === 'private' || world === 'swapped' || world === 'huge-shared';
-const isHuge = (world: string): boolean => world === 'huge' || world === 'nx' || world === 'huge-shared';
-const isLogged = (world: string): boolean => world === 'logged' || world === 'ring';
+const isHuge = (world: string): boolean => world === 'nx' || world.startsWith('huge');
+const isLogged = (world: string): boolean => world === 'logged' || world === 'ring' || world === 'huge-logged';
 /** Pages that can go one by one. */
 const hasPages = (world: string): boolean => hasSlot(world) && !isHuge(world);
 
@@ -92,17 +92,16 @@ const kernels: readonly (readonly [string, (world: string) => boolean, (gfn: num
   ['drop', hasPages, (gfn) => dropPage(gfn)],
   ['page-out', hasPages, (gfn) => pageOut(gfn)],
   ['swap-in', (w) => w === 'swapped', () => swapIn()],
-  ['invalidate', hasSlot, (gfn) => invalidateRange(gfn, 2)],
+  ['invalidate', hasSlot, (gfn) => invalidateRange(gfn, gfn === HUGE_GFN ? 512 : 2)],
   ['age', hasSlot, (gfn) => agePage(gfn, true)],
   ['delete', hasSlot, () => deleteSlot(0)],
   ['move', (w) => hasPages(w) && !hasGmem(w), (gfn) => moveSlot(0, gfn + 1)],
   ['create', () => true, (gfn) => createSlot(1, gfn + 0x400, 1)],
   ['create-here', (w) => !hasSlot(w), (gfn) => createSlot(0, gfn, 1)],
-  ['log', (w) => w === 'logged', () => getDirtyLog(0)],
+  ['log', (w) => w === 'logged' || w === 'huge-logged', () => getDirtyLog(0)],
   ['reap', (w) => w === 'ring', () => reapRings(0)],
   ['log-on', (w) => hasSlot(w) && !hasGmem(w) && !isLogged(w), () => setFlags(0, KVM_MEM_LOG_DIRTY_PAGES)],
   ['log-off', isLogged, () => setFlags(0, 0)],
-  ['log-on-and-off', isHuge, () => inTurn(setFlags(0, KVM_MEM_LOG_DIRTY_PAGES), setFlags(0, 0))],
   ['recover', (w) => w === 'nx', () => recoverNxPages()],
   ['make-private', (w) => hasGmem(w) || !hasSlot(w), (gfn) => setAttributes(gfn, 1, 'private')],
   ['make-shared', (w) => hasGmem(w) || !hasSlot(w), (gfn) => setAttributes(gfn, 1, 'shared')],
