@@ -3,7 +3,7 @@
 import { type ExploreOptions, exploreScene } from '../explore/explore-scene.ts';
 import { SearchThreads, type ThreadCode } from '../explore/parallel.ts';
 import type { ExploreReport } from '../explore/report.ts';
-import { makeModel, PROTOCOL_LARGE } from '../explore/scene-library.ts';
+import { findScene, modelOf, PROTOCOL_LARGE } from '../explore/scene-library.ts';
 import { runSpin, type SpinResult } from './spin.ts';
 
 /** The real MMU, and the rule that it follows by itself, which spin has as well. */
@@ -52,7 +52,7 @@ export async function benchExplore(
   code: ThreadCode,
   onPhase: (phase: string) => void = () => {},
 ): Promise<ExploreBench> {
-  const model = await makeModel({ scene });
+  const model = await modelOf(await findScene(scene), { scene });
   const threads = await SearchThreads.start(code, workers);
   const parallel: ExploreOptions['parallel'] = (m, spec, _workers, options) => threads.search(m, spec, options);
   const timed = async (n: number, reduce: boolean): Promise<readonly [ExploreReport, ExploreTiming]> => {
