@@ -102,7 +102,7 @@ function withWork(command: Command): Command {
 }
 
 async function plannedJobs(names: readonly string[], options: RunOptions): Promise<Job[]> {
-  const asked = names.length === 0 ? scenes().map((s) => s.name) : names;
+  const asked = names.length === 0 ? scenes().flatMap((s) => (s.large === true ? [] : [s.name])) : names;
   const params = splitParams(options.param);
   moduleParams(params);
   const found = new Map<string, SceneInfo>();

@@ -25,6 +25,14 @@ export const mine = scene({
 });
 `;
 
+/** Two stages that go round. */
+const ENDLESS = `const endless = {
+  ...migratePage(0x100),
+  make: (state: Parameters<ReturnType<typeof migratePage>['make']>[0]) =>
+    migratePage(0x100).make(state).map((p) => ({ ...p, stages: [0, -2].map((to) => ({ ...p.stages[0]!, run: () => to })) })),
+};
+`;
+
 function explore(source: string, name = 'mine.ts') {
   const file = join(folder, name);
   writeFileSync(file, source);
@@ -73,6 +81,11 @@ describe('a scene file', () => {
       'with an invariant that there is none of',
       SCENE.replace("'safe'", "{ violates: 'frob' }"),
       /^InputError: mine\.ts:4: scene mine: no invariant begins with 'frob'/,
+    ],
+    [
+      'that has no end',
+      SCENE.replace('migratePage(0x100)]', 'endless]').replace('export const mine', `${ENDLESS}export const mine`),
+      /^InputError: mine\.ts:9: cannot be bounded: 'migrate page' has no end/,
     ],
     [
       'that nobody plays',

@@ -3,6 +3,7 @@ import { InputError } from '../input-error.ts';
 import { kvmSceneInfo, kvmSceneInfos } from './kvm-scenes.ts';
 import type { Model, ModelSpec } from './model.ts';
 import { isSceneFile, loadSceneFile } from './scene-file.ts';
+import { standardLarge } from './scenes/standard.ts';
 import { FaultProtocol, type FaultProtocolSize } from './textbook/fault-protocol.ts';
 
 export interface SceneInfo {
@@ -14,6 +15,8 @@ export interface SceneInfo {
   readonly revisions: readonly string[];
   /** File and line of a scene that does not come with the project. */
   readonly place?: string;
+  /** Only explored when it is asked for by name: millions of states. */
+  readonly large?: true;
   readonly make: (spec: ModelSpec) => Model | Promise<Model>;
 }
 
@@ -44,7 +47,9 @@ const textbook: readonly SceneInfo[] = [
   },
 ];
 
-const all: readonly SceneInfo[] = [...textbook, ...kvmSceneInfos];
+const large: SceneInfo = { ...kvmSceneInfo(standardLarge), large: true };
+
+const all: readonly SceneInfo[] = [...textbook, ...kvmSceneInfos, large];
 
 export function scenes(): readonly SceneInfo[] {
   return all;
