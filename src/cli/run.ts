@@ -36,6 +36,8 @@ interface Options {
 }
 
 const MIB = 1024 * 1024;
+/** APIC ids of 8 bits, of which the last is for all. */
+const MAX_VCPUS = 255;
 
 export function addRun(program: Command): void {
   program
@@ -90,7 +92,7 @@ export function addRun(program: Command): void {
 }
 
 function refuse(o: Options): void {
-  if (o.vcpus > 1) throw new UnsupportedError(`--vcpus ${o.vcpus} (one vCPU is)`);
+  if (o.vcpus > MAX_VCPUS) throw new UnsupportedError(`--vcpus ${o.vcpus} (${MAX_VCPUS} are)`);
   if (o.cpu === 'intel') throw new UnsupportedError('--cpu intel (VMX and EPT)');
   if (o.vmType === 'snp' || o.vmType === 'tdx') throw new UnsupportedError(`--vm-type ${o.vmType}`);
 }
@@ -135,6 +137,7 @@ function withTerminal<T>(
     file,
     image,
     memoryBytes: o.memory,
+    vcpus: o.vcpus,
     vmType: o.vmType === 'sw-protected' ? 'sw-protected' : 'default',
     onMemoryFault: o.onMemoryFault,
     append: o.append,

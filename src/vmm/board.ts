@@ -36,6 +36,8 @@ export interface BoardOptions {
   readonly vmType: BoardVmType;
   /** RAM in bytes, a multiple of 4 KiB. */
   readonly memoryBytes: number;
+  /** 1 if absent; more of a PC only. */
+  readonly vcpus?: number;
   /** Gets every byte that the guest sends to the serial port. */
   readonly onSerial: (byte: number) => void;
   /** A PC: interrupt chips in the kernel, and what guests for QEMU's machines expect (`pc.ts`); a bare board if absent. */
@@ -67,7 +69,9 @@ const VM_TYPES = { default: 0, 'sw-protected': 1 } as const;
 export class Board {
   readonly kvm: Kvm;
   readonly vm: Vm;
+  /** The first vCPU, which boots. */
   readonly vcpu: Vcpu;
+  readonly vcpus: readonly Vcpu[];
   readonly vmType: BoardVmType;
   readonly ports = new PortBus();
   readonly mmio = new MmioBus();
@@ -95,10 +99,15 @@ export class Board {
     for (const { gpa, size } of ramRanges(options.memoryBytes)) {
       this.addSlot({ gpa, size, kind: 'anon', guestMemfd: this.hasPrivateMemory });
     }
-    if (options.pc === true) addPcDevices(this, options.memoryBytes);
-    this.vcpu = this.vm.createVcpu(0);
+    const count = options.vcpus ?? 1;
+    if (options.pc === true) addPcDevices(this, { memoryBytes: options.memoryBytes, vcpus: count });
     const cpuid = this.kvm.getSupportedCpuid();
-    this.vcpu.setCpuid2(options.pc === true ? guestCpuid(cpuid, 0) : cpuid);
+    this.vcpus = Array.from({ length: count }, (_, id) => {
+      const vcpu = this.vm.createVcpu(id);
+      vcpu.setCpuid2(options.pc === true ? guestCpuid(cpuid, id, count) : cpuid);
+      return vcpu;
+    });
+    this.vcpu = this.vcpus[0]!;
   }
 
   get hasPrivateMemory(): boolean {

@@ -4,20 +4,25 @@ import type { Kvm } from '../kvm/api/kvm.ts';
 type Cpuid = ReturnType<Kvm['getSupportedCpuid']>;
 
 const LEAF_FEATURES = 1;
+const LEAF_SIZES = 0x8000_0008;
 const TSC_DEADLINE = 1 << 24;
 const HYPERVISOR = 1 << 31;
+const HTT = 1 << 28;
 const TOPOLOGY_LEAVES = [0xb, 0x1f];
 
 /**
- * Puts the APIC id where CPUID shows it and the hypervisor bit where guests look for it. The TSC-deadline timer is up to userspace:
- * KVM's local APIC has it.
+ * Puts the APIC id where CPUID shows it, the vCPUs as cores of one package, and the hypervisor bit where guests look for it. The
+ * TSC-deadline timer is up to userspace: KVM's local APIC has it.
  */
-export function guestCpuid(supported: Cpuid, apicId: number): Cpuid {
+export function guestCpuid(supported: Cpuid, apicId: number, vcpus: number): Cpuid {
   return supported.map((e) => {
     if (e.function === LEAF_FEATURES) {
       const ecx = (e.ecx | TSC_DEADLINE | HYPERVISOR) >>> 0;
-      return { ...e, ebx: ((e.ebx & 0x00ff_ffff) | (apicId << 24)) >>> 0, ecx };
+      const logical = vcpus > 1 ? Math.min(vcpus, 0xff) << 16 : e.ebx & 0x00ff_0000;
+      const edx = vcpus > 1 ? (e.edx | HTT) >>> 0 : e.edx;
+      return { ...e, ebx: ((e.ebx & 0xffff) | logical | (apicId << 24)) >>> 0, ecx, edx };
     }
+    if (e.function === LEAF_SIZES && vcpus > 1) return { ...e, ecx: ((e.ecx & ~0xff) | Math.min(vcpus - 1, 0xff)) >>> 0 };
     return TOPOLOGY_LEAVES.includes(e.function) ? { ...e, edx: apicId } : e;
   });
 }

@@ -12,12 +12,12 @@ const TEST_MEMORY = 0xff00_0000;
 const TEST_MEMORY_SIZE = 0x1_0000;
 
 /** Called before the vCPUs are created: KVM wants the interrupt chips first. */
-export function addPcDevices(board: Board, memoryBytes: number): void {
+export function addPcDevices(board: Board, machine: { readonly memoryBytes: number; readonly vcpus: number }): void {
   const { vm, ports } = board;
   vm.createIrqchip();
   vm.setPic(0, { ...vm.getPic(0), irqBase: MASTER_BASE });
   vm.setPic(1, { ...vm.getPic(1), irqBase: SLAVE_BASE });
-  ports.add(new FwCfg({ memoryBytes, vcpus: 1 }));
+  ports.add(new FwCfg(machine));
   ports.add(new EchoPort(0xe0));
   ports.add(new EchoPort(0xe8));
   ports.add(new FlushPage((gpa) => board.refaultPage(gpa)));

@@ -19,6 +19,8 @@ import type { VmState } from '../vm-state.ts';
 import { createIrqchip, irqLine } from '../x86/irqchip.ts';
 import { type MsrFilterRange, setMsrFilter } from '../x86/msr-filter.ts';
 import type { PicState } from '../x86/pic.ts';
+import { vmIdle } from '../x86/run.ts';
+import { HrTimer, virtualNow } from '../x86/virtual-time.ts';
 import { u64 } from './arguments.ts';
 import type { EventFd } from './event-fd.ts';
 import { GuestMemfd } from './guest-memfd.ts';
@@ -45,6 +47,12 @@ export interface UserMemoryRegion2 extends UserMemoryRegion {
   readonly guestMemfdOffset?: number | bigint;
   /** Ignored, as the kernel ignores it. */
   readonly pad1?: number;
+}
+
+/** Made by Vm.createTimer. */
+export interface VmTimer {
+  /** When it fires, in virtual time; null disarms it. */
+  set(at: number | null): void;
 }
 
 /** A VM file descriptor. Made by Kvm.createVm. */
@@ -263,6 +271,28 @@ export class Vm {
   irqLine(gsi: number, high: boolean): void {
     const vm = this.alive('KVM_IRQ_LINE');
     if (!irqLine(vm, gsi, high)) throw new KvmError(-ENXIO, 'KVM_IRQ_LINE', `gsi ${gsi}`);
+  }
+
+  /** Virtual time in nanoseconds: a retired instruction is one; time without instructions comes on top. */
+  now(): number {
+    return virtualNow(this.state);
+  }
+
+  /** A timer of this virtual time (a timerfd): it can act as any other thread of the VMM can while a vCPU runs. */
+  createTimer(fire: (at: number) => void): VmTimer {
+    const timer = new HrTimer(fire);
+    const { timers } = this.state.x86;
+    return {
+      set: (at) => {
+        if (at === null) timers.cancel(timer);
+        else timers.start(timer, Math.max(0, at));
+      },
+    };
+  }
+
+  /** Lets time pass while every vCPU is halted, from timer to timer until one has something to do; false when nobody will. */
+  idle(): boolean {
+    return vmIdle(this.alive('KVM_RUN'));
   }
 
   /**

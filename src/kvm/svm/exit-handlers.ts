@@ -148,6 +148,12 @@ function taskSwitchInterception(vcpu: VcpuState): number {
   return taskSwitch(vcpu);
 }
 
+/** A vCPU that spins lets others run. @kvm svm.c pause_interception */
+function pauseInterception(vcpu: VcpuState): number {
+  if (vcpu.handsOver) vcpu.signal = true;
+  return skipEmulatedInstruction(vcpu);
+}
+
 /** @kvm svm.c iret_interception: NMIs are unmasked once the IRET has completed. */
 function iretInterception(vcpu: VcpuState): number {
   const svm = vcpu.svm;
@@ -279,8 +285,9 @@ function invokeExitHandler(vcpu: VcpuState, code: number): number {
       return iretInterception(vcpu);
     case V.SVM_EXIT_INVD:
     case V.SVM_EXIT_WBINVD:
-    case V.SVM_EXIT_PAUSE:
       return skipEmulatedInstruction(vcpu);
+    case V.SVM_EXIT_PAUSE:
+      return pauseInterception(vcpu);
     case V.SVM_EXIT_INVLPG:
       return invlpgInterception(vcpu);
     case V.SVM_EXIT_TASK_SWITCH:

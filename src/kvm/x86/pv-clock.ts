@@ -5,7 +5,7 @@ import { gfnToHva } from '../memslots/hva.ts';
 import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import { gpaToGfn } from '../mmu/gpa.ts';
 import { makeRequest, REQ_CLOCK_UPDATE, type VcpuState } from '../vcpu-state.ts';
-import { apicNow } from './lapic-timer.ts';
+import { virtualNow } from './virtual-time.ts';
 
 /** struct pvclock_vcpu_time_info: version, pad, tsc_timestamp, system_time, mul, shift, flags. */
 const SIZE = 32;
@@ -39,7 +39,7 @@ export function guestTimeUpdate(vcpu: VcpuState): void {
   if (readGuest(vcpu, gpa, image, 0, SIZE) < 0) return;
   const version = (((view.getUint32(0, true) + 1) | 1) + 1) >>> 0;
   const stopped = image[29]! & PVCLOCK_GUEST_STOPPED;
-  const now = apicNow(vcpu.vm);
+  const now = virtualNow(vcpu.vm);
   image.fill(0);
   view.setUint32(0, version, true);
   setTime(8, now + numberOf(x86.tscOffsetLo, x86.tscOffsetHi));

@@ -14,6 +14,7 @@ import { mmuFreeObsoleteRoots, mmuLoadPgd, mmuReload } from '../mmu/roots.ts';
 import { mmuSyncPrevRoots, mmuSyncRoots } from '../mmu/shadow/roots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import * as S from '../vcpu-state.ts';
+import type { VmState } from '../vm-state.ts';
 import { checkAsyncPfCompletion } from './async-pf-ready.ts';
 import { getCr8, setCr8 } from './control-registers.ts';
 import { KVM_DEBUGREG_WONT_EXIT, updateDr7, updateDr0123 } from './debug-registers.ts';
@@ -25,13 +26,16 @@ import {
   vcpuHasEvents,
 } from './inject-events.ts';
 import { lapicHwEnabled, lapicMaxIrr } from './lapic.ts';
-import { apicNow, pollApicTimer, skipToApicTimer } from './lapic-timer.ts';
 import { guestTimeUpdate } from './pv-clock.ts';
 import { takeSmiRequest } from './smm.ts';
 import { traceUserspaceExit } from './trace-exit.ts';
+import { runTimers, skipToTimer, virtualNow } from './virtual-time.ts';
 
 /** Instructions after which the guest is left even if nothing happens, so that timers and signals are looked at. */
 const QUANTUM = 10_000_000;
+
+/** Timers that may fire without waking anybody before a halt is taken to last for ever. */
+export const IDLE_TIMERS = 1_000;
 
 /** What a vCPU must do besides entering the guest once: 0 or 1 as KVM_RUN answers, -1 to go on. HOT only when nothing is asked. */
 export function serviceRequests(vcpu: VcpuState): number {
@@ -115,8 +119,8 @@ function injectEvents(vcpu: VcpuState, wantsWindow: boolean): boolean {
 /** How long the guest may stay in: to the next timer or limit. */
 function entryBudget(vcpu: VcpuState): number {
   let budget = QUANTUM;
-  const apic = vcpu.x86.lapic;
-  if (apic !== null && apic.timerExpires >= 0) budget = Math.min(budget, apic.timerExpires - apicNow(vcpu.vm));
+  const { next } = vcpu.vm.x86.timers;
+  if (next !== Number.POSITIVE_INFINITY) budget = Math.min(budget, next - virtualNow(vcpu.vm));
   if (vcpu.signalAtInstruction !== Number.POSITIVE_INFINITY) {
     budget = Math.min(budget, vcpu.signalAtInstruction - vcpu.vm.processor.insns);
   }
@@ -154,10 +158,12 @@ function vcpuEnterGuest(vcpu: VcpuState): number {
 
 /** Nothing to run: wait for an event. With nobody to make one, what is waited for is a signal. @kvm x86.c vcpu_block */
 function vcpuBlock(vcpu: VcpuState): number {
-  if (!vcpuHasEvents(vcpu) && !(skipToApicTimer(vcpu) && vcpuHasEvents(vcpu))) {
-    // Whoever else is on the machine may act meanwhile.
-    if (vcpu.vm.mm.userfaults.whileAsleep?.(true) !== true) vcpu.signal = true;
-    return 1;
+  for (let n = 0; !vcpuHasEvents(vcpu); n++) {
+    if (vcpu.haltReturns || n === IDLE_TIMERS || !skipToTimer(vcpu.vm)) {
+      // Whoever else is on the machine may act meanwhile.
+      if (vcpu.vm.mm.userfaults.whileAsleep?.(true) !== true) vcpu.signal = true;
+      return 1;
+    }
   }
   acceptApicEvents(vcpu);
   if (vcpu.mpState === S.MP_STATE_HALTED) {
@@ -166,6 +172,21 @@ function vcpuBlock(vcpu: VcpuState): number {
   }
   if (vcpu.mpState === S.MP_STATE_RUNNABLE) vcpu.x86.apfHalted = false;
   return 1;
+}
+
+/** It runs, or would, as something waits for it. One that waits for a SIPI takes nothing else. */
+function isRunnable(vcpu: VcpuState): boolean {
+  const apic = vcpu.x86.lapic;
+  if (vcpu.mpState === S.MP_STATE_UNINITIALIZED || vcpu.mpState === S.MP_STATE_INIT_RECEIVED) {
+    return apic !== null && (apic.pendingInit || apic.pendingSipi);
+  }
+  return (vcpu.mpState === S.MP_STATE_RUNNABLE && !vcpu.x86.apfHalted) || vcpuHasEvents(vcpu);
+}
+
+/** All vCPUs are blocked: time moves on to what wakes one of them. False when nothing does. */
+export function vmIdle(vm: VmState): boolean {
+  for (let n = 0; !vm.vcpus.some(isRunnable); n++) if (n === IDLE_TIMERS || !skipToTimer(vm)) return false;
+  return true;
 }
 
 /** @kvm kvm_host.h kvm_handle_signal_exit */
@@ -182,7 +203,7 @@ function vcpuRun(vcpu: VcpuState): number {
     const running = vcpu.mpState === S.MP_STATE_RUNNABLE && !vcpu.x86.apfHalted;
     const r = running ? vcpuEnterGuest(vcpu) : vcpuBlock(vcpu);
     if (r <= 0) return r;
-    pollApicTimer(vcpu);
+    runTimers(vcpu.vm);
     if (dmWantsIrqWindow(vcpu) && readyForInterruptInjection(vcpu)) {
       vcpu.run.exitReason = KVM_EXIT_IRQ_WINDOW_OPEN;
       vcpu.stats.request_irq_exits++;

@@ -2,6 +2,7 @@
 import type { IoApic } from './ioapic.ts';
 import type { MsrFilter } from './msr-filter.ts';
 import type { Pic } from './pic.ts';
+import { TimerQueue } from './virtual-time.ts';
 
 /** Bits of `disabledQuirks` (@kvm kvm_host.h uapi kvm.h KVM_X86_QUIRK_*). */
 export const KVM_X86_QUIRK_LINT0_REENABLED = 1 << 0;
@@ -48,8 +49,10 @@ export class VmX86 {
   /** Address that MSR_KVM_WALL_CLOCK was last given, halves. */
   wallClockLo = 0;
   wallClockHi = 0;
-  /** Virtual time that passed while every vCPU was halted, in ticks. */
+  /** Virtual time that passed without an instruction, while every vCPU was halted, in ticks. */
   idleTime = 0;
+  /** What waits for a moment of virtual time. */
+  readonly timers = new TimerQueue();
 }
 
 /** @kvm x86.h kvm_check_has_quirk */

@@ -14,6 +14,7 @@ export interface RunOptions {
   readonly file: string;
   readonly image: Uint8Array;
   readonly memoryBytes: number;
+  readonly vcpus: number;
   readonly vmType: BoardVmType;
   readonly onMemoryFault: MemoryFaultMode;
   readonly append: string;
