@@ -8,12 +8,16 @@ import { EchoPort, FlushPage, IrqLines } from './devices/test-device.ts';
 const MASTER_BASE = 0x08;
 const SLAVE_BASE = 0x70;
 
+/** Nanoseconds that a guest on real hardware is away for an exit, about: what it measures is of that order. */
+const EXIT_TIME = 1_000;
+
 const TEST_MEMORY = 0xff00_0000;
 const TEST_MEMORY_SIZE = 0x1_0000;
 
 /** Called before the vCPUs are created: KVM wants the interrupt chips first. */
 export function addPcDevices(board: Board, machine: { readonly memoryBytes: number; readonly vcpus: number }): void {
   const { vm, ports } = board;
+  vm.setExitTime(EXIT_TIME);
   vm.createIrqchip();
   vm.setPic(0, { ...vm.getPic(0), irqBase: MASTER_BASE });
   vm.setPic(1, { ...vm.getPic(1), irqBase: SLAVE_BASE });

@@ -278,6 +278,11 @@ export class Vm {
     return virtualNow(this.state);
   }
 
+  /** Virtual time that an exit of the guest takes, in nanoseconds; none if it was never set. */
+  setExitTime(ticks: number): void {
+    this.state.x86.exitTime = ticks;
+  }
+
   /** A timer of this virtual time (a timerfd): it can act as any other thread of the VMM can while a vCPU runs. */
   createTimer(fire: (at: number) => void): VmTimer {
     const timer = new HrTimer(fire);

@@ -224,6 +224,8 @@ export function svmHandleExit(vcpu: VcpuState): number {
     vcpu.cr3Hi = vmcbRead(svm, V.VMCB_CR3 + 4);
   }
   const code = vmcbRead(svm, V.VMCB_EXIT_CODE);
+  // What ends a time slice is nothing that the guest did.
+  if (code !== V.SVM_EXIT_INTR) vcpu.vm.x86.idleTime += vcpu.vm.x86.exitTime;
   if (code === V.SVM_EXIT_NPF) return npfInterception(vcpu);
   if (code === V.SVM_EXIT_ERR) {
     vcpu.run.exitReason = KVM_EXIT_FAIL_ENTRY;

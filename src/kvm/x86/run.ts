@@ -149,6 +149,7 @@ function vcpuEnterGuest(vcpu: VcpuState): number {
   }
   if (immediate) S.makeRequest(vcpu, S.REQ_EVENT);
   x86.quantum = entryBudget(vcpu);
+  if (x86.tscIdleTime !== vcpu.vm.x86.idleTime) vendor.setTscOffset(vcpu);
   if (x86.switchDbRegs !== 0) loadDebugRegisters(vcpu);
   vendor.vcpuRun(vcpu, immediate);
   if ((x86.switchDbRegs & KVM_DEBUGREG_WONT_EXIT) !== 0) saveDebugRegisters(vcpu);

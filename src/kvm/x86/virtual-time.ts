@@ -63,11 +63,9 @@ export function runTimers(vm: VmState): void {
   while (timers.next <= now) timers.fireFirst();
 }
 
-/** Time passes without instructions: the processor's time-stamp counter, which counts those, is behind by so much more. */
+/** Time passes without instructions: a vCPU's time-stamp counter takes it in at the next entry. */
 export function passIdleTime(vm: VmState, ticks: number): void {
-  if (ticks === 0) return;
   vm.x86.idleTime += ticks;
-  for (const vcpu of vm.vcpus) vm.vendor.setTscOffset(vcpu);
 }
 
 /** Moves time on to the first timer and fires it; false when none is armed. */

@@ -49,8 +49,10 @@ export class VmX86 {
   /** Address that MSR_KVM_WALL_CLOCK was last given, halves. */
   wallClockLo = 0;
   wallClockHi = 0;
-  /** Virtual time that passed without an instruction, while every vCPU was halted, in ticks. */
+  /** Virtual time that passed without an instruction, in ticks: in halts and exits. */
   idleTime = 0;
+  /** Virtual time that an exit takes, in ticks. */
+  exitTime = 0;
   /** What waits for a moment of virtual time. */
   readonly timers = new TimerQueue();
 }
