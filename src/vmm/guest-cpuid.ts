@@ -28,7 +28,8 @@ export function guestCpuid(supported: Cpuid, apicId: number, vcpus: number): Cpu
       const edx = vcpus > 1 ? (e.edx | HTT) >>> 0 : e.edx;
       return { ...e, ebx: ((e.ebx & 0xffff) | logical | (apicId << 24)) >>> 0, ecx, edx };
     }
-    if (e.function === LEAF_SIZES && vcpus > 1) return { ...e, ecx: ((e.ecx & ~0xff) | Math.min(vcpus - 1, 0xff)) >>> 0 };
+    if (e.function === LEAF_SIZES && vcpus > 1)
+      return { ...e, ecx: ((e.ecx & ~0xff) | Math.min(vcpus - 1, 0xff)) >>> 0 };
     return e;
   });
   return [...features, ...topology];

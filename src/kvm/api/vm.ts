@@ -1,7 +1,7 @@
 /** A virtual machine: the ioctls of a VM file descriptor. Every method throws KvmError, with EIO once KVM has declared the VM dead. */
 import { hex } from '../../arch/halves.ts';
 import { BackingFile } from '../../host/backing-file.ts';
-import { EIO, ENXIO } from '../../host/errno.ts';
+import { EINVAL, EIO, ENXIO } from '../../host/errno.ts';
 import { checkExtension } from '../capabilities.ts';
 import { clearDirtyLog, getDirtyLog } from '../dirty/dirty-bitmap.ts';
 import { dirtyRingsReset } from '../dirty/reset-dirty-rings.ts';
@@ -16,6 +16,9 @@ import type { TraceEvent } from '../trace/events.ts';
 import { createVcpu, destroyVm } from '../vm-lifecycle.ts';
 import { setIdentityMapAddr, setNrMmuPages, setTssAddr } from '../vm-settings.ts';
 import type { VmState } from '../vm-state.ts';
+import { createPit, type PitState } from '../x86/i8254.ts';
+import type { IoApicState } from '../x86/ioapic.ts';
+import { type IrqRoutingEntry, sendMsi, setIrqRouting } from '../x86/irq-routing.ts';
 import { createIrqchip, irqLine } from '../x86/irqchip.ts';
 import { type MsrFilterRange, setMsrFilter } from '../x86/msr-filter.ts';
 import type { PicState } from '../x86/pic.ts';
@@ -267,7 +270,65 @@ export class Vm {
     return pic;
   }
 
-  /** KVM_IRQ_LINE: GSI 0 to 23 of the default routing goes high or low. @throws KvmError ENXIO: no in-kernel chips */
+  /** KVM_GET_IRQCHIP for the I/O APIC. @throws KvmError ENXIO: no in-kernel chips */
+  getIoapic(): IoApicState {
+    return this.ioapic('KVM_GET_IRQCHIP').state();
+  }
+
+  /** KVM_SET_IRQCHIP for the I/O APIC. @throws KvmError ENXIO: no in-kernel chips */
+  setIoapic(state: IoApicState): void {
+    this.ioapic('KVM_SET_IRQCHIP').setState(this.state, state);
+  }
+
+  private ioapic(operation: string) {
+    const { ioapic } = this.alive(operation).x86;
+    if (ioapic === null) throw new KvmError(-ENXIO, operation, 'no in-kernel interrupt chips');
+    return ioapic;
+  }
+
+  /**
+   * KVM_CREATE_PIT2. `flags`: KVM_PIT_SPEAKER_DUMMY 1, port 0x61 as well.
+   * @throws KvmError EEXIST: there is one; ENOENT: no in-kernel interrupt chips; EINVAL: flags
+   */
+  createPit2(flags = 0): void {
+    check(createPit(this.alive('KVM_CREATE_PIT2'), flags), 'KVM_CREATE_PIT2', `flags ${hex(flags)}`);
+  }
+
+  /** KVM_GET_PIT2. @throws KvmError ENXIO: no PIT */
+  getPit2(): PitState {
+    return this.pit('KVM_GET_PIT2').state();
+  }
+
+  /** KVM_SET_PIT2. @throws KvmError ENXIO: no PIT */
+  setPit2(state: PitState): void {
+    this.pit('KVM_SET_PIT2').setState(state);
+  }
+
+  /** KVM_REINJECT_CONTROL: whether ticks that the guest missed are made up for. @throws KvmError ENXIO: no PIT */
+  reinjectControl(pitReinject: boolean): void {
+    this.pit('KVM_REINJECT_CONTROL').setReinject(pitReinject);
+  }
+
+  private pit(operation: string) {
+    const { pit } = this.alive(operation).x86;
+    if (pit === null) throw new KvmError(-ENXIO, operation, 'no in-kernel PIT');
+    return pit;
+  }
+
+  /** KVM_SET_GSI_ROUTING: all wires anew. @throws KvmError ENXIO: no in-kernel chips; EINVAL: a pin that is not there */
+  setGsiRouting(entries: readonly IrqRoutingEntry[]): void {
+    const r = setIrqRouting(this.alive('KVM_SET_GSI_ROUTING'), entries);
+    check(r, 'KVM_SET_GSI_ROUTING', `${entries.length} entries`);
+  }
+
+  /** KVM_SIGNAL_MSI. @returns how many vCPUs took it @throws KvmError EINVAL: no in-kernel chips */
+  signalMsi(address: number, data: number): number {
+    const vm = this.alive('KVM_SIGNAL_MSI');
+    if (vm.x86.ioapic === null) throw new KvmError(-EINVAL, 'KVM_SIGNAL_MSI', 'no in-kernel interrupt chips');
+    return sendMsi(vm, address, data);
+  }
+
+  /** KVM_IRQ_LINE: a wire (GSI) goes high or low. @throws KvmError ENXIO: no in-kernel chips, or no such wire */
   irqLine(gsi: number, high: boolean): void {
     const vm = this.alive('KVM_IRQ_LINE');
     if (!irqLine(vm, gsi, high)) throw new KvmError(-ENXIO, 'KVM_IRQ_LINE', `gsi ${gsi}`);

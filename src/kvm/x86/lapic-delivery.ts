@@ -16,6 +16,8 @@ import {
   APIC_ID,
   APIC_IRR,
   APIC_LDR,
+  APIC_LVT_MASKED,
+  APIC_LVT0,
   APIC_TMR,
   type Lapic,
   lapicEnabled,
@@ -32,6 +34,8 @@ export const APIC_DEST_LOGICAL = 1 << 11;
 export const APIC_INT_ASSERT = 1 << 14;
 export const APIC_INT_LEVELTRIG = 1 << 15;
 const APIC_SHORTHAND = 3 << 18;
+/** Vector and delivery mode, of an LVT entry as of an ICR. */
+const APIC_LVT_DELIVERY = 0x7ff;
 
 const deliverModes = ['Fixed', 'LowPrio', 'SMI', 'Res3', 'NMI', 'INIT', 'SIPI', 'ExtINT'];
 
@@ -80,6 +84,24 @@ export function lapicAcceptIrq(apic: Lapic, icr: number): boolean {
       // Remote read and ExtINT do nothing here.
       return false;
   }
+}
+
+/** One of the APIC's own sources: its entry of the local vector table says what it does. @kvm lapic.c kvm_apic_local_deliver */
+export function lapicLocalDeliver(apic: Lapic, lvt: number): void {
+  const entry = lapicReg(apic, lvt);
+  if (!lapicHwEnabled(apic.vcpu) || (entry & APIC_LVT_MASKED) !== 0) return;
+  lapicAcceptIrq(apic, (entry & (APIC_LVT_DELIVERY | APIC_INT_LEVELTRIG)) | APIC_INT_ASSERT);
+}
+
+function lint0IsNmi(vcpu: VcpuState): boolean {
+  const apic = vcpu.x86.lapic;
+  return apic !== null && ((lapicReg(apic, APIC_LVT0) >> 8) & 7) === APIC_DM_NMI;
+}
+
+/** The PIT's tick reaches every LINT0 while one of them takes it as an NMI. @kvm lapic.c kvm_apic_nmi_wd_deliver */
+export function nmiWatchdog(vm: VmState): void {
+  if (!vm.vcpus.some(lint0IsNmi)) return;
+  for (const { x86 } of vm.vcpus) if (x86.lapic !== null) lapicLocalDeliver(x86.lapic, APIC_LVT0);
 }
 
 const APIC_BROADCAST = 0xff;

@@ -2,7 +2,6 @@
 import { numberOf } from '../../arch/halves.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import {
-  APIC_LVT_MASKED,
   APIC_LVT_TIMER_PERIODIC,
   APIC_LVT_TIMER_TSCDEADLINE,
   APIC_LVTT,
@@ -13,7 +12,7 @@ import {
   lapicReg,
   lapicSetReg,
 } from './lapic.ts';
-import { APIC_INT_ASSERT, lapicAcceptIrq } from './lapic-delivery.ts';
+import { lapicLocalDeliver } from './lapic-delivery.ts';
 import { virtualNow } from './virtual-time.ts';
 
 /** Nanoseconds that a periodic timer takes at least. @kvm x86.c min_timer_period_us */
@@ -138,6 +137,5 @@ export function apicTimerFn(apic: Lapic, at: number): void {
     apic.tscDeadlineLo = 0;
     apic.tscDeadlineHi = 0;
   }
-  const lvtt = lapicReg(apic, APIC_LVTT);
-  if (lapicHwEnabled(apic.vcpu) && (lvtt & APIC_LVT_MASKED) === 0) lapicAcceptIrq(apic, APIC_INT_ASSERT | (lvtt & 0xff));
+  lapicLocalDeliver(apic, APIC_LVTT);
 }

@@ -165,7 +165,7 @@ export function lapicSetEoi(apic: Lapic): void {
   if (vector === -1) return;
   setVector(apic, APIC_ISR, vector, false);
   lapicUpdatePpr(apic);
-  if (testVector(apic, APIC_TMR, vector)) apic.vcpu.vm.x86.ioapic?.eoi(apic.vcpu.vm, vector);
+  apic.vcpu.vm.x86.ioapic?.eoi(apic.vcpu.vm, vector, testVector(apic, APIC_TMR, vector));
   makeRequest(apic.vcpu, REQ_EVENT);
 }
 

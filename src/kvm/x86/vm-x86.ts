@@ -1,5 +1,7 @@
 /** A VM's state that is x86's own (@kvm kvm_host.h struct kvm_arch): capabilities that were enabled, interrupt chips, clock. */
+import type { Pit } from './i8254.ts';
 import type { IoApic } from './ioapic.ts';
+import type { IrqNotifier, IrqRoutingEntry } from './irq-routing.ts';
 import type { MsrFilter } from './msr-filter.ts';
 import type { Pic } from './pic.ts';
 import { TimerQueue } from './virtual-time.ts';
@@ -32,6 +34,10 @@ export class VmX86 {
   irqchipSplit = false;
   ioapic: IoApic | null = null;
   pic: Pic | null = null;
+  pit: Pit | null = null;
+  /** Where each wire ends. */
+  irqRouting: readonly IrqRoutingEntry[] = [];
+  readonly irqNotifiers: IrqNotifier[] = [];
   tssAddr = 0;
   identityMapAddr = 0;
   /** KVM_CAP_X2APIC_API: ids in KVM_GET_LAPIC have 32 bits; a device's 0xff is no broadcast in x2APIC mode. */
