@@ -17,6 +17,7 @@ import { TraceFile } from './trace-file.ts';
 interface Options {
   readonly memory: number;
   readonly vcpus: number;
+  readonly rtc?: number;
   readonly cpu: 'amd' | 'intel';
   readonly vmType: 'default' | 'sw-protected' | 'snp' | 'tdx';
   readonly paging: 'tdp' | 'shadow';
@@ -45,6 +46,7 @@ export function addRun(program: Command): void {
     .description('run a guest: multiboot ELF, ELF64, or a flat binary; its serial port is the terminal')
     .option('--memory <size>', 'guest memory', size('--memory', MIB, 3072 * MIB), 128 * MIB)
     .option('--vcpus <n>', 'number of vCPUs', count('--vcpus', 'a count of vCPUs'), 1)
+    .option('--rtc <date>', 'date when the machine starts: ISO 8601 in UTC, or seconds since 1970', date)
     .addOption(new Option('--cpu <vendor>', 'processor').choices(['amd', 'intel']).default('amd'))
     .addOption(
       new Option('--vm-type <type>', 'type of the VM')
@@ -89,6 +91,16 @@ export function addRun(program: Command): void {
       const report = await run(image, options);
       process.exitCode = report.end.status;
     });
+}
+
+/** Seconds since 1970; a date without a zone is UTC. @throws InputError */
+function date(text: string): number {
+  const iso = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?Z?$/.test(text);
+  const day = text.length === 10;
+  const parsed = iso ? Date.parse(text.endsWith('Z') || day ? text : `${text}Z`) / 1000 : Number.NaN;
+  const seconds = /^\d+$/.test(text) ? Number(text) : parsed;
+  if (Number.isFinite(seconds) && seconds < 2 ** 32) return seconds;
+  throw new InputError(`--rtc ${text}: expected a date as 2025-01-01T00:00:00 or seconds since 1970`);
 }
 
 function refuse(o: Options): void {
@@ -143,6 +155,7 @@ function withTerminal<T>(
     append: o.append,
     modules,
     params,
+    ...(o.rtc === undefined ? {} : { startSeconds: o.rtc }),
     ...(o.hardware === undefined ? {} : { hardware: o.hardware }),
     ...(o.revision === undefined ? {} : { revision: o.revision }),
     ...(o.maxInstructions === undefined ? {} : { maxInstructions: o.maxInstructions }),

@@ -21,6 +21,8 @@ export interface RunImageOptions {
   readonly memoryBytes?: number;
   /** 1 if absent. */
   readonly vcpus?: number;
+  /** The date when the machine starts, in seconds since 1970; the beginning of 2025 if absent. */
+  readonly startSeconds?: number;
   readonly vmType?: BoardVmType;
   readonly append?: string;
   readonly modules?: readonly { readonly name: string; readonly bytes: Uint8Array }[];
@@ -78,8 +80,9 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     ...(options.params === undefined ? {} : { params: options.params }),
     ...(options.revision === undefined ? {} : { revision: options.revision }),
   });
-  const { vcpus = 1, onSerial } = options;
-  const board = new Board({ kvm, vmType, memoryBytes, vcpus, onSerial, pc: true });
+  const { vcpus = 1, onSerial, startSeconds } = options;
+  const start = startSeconds === undefined ? {} : { startSeconds };
+  const board = new Board({ kvm, vmType, memoryBytes, vcpus, onSerial, pc: true, ...start });
   board.load(image);
   if (options.onTrace !== undefined) board.vm.onTrace(options.onTrace);
   options.onBoard?.(board);

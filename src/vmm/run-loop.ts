@@ -201,9 +201,14 @@ export class RunLoop {
   }
 
   private powerEnd(): EndState | null {
-    const { power } = this.board;
+    const { board } = this;
+    const { power } = board;
     if (power === null) return null;
     if (power.kind === 'debug-exit') return debugExit(power.value);
+    if (power.kind === 'suspend') {
+      board.power = null;
+      return board.pc?.suspend() === true ? null : endState('halt', 'suspended to RAM, with no alarm set');
+    }
     return power.kind === 'poweroff'
       ? endState('poweroff', 'the guest powered off')
       : endState('reset', 'the guest asked for a reset');

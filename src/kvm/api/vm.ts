@@ -22,7 +22,7 @@ import { type IrqRoutingEntry, sendMsi, setIrqRouting } from '../x86/irq-routing
 import { createIrqchip, irqLine } from '../x86/irqchip.ts';
 import { type MsrFilterRange, setMsrFilter } from '../x86/msr-filter.ts';
 import type { PicState } from '../x86/pic.ts';
-import { vmIdle } from '../x86/run.ts';
+import { idleUntil, vmIdle } from '../x86/run.ts';
 import { HrTimer, virtualNow } from '../x86/virtual-time.ts';
 import { u64 } from './arguments.ts';
 import type { EventFd } from './event-fd.ts';
@@ -359,6 +359,16 @@ export class Vm {
   /** Lets time pass while every vCPU is halted, from timer to timer until one has something to do; false when nobody will. */
   idle(): boolean {
     return vmIdle(this.alive('KVM_RUN'));
+  }
+
+  /** As `idle`, while no vCPU is run at all, until `woken` says so. */
+  sleep(woken: () => boolean): boolean {
+    return idleUntil(this.alive('KVM_RUN'), woken);
+  }
+
+  /** The host's time of day when virtual time began, in seconds since 1970; 0 if it was never set. */
+  setRealTime(seconds: number): void {
+    this.state.x86.realTime = seconds;
   }
 
   /**

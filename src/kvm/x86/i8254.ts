@@ -20,8 +20,7 @@ export const KVM_PIT_SPEAKER_DUMMY = 1;
 export const KVM_PIT_FLAGS_HPET_LEGACY = 1;
 export const KVM_PIT_FLAGS_SPEAKER_DATA_ON = 2;
 
-/** Which byte of a count is next, or that there is none: also the access mode of the control word. */
-const LSB = 1;
+/** Which byte of a count is next, as the access mode of the control word names them; 1 is the low one alone. */
 const MSB = 2;
 const WORD0 = 3;
 const WORD1 = 4;
@@ -34,7 +33,7 @@ export interface PitChannelState {
   /** 1 to 65536. */
   count: number;
   latchedCount: number;
-  /** LSB, MSB or both are still to be read of the latched count; 0 when none is latched. */
+  /** Access mode of what is still to be read of the latched count; 0 when none is latched. */
   countLatched: number;
   statusLatched: boolean;
   status: number;

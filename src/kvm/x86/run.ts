@@ -184,10 +184,15 @@ function isRunnable(vcpu: VcpuState): boolean {
   return (vcpu.mpState === S.MP_STATE_RUNNABLE && !vcpu.x86.apfHalted) || vcpuHasEvents(vcpu);
 }
 
+/** Time moves on from timer to timer until `woken`; false when that never comes. */
+export function idleUntil(vm: VmState, woken: () => boolean): boolean {
+  for (let n = 0; !woken(); n++) if (n === IDLE_TIMERS || !skipToTimer(vm)) return false;
+  return true;
+}
+
 /** All vCPUs are blocked: time moves on to what wakes one of them. False when nothing does. */
 export function vmIdle(vm: VmState): boolean {
-  for (let n = 0; !vm.vcpus.some(isRunnable); n++) if (n === IDLE_TIMERS || !skipToTimer(vm)) return false;
-  return true;
+  return vm.vcpus.some(isRunnable) || idleUntil(vm, () => vm.vcpus.some(isRunnable));
 }
 
 /** @kvm kvm_host.h kvm_handle_signal_exit */

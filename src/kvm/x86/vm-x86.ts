@@ -52,6 +52,8 @@ export class VmX86 {
   guestCanReadMsrPlatformInfo = true;
   /** Master clock: host nanoseconds that are zero of the guest's kvmclock. */
   kvmclockOffset = 0;
+  /** The host's time of day when virtual time began, in seconds since 1970. */
+  realTime = 0;
   /** Address that MSR_KVM_WALL_CLOCK was last given, halves. */
   wallClockLo = 0;
   wallClockHi = 0;

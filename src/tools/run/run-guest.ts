@@ -15,6 +15,8 @@ export interface RunOptions {
   readonly image: Uint8Array;
   readonly memoryBytes: number;
   readonly vcpus: number;
+  /** The date when the machine starts, in seconds since 1970. */
+  readonly startSeconds?: number;
   readonly vmType: BoardVmType;
   readonly onMemoryFault: MemoryFaultMode;
   readonly append: string;
