@@ -79,7 +79,7 @@ export function addRun(program: Command): void {
     .option('--json', 'machine-readable report; the serial output is part of it')
     .addHelpText(
       'after',
-      `\nExit status: ${END_STATES.map((s) => `${s.status} ${s.meaning}`).join('; ')}; odd: the guest wrote V to the isa-debug-exit port 0xf4, (V<<1)|1; 2: bad input.\n\nExample:\n  softkvm run kernel.elf --vm-type sw-protected --stats\n  softkvm run test.flat --memory 512M --append "smap" --timeout 30`,
+      `\nExit status: ${END_STATES.map((s) => `${s.status} ${s.meaning}`).join('; ')}; odd: the guest wrote V to the isa-debug-exit port 0xf4, (V<<1)|1; 2: bad input.\n\nExample:\n  softkvm run kernel.elf --vm-type sw-protected --stats\n  softkvm run test.flat --memory 512M --append "smap" --timeout 30\n  softkvm run smptest.flat --vcpus 4 --rtc 2025-06-01T12:00:00`,
     )
     .action(async (image: string, options: Options) => {
       refuse(options);

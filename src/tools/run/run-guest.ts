@@ -14,7 +14,8 @@ export interface RunOptions {
   readonly file: string;
   readonly image: Uint8Array;
   readonly memoryBytes: number;
-  readonly vcpus: number;
+  /** 1 if absent. */
+  readonly vcpus?: number;
   /** The date when the machine starts, in seconds since 1970. */
   readonly startSeconds?: number;
   readonly vmType: BoardVmType;
