@@ -8,6 +8,7 @@ import { splitParams } from '../tools/module-params.ts';
 import { checkEngines } from '../tools/run/check-engines.ts';
 import { type RunOptions, type RunReport, runGuest } from '../tools/run/run-guest.ts';
 import type { Board } from '../vmm/board.ts';
+import { CPU_FEATURES, type CpuFeature } from '../vmm/cpu-features.ts';
 import { END_STATES } from '../vmm/end-state.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
 import { collect, count, engineOption, size, untilInterrupted, useEngine } from './options.ts';
@@ -18,6 +19,7 @@ interface Options {
   readonly memory: number;
   readonly vcpus: number;
   readonly rtc?: number;
+  readonly cpuFeature: readonly string[];
   readonly cpu: 'amd' | 'intel';
   readonly vmType: 'default' | 'sw-protected' | 'snp' | 'tdx';
   readonly paging: 'tdp' | 'shadow';
@@ -46,6 +48,7 @@ export function addRun(program: Command): void {
     .description('run a guest: multiboot ELF, ELF64, or a flat binary; its serial port is the terminal')
     .option('--memory <size>', 'guest memory', size('--memory', MIB, 3072 * MIB), 128 * MIB)
     .option('--vcpus <n>', 'number of vCPUs', count('--vcpus', 'a count of vCPUs'), 1)
+    .option('--cpu-feature <name=on|off>', 'CPUID feature, as x2apic=off (repeatable)', collect, [])
     .option('--rtc <date>', 'date when the machine starts: ISO 8601 in UTC, or seconds since 1970', date)
     .addOption(new Option('--cpu <vendor>', 'processor').choices(['amd', 'intel']).default('amd'))
     .addOption(
@@ -91,6 +94,16 @@ export function addRun(program: Command): void {
       const report = await run(image, options);
       process.exitCode = report.end.status;
     });
+}
+
+/** @throws InputError */
+function feature(text: string): CpuFeature {
+  const [name = '', value] = text.split('=');
+  if (value !== 'on' && value !== 'off') throw new InputError(`--cpu-feature ${text}: expected name=on or name=off`);
+  if (!CPU_FEATURES.includes(name)) {
+    throw new InputError(`--cpu-feature ${text}: no such feature; there are ${CPU_FEATURES.join(', ')}`);
+  }
+  return { name, on: value === 'on' };
 }
 
 /** Seconds since 1970; a date without a zone is UTC. @throws InputError */
@@ -155,6 +168,7 @@ function withTerminal<T>(
     append: o.append,
     modules,
     params,
+    features: o.cpuFeature.map(feature),
     ...(o.rtc === undefined ? {} : { startSeconds: o.rtc }),
     ...(o.hardware === undefined ? {} : { hardware: o.hardware }),
     ...(o.revision === undefined ? {} : { revision: o.revision }),

@@ -11,6 +11,7 @@ import { KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../kvm/attributes.ts';
 import { KVM_CAP_EXIT_HYPERCALL } from '../kvm/capability-numbers.ts';
 import { KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
 import { KVM_MEM_GUEST_MEMFD } from '../kvm/memslots/memslot.ts';
+import { type CpuFeature, withFeatures } from './cpu-features.ts';
 import { MmioBus } from './devices/mmio-device.ts';
 import { PortBus } from './devices/port-device.ts';
 import {
@@ -43,6 +44,8 @@ export interface BoardOptions {
   readonly onSerial: (byte: number) => void;
   /** A PC: interrupt chips in the kernel, and what guests for QEMU's machines expect (`pc.ts`); a bare board if absent. */
   readonly pc?: boolean;
+  /** CPUID features of a PC that differ from what KVM supports. */
+  readonly features?: readonly CpuFeature[];
   /** The date of a PC when it starts, in seconds since 1970; the beginning of 2025 if absent. */
   readonly startSeconds?: number;
 }
@@ -108,7 +111,7 @@ export class Board {
     const cpuid = this.kvm.getSupportedCpuid();
     this.vcpus = Array.from({ length: count }, (_, id) => {
       const vcpu = this.vm.createVcpu(id);
-      vcpu.setCpuid2(isPc ? guestCpuid(cpuid, id, count) : cpuid);
+      vcpu.setCpuid2(isPc ? withFeatures(guestCpuid(cpuid, id, count), options.features ?? []) : cpuid);
       return vcpu;
     });
     this.vcpu = this.vcpus[0]!;

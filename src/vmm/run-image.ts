@@ -2,6 +2,7 @@
 import { Kvm, type TraceEvent } from '../kvm/api/index.ts';
 import type { KvmParams } from '../kvm/params.ts';
 import { Board, type BoardVmType } from './board.ts';
+import type { CpuFeature } from './cpu-features.ts';
 import type { EndState } from './end-state.ts';
 import { ImageError } from './image-error.ts';
 import { loadImage } from './loaders/load.ts';
@@ -21,6 +22,8 @@ export interface RunImageOptions {
   readonly memoryBytes?: number;
   /** 1 if absent. */
   readonly vcpus?: number;
+  /** CPUID features that differ from what KVM supports. */
+  readonly features?: readonly CpuFeature[];
   /** The date when the machine starts, in seconds since 1970; the beginning of 2025 if absent. */
   readonly startSeconds?: number;
   readonly vmType?: BoardVmType;
@@ -80,9 +83,9 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     ...(options.params === undefined ? {} : { params: options.params }),
     ...(options.revision === undefined ? {} : { revision: options.revision }),
   });
-  const { vcpus = 1, onSerial, startSeconds } = options;
+  const { vcpus = 1, features = [], onSerial, startSeconds } = options;
   const start = startSeconds === undefined ? {} : { startSeconds };
-  const board = new Board({ kvm, vmType, memoryBytes, vcpus, onSerial, pc: true, ...start });
+  const board = new Board({ kvm, vmType, memoryBytes, vcpus, features, onSerial, pc: true, ...start });
   board.load(image);
   if (options.onTrace !== undefined) board.vm.onTrace(options.onTrace);
   options.onBoard?.(board);
