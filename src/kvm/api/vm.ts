@@ -22,7 +22,7 @@ import { type IrqRoutingEntry, sendMsi, setIrqRouting } from '../x86/irq-routing
 import { createIrqchip, irqLine } from '../x86/irqchip.ts';
 import { type MsrFilterRange, setMsrFilter } from '../x86/msr-filter.ts';
 import type { PicState } from '../x86/pic.ts';
-import { idleUntil, vmIdle } from '../x86/run.ts';
+import { idleUntil, vmIdle } from '../x86/scheduling.ts';
 import { HrTimer, virtualNow } from '../x86/virtual-time.ts';
 import { u64 } from './arguments.ts';
 import type { EventFd } from './event-fd.ts';

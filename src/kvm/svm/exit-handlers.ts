@@ -28,6 +28,7 @@ import { emulateHypercall } from '../x86/hypercall.ts';
 import { emulateHalt, emulateMonitorMwait, emulateRdpmc, emulateXsetbv } from '../x86/instructions.ts';
 import { emulateRdmsr, emulateWrmsr } from '../x86/msr-instructions.ts';
 import { fastPio } from '../x86/pio.ts';
+import { vcpuOnSpin } from '../x86/scheduling.ts';
 import { skipEmulatedInstruction } from '../x86/skip.ts';
 import { smmChanged } from '../x86/smm.ts';
 import { taskSwitch } from '../x86/task-switch.ts';
@@ -148,9 +149,9 @@ function taskSwitchInterception(vcpu: VcpuState): number {
   return taskSwitch(vcpu);
 }
 
-/** A vCPU that spins lets others run. @kvm svm.c pause_interception */
+/** @kvm svm.c pause_interception */
 function pauseInterception(vcpu: VcpuState): number {
-  if (vcpu.handsOver) vcpu.signal = true;
+  vcpuOnSpin(vcpu);
   return skipEmulatedInstruction(vcpu);
 }
 

@@ -14,7 +14,6 @@ import { mmuFreeObsoleteRoots, mmuLoadPgd, mmuReload } from '../mmu/roots.ts';
 import { mmuSyncPrevRoots, mmuSyncRoots } from '../mmu/shadow/roots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import * as S from '../vcpu-state.ts';
-import type { VmState } from '../vm-state.ts';
 import { checkAsyncPfCompletion } from './async-pf-ready.ts';
 import { getCr8, setCr8 } from './control-registers.ts';
 import { KVM_DEBUGREG_WONT_EXIT, updateDr7, updateDr0123 } from './debug-registers.ts';
@@ -27,15 +26,13 @@ import {
 } from './inject-events.ts';
 import { lapicHwEnabled, lapicMaxIrr } from './lapic.ts';
 import { guestTimeUpdate } from './pv-clock.ts';
+import { IDLE_TIMERS } from './scheduling.ts';
 import { takeSmiRequest } from './smm.ts';
 import { traceUserspaceExit } from './trace-exit.ts';
 import { runTimers, skipToTimer, virtualNow } from './virtual-time.ts';
 
 /** Instructions after which the guest is left even if nothing happens, so that timers and signals are looked at. */
 const QUANTUM = 10_000_000;
-
-/** Timers that may fire without waking anybody before a halt is taken to last for ever. */
-export const IDLE_TIMERS = 1_000;
 
 /** What a vCPU must do besides entering the guest once: 0 or 1 as KVM_RUN answers, -1 to go on. HOT only when nothing is asked. */
 export function serviceRequests(vcpu: VcpuState): number {
@@ -173,26 +170,6 @@ function vcpuBlock(vcpu: VcpuState): number {
   }
   if (vcpu.mpState === S.MP_STATE_RUNNABLE) vcpu.x86.apfHalted = false;
   return 1;
-}
-
-/** It runs, or would, as something waits for it. One that waits for a SIPI takes nothing else. */
-function isRunnable(vcpu: VcpuState): boolean {
-  const apic = vcpu.x86.lapic;
-  if (vcpu.mpState === S.MP_STATE_UNINITIALIZED || vcpu.mpState === S.MP_STATE_INIT_RECEIVED) {
-    return apic !== null && (apic.pendingInit || apic.pendingSipi);
-  }
-  return (vcpu.mpState === S.MP_STATE_RUNNABLE && !vcpu.x86.apfHalted) || vcpuHasEvents(vcpu);
-}
-
-/** Time moves on from timer to timer until `woken`; false when that never comes. */
-export function idleUntil(vm: VmState, woken: () => boolean): boolean {
-  for (let n = 0; !woken(); n++) if (n === IDLE_TIMERS || !skipToTimer(vm)) return false;
-  return true;
-}
-
-/** All vCPUs are blocked: time moves on to what wakes one of them. False when nothing does. */
-export function vmIdle(vm: VmState): boolean {
-  return vm.vcpus.some(isRunnable) || idleUntil(vm, () => vm.vcpus.some(isRunnable));
 }
 
 /** @kvm kvm_host.h kvm_handle_signal_exit */
