@@ -15,6 +15,10 @@ export const EPT_VIOLATION_PROT_EXEC = 1 << 5;
 export const EPT_VIOLATION_PROT_USER_EXEC = 1 << 6;
 export const EPT_VIOLATION_GVA_IS_VALID = 1 << 7;
 export const EPT_VIOLATION_GVA_TRANSLATED = 1 << 8;
+/** Advanced information: what the guest's own tables say of the linear address; meaningful with GVA_TRANSLATED. */
+export const LINEAR_USER = 1 << 9;
+export const LINEAR_WRITABLE = 1 << 10;
+export const LINEAR_NX = 1 << 11;
 /** The rights that the entries of the walk grant; all clear means that nothing was mapped. */
 export const EPT_VIOLATION_PROT_MASK = EPT_VIOLATION_PROT_READ | EPT_VIOLATION_PROT_WRITE | EPT_VIOLATION_PROT_EXEC;
 

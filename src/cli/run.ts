@@ -3,6 +3,8 @@ import { readFileSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type Command, Option } from 'commander';
 import type { EngineName } from '../cpu/compiler/engine.ts';
+import { hardwareProfile } from '../cpu/profiles/index.ts';
+import { hardwareFor } from '../tools/choices.ts';
 import { InputError, UnsupportedError } from '../tools/input-error.ts';
 import { splitParams } from '../tools/module-params.ts';
 import { checkEngines } from '../tools/run/check-engines.ts';
@@ -20,7 +22,7 @@ interface Options {
   readonly vcpus: number;
   readonly rtc?: number;
   readonly cpuFeature: readonly string[];
-  readonly cpu: 'amd' | 'intel';
+  readonly cpu?: 'amd' | 'intel';
   readonly vmType: 'default' | 'sw-protected' | 'snp' | 'tdx';
   readonly paging: 'tdp' | 'shadow';
   readonly onMemoryFault: 'convert' | 'stop';
@@ -50,7 +52,9 @@ export function addRun(program: Command): void {
     .option('--vcpus <n>', 'number of vCPUs', count('--vcpus', 'a count of vCPUs'), 1)
     .option('--cpu-feature <name=on|off>', 'CPUID feature, as x2apic=off (repeatable)', collect, [])
     .option('--rtc <date>', 'date when the machine starts: ISO 8601 in UTC, or seconds since 1970', date)
-    .addOption(new Option('--cpu <vendor>', 'processor').choices(['amd', 'intel']).default('amd'))
+    .addOption(
+      new Option('--cpu <vendor>', 'processor: amd unless --hardware says otherwise').choices(['amd', 'intel']),
+    )
     .addOption(
       new Option('--vm-type <type>', 'type of the VM')
         .choices(['default', 'sw-protected', 'snp', 'tdx'])
@@ -118,7 +122,6 @@ function date(text: string): number {
 
 function refuse(o: Options): void {
   if (o.vcpus > MAX_VCPUS) throw new UnsupportedError(`--vcpus ${o.vcpus} (${MAX_VCPUS} are)`);
-  if (o.cpu === 'intel') throw new UnsupportedError('--cpu intel (VMX and EPT)');
   if (o.vmType === 'snp' || o.vmType === 'tdx') throw new UnsupportedError(`--vm-type ${o.vmType}`);
 }
 
@@ -155,7 +158,9 @@ function withTerminal<T>(
 ): Promise<T> {
   const image = readInput(file);
   const modules = o.initrd === undefined ? [] : [{ name: basename(o.initrd), bytes: readInput(o.initrd) }];
-  const params = { ...(o.paging === 'shadow' ? { 'kvm_amd.npt': '0' } : {}), ...splitParams(o.param) };
+  const hardware = hardwareFor(o.cpu, o.hardware);
+  const shadow = hardwareProfile(hardware).vendor === 'amd' ? { 'kvm_amd.npt': '0' } : { 'kvm_intel.ept': '0' };
+  const params = { ...(o.paging === 'shadow' ? shadow : {}), ...splitParams(o.param) };
   const trace = o.trace === undefined ? null : new TraceFile(o.trace);
   const feed = terminalInput();
   return start({
@@ -170,7 +175,7 @@ function withTerminal<T>(
     params,
     features: o.cpuFeature.map(feature),
     ...(o.rtc === undefined ? {} : { startSeconds: o.rtc }),
-    ...(o.hardware === undefined ? {} : { hardware: o.hardware }),
+    hardware,
     ...(o.revision === undefined ? {} : { revision: o.revision }),
     ...(o.maxInstructions === undefined ? {} : { maxInstructions: o.maxInstructions }),
     ...(o.timeout === undefined ? {} : { timeoutMs: o.timeout * 1000 }),

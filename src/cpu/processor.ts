@@ -1,6 +1,6 @@
 /**
- * The processor: one core with SVM. KVM programs control blocks and page tables in physical memory, enters with `vmrun`, and finds the
- * exit in the control block; neither side calls the other in any other way.
+ * The processor: one core with SVM or VMX. KVM programs control blocks and page tables in physical memory, enters with `vmrun` or VMX's `enter`,
+ * and finds the exit in the control block; neither side calls the other in any other way.
  */
 import { PAT_RESET_HI, PAT_RESET_LO } from '../arch/msr.ts';
 import type { PhysicalMemory } from '../host/physical-memory.ts';
@@ -13,6 +13,9 @@ import {
   INSNS_AT,
   MXCSR_AT,
   PAT_AT,
+  QUIRK_MASKMOV_REACHES_ALL,
+  QUIRK_PUSHA_UPWARDS,
+  QUIRKS_AT,
   SEGMENTS_UNCHECKED_AT,
   STATE_BASE,
   STATE_END,
@@ -26,6 +29,7 @@ import { Svm } from './svm/vmrun.ts';
 import { Core } from './system/core.ts';
 import { Events } from './system/events.ts';
 import { Port } from './system/port.ts';
+import { Vmx } from './vmx/vmx.ts';
 
 /** All of the processor that a guest can change, as `capture` copied it. */
 export interface ProcessorState {
@@ -45,6 +49,8 @@ export class Processor {
   readonly fpu: Uint8Array;
   private readonly core: Core;
   private readonly svm: Svm;
+  /** VMX root operation, on an Intel processor. */
+  readonly vmx: Vmx;
 
   constructor(memory: PhysicalMemory, profile: HardwareProfile) {
     this.memory = memory;
@@ -54,6 +60,7 @@ export class Processor {
     this.interpreter = new Interpreter(memory, new Port(this.core, events));
     this.core.code = this.interpreter;
     this.svm = new Svm(this.core, events, this.interpreter);
+    this.vmx = new Vmx(this.core, events, this.interpreter);
     const buffer = memory.memory.buffer;
     this.gpr = new Int32Array(buffer, GPR, 32);
     this.xmm = new Uint8Array(buffer, XMM, 16 * XMM_SIZE);
@@ -68,6 +75,9 @@ export class Processor {
     i32[MXCSR_AT >> 2] = 0x1f80;
     i32[XCR0_AT >> 2] = 1;
     i32[SEGMENTS_UNCHECKED_AT >> 2] = this.profile.segmentChecks ? 0 : 1;
+    i32[QUIRKS_AT >> 2] =
+      (this.profile.pushaUpwards ? QUIRK_PUSHA_UPWARDS : 0) |
+      (this.profile.maskMoveReachesAll ? QUIRK_MASKMOV_REACHES_ALL : 0);
     i32[PAT_AT >> 2] = PAT_RESET_LO;
     i32[(PAT_AT >> 2) + 1] = PAT_RESET_HI;
   }

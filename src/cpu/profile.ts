@@ -3,6 +3,36 @@
 /** Whose virtualization extension the processor has: SVM or VMX. */
 export type CpuVendor = 'amd' | 'intel';
 
+/** What VMX the processor has (@sdm appendix A). */
+export interface VmxProfile {
+  readonly ept: boolean;
+  readonly eptAdBits: boolean;
+  readonly eptExecuteOnly: boolean;
+  readonly ept2M: boolean;
+  readonly ept1G: boolean;
+  readonly vpid: boolean;
+  readonly unrestrictedGuest: boolean;
+  /** TPR shadow and virtualized accesses to the APIC page. */
+  readonly virtualApicAccesses: boolean;
+  /** Virtualized APIC registers and interrupt delivery. */
+  readonly apicv: boolean;
+  readonly pml: boolean;
+}
+
+/** A processor without VMX. */
+export const NO_VMX: VmxProfile = {
+  ept: false,
+  eptAdBits: false,
+  eptExecuteOnly: false,
+  ept2M: false,
+  ept1G: false,
+  vpid: false,
+  unrestrictedGuest: false,
+  virtualApicAccesses: false,
+  apicv: false,
+  pml: false,
+};
+
 /** One machine. The profiles there are: src/cpu/profiles/index.ts. */
 export interface HardwareProfile {
   readonly name: string;
@@ -33,6 +63,14 @@ export interface HardwareProfile {
   readonly rmwFaultsAsRead: boolean;
   /** A TSS that is marked busy has no I/O permission map: what QEMU makes of the type that VMRUN loads. */
   readonly busyTssHasNoIoMap: boolean;
+  /** PUSHA writes its registers from the lowest address up, and not in the order in which they are pushed. */
+  readonly pushaUpwards: boolean;
+  /** MASKMOVQ and MASKMOVDQU access memory even with an empty mask. */
+  readonly maskMoveReachesAll: boolean;
+  /** LGDT, LIDT, far pointers, far RET and IRET read the highest of their words first. */
+  readonly readsHighWordFirst: boolean;
+  /** An event in real mode is pushed before its vector is read, and not after. */
+  readonly realModePushesFirst: boolean;
   /** Outside 64-bit mode a data access is checked against its segment: limit, type, null. QEMU adds the base and no more. */
   readonly segmentChecks: boolean;
   /**
@@ -44,6 +82,9 @@ export interface HardwareProfile {
   readonly ioAddressSize: boolean;
   /** CLFLUSH and PREFETCH translate their address and can fault in nested paging. */
   readonly cacheHintsFault: boolean;
+  readonly vmx: VmxProfile;
+  /** The L1 terminal fault bug: speculation reads what a not-present entry points to. */
+  readonly l1tf: boolean;
   readonly gbPages: boolean;
   readonly la57: boolean;
   readonly smep: boolean;

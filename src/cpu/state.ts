@@ -53,7 +53,7 @@ export const MMU_INDEX_AT = STATE_BASE + 0x264; // u32
 /** Non-zero for one instruction after STI or a load of SS: SHADOW_*. */
 export const INT_SHADOW_AT = STATE_BASE + 0x268; // u32
 export const SHADOW_STI = 1;
-/** The instruction in the shadow executes, so that one that casts a new shadow can be told. */
+/** Beside SHADOW_STACK or alone: the instruction in the shadow executes, so that one that casts a new shadow can be told. */
 export const SHADOW_ACTIVE = 2;
 /** A load of SS holds off debug traps as well. */
 export const SHADOW_STACK = 4;
@@ -61,6 +61,12 @@ export const SHADOW_STACK = 4;
 export const SEGMENTS_UNCHECKED_AT = STATE_BASE + 0x26c; // u32
 /** Breakpoints (bits 3:0) whose condition a data access has met; the trap follows the instruction. */
 export const BREAKPOINT_HITS_AT = STATE_BASE + 0x270; // u32
+/** QUIRK_*: what the manuals leave open, as the profile has it. */
+export const QUIRKS_AT = STATE_BASE + 0x274; // u32
+/** PUSHA writes the lowest address first. */
+export const QUIRK_PUSHA_UPWARDS = 1;
+/** MASKMOVQ and MASKMOVDQU reach their whole operand, whatever the mask. */
+export const QUIRK_MASKMOV_REACHES_ALL = 2;
 /** RIP at which RFLAGS.RF is still meant: past it the flag is off. u64. */
 export const RF_RIP_AT = STATE_BASE + 0x278;
 export const DR_AT = STATE_BASE + 0x280; // DR0..DR7, u64 each
@@ -76,6 +82,9 @@ export const PAT_AT = STATE_BASE + 0x320;
 export const DBGCTL_AT = STATE_BASE + 0x328;
 export const TSC_OFFSET_AT = STATE_BASE + 0x330;
 export const TSC_AUX_AT = STATE_BASE + 0x338;
+
+/** PAE's four directory pointers as MOV to CR3 loaded them, u64 each; used by VMX with EPT only. */
+export const PDPTR_AT = STATE_BASE + 0x340;
 
 /** Retired instructions since the machine started, u64: virtual time. */
 export const INSNS_AT = STATE_BASE + 0x360;

@@ -6,7 +6,7 @@ import type { HardwareProfile } from '../cpu/profile.ts';
 import { supportedMemAttributes } from './attributes.ts';
 import { DIRTY_GFN_BYTES, KVM_DIRTY_RING_MAX_ENTRIES } from './dirty/dirty-ring.ts';
 import { KVM_USER_MEM_SLOTS } from './memslots/memslot.ts';
-import type { KvmParams } from './params.ts';
+import { type KvmParams, tdpEnabled } from './params.ts';
 import type { VmState } from './vm-state.ts';
 import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM } from './vm-type.ts';
 
@@ -133,7 +133,7 @@ const numbers: ReadonlyMap<number, { name: string; value: number }> = new Map([
 
 /** Bits of the VM types that KVM_CREATE_VM takes: protected ones need the TDP MMU. @kvm x86.h kvm_caps.supported_vm_types */
 export function supportedVmTypes(host: KvmHost): number {
-  const tdpMmu = host.params.npt && host.params.tdpMmu;
+  const tdpMmu = tdpEnabled(host.profile, host.params) && host.params.tdpMmu;
   return (1 << KVM_X86_DEFAULT_VM) | (tdpMmu ? 1 << KVM_X86_SW_PROTECTED_VM : 0);
 }
 
@@ -145,7 +145,7 @@ export function checkExtension(host: KvmHost, vm: VmState | null, cap: number): 
   if (yes.has(cap)) return 1;
   const fixed = numbers.get(cap);
   if (fixed !== undefined) return fixed.value;
-  const tdp = host.params.npt;
+  const tdp = tdpEnabled(host.profile, host.params);
   switch (cap) {
     case 118: // MULTI_ADDRESS_SPACE
       return vm === null ? 2 : vm.slots.count;

@@ -40,7 +40,7 @@ function enableManualDirtyLogProtect(vm: VmState, flags: number, options: bigint
 /** @param size bytes of a vCPU's ring @kvm kvm_main.c kvm_vm_ioctl_enable_dirty_log_ring */
 function enableDirtyLogRing(vm: VmState, size: number): number {
   if (size === 0 || (size & (size - 1)) !== 0) return -EINVAL;
-  if (size < dirtyRingRsvdEntries() * DIRTY_GFN_BYTES || size < 4096) return -EINVAL;
+  if (size < dirtyRingRsvdEntries(vm.vendor.cpuDirtyLogSize) * DIRTY_GFN_BYTES || size < 4096) return -EINVAL;
   if (size > KVM_DIRTY_RING_MAX_ENTRIES * DIRTY_GFN_BYTES) return -E2BIG;
   if (vm.dirtyRingSize !== 0 || vm.vcpus.length > 0) return -EINVAL;
   vm.dirtyRingSize = size / DIRTY_GFN_BYTES;

@@ -1,4 +1,6 @@
 /** KVM's module parameters, as data given when the system is opened. Names and defaults are the kernel's. */
+import type { HardwareProfile } from '../cpu/profile.ts';
+
 export interface KvmParams {
   /** kvm.mmio_caching */
   readonly mmioCaching: boolean;
@@ -20,6 +22,12 @@ export interface KvmParams {
   readonly forceEmulationPrefix: number;
   /** kvm_amd.npt */
   readonly npt: boolean;
+  /** kvm_intel.ept */
+  readonly ept: boolean;
+  /** kvm_intel.pml */
+  readonly pml: boolean;
+  /** kvm_intel.enable_apicv */
+  readonly enableApicv: boolean;
 }
 
 export const defaultParams: KvmParams = {
@@ -33,4 +41,12 @@ export const defaultParams: KvmParams = {
   enableVmwareBackdoor: false,
   forceEmulationPrefix: 0,
   npt: true,
+  ept: true,
+  pml: true,
+  enableApicv: true,
 };
+
+/** Two-dimensional paging is there and wanted: NPT on AMD, EPT on Intel. @kvm mmu.h tdp_enabled */
+export function tdpEnabled(profile: HardwareProfile, params: KvmParams): boolean {
+  return profile.vendor === 'amd' ? params.npt : params.ept && profile.vmx.ept;
+}

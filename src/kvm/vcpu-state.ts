@@ -6,6 +6,7 @@ import { VcpuMmu } from './mmu/vcpu-mmu.ts';
 import { VcpuStats } from './stats.ts';
 import { VcpuSvm } from './svm/vcpu-svm.ts';
 import type { VmState } from './vm-state.ts';
+import { VcpuVmx } from './vmx/vcpu-vmx.ts';
 import { VcpuX86 } from './x86/vcpu-x86.ts';
 
 /** vCPU requests (@kvm kvm_host.h KVM_REQ_*): bits of `requests`. */
@@ -27,6 +28,7 @@ export const REQ_VM_DEAD = 1 << 15;
 export const REQ_SMI = 1 << 16;
 export const REQ_APICV_UPDATE = 1 << 17;
 export const REQ_UPDATE_CPU_DIRTY_LOGGING = 1 << 18;
+export const REQ_APIC_PAGE_RELOAD = 1 << 19;
 
 export const MP_STATE_RUNNABLE = 0;
 export const MP_STATE_UNINITIALIZED = 1;
@@ -78,6 +80,7 @@ export class VcpuState {
   readonly mmu: VcpuMmu;
   readonly x86: VcpuX86;
   readonly svm: VcpuSvm;
+  readonly vmx: VcpuVmx;
   readonly vm: VmState;
   readonly id: number;
 
@@ -87,6 +90,7 @@ export class VcpuState {
     this.mmu = new VcpuMmu();
     this.x86 = new VcpuX86();
     this.svm = new VcpuSvm();
+    this.vmx = new VcpuVmx();
   }
 
   /** HOT. KVM_RUN returns to userspace with EINTR before it enters the guest again. @kvm signal.h signal_pending */

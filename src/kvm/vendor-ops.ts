@@ -1,4 +1,4 @@
-/** What the vendor module gives to the rest of KVM (@kvm kvm_host.h kvm-x86-ops.h): filled by src/kvm/svm. */
+/** What the vendor module gives to the rest of KVM (@kvm kvm_host.h kvm-x86-ops.h): filled by src/kvm/svm and src/kvm/vmx. */
 import type { DescriptorTable, SegmentDesc } from './emulate/ops.ts';
 import type { VcpuState } from './vcpu-state.ts';
 
@@ -22,12 +22,26 @@ export interface VendorOps {
   readonly maxTdpLevel: number;
   /** Largest huge page: 1 = 4K, 2 = 2M, 3 = 1G. */
   readonly maxHugePageLevel: number;
-  /** 0, or -ENOMEM. */
+  /** Entries of the processor's log of modified pages, 0 when it has none. @kvm kvm_host.h cpu_dirty_log_size */
+  readonly cpuDirtyLogSize: number;
+  /** The processor logs modified pages exactly while some slot's are logged. */
+  updateCpuDirtyLogging(vcpu: VcpuState): void;
+  /** APIC virtualization is there and wanted (@kvm x86.c enable_apicv). */
+  readonly apicv: boolean;
+  /** The APIC was enabled, disabled, or changed between its modes. */
+  setVirtualApicMode(vcpu: VcpuState): void;
+  /** The APIC access page may lie elsewhere in the host. */
+  setApicAccessPageAddr(vcpu: VcpuState): void;
+  /** 0, or a negative errno. */
   vcpuCreate(vcpu: VcpuState): number;
   vcpuFree(vcpu: VcpuState): void;
   vcpuReset(vcpu: VcpuState, initEvent: boolean): void;
   /** The vCPU's registers go into the processor, those of the vCPU that was there before out of it. */
   vcpuLoad(vcpu: VcpuState): void;
+  /** Another vCPU gets the processor: what it holds of this one is saved. */
+  putContext(vcpu: VcpuState): void;
+  /** The processor held another vCPU, or none. */
+  takeContext(vcpu: VcpuState): void;
   afterSetCpuid(vcpu: VcpuState): void;
   /** Programs the root table `rootPfn` (nested CR3, or CR3 when there is no TDP). */
   loadMmuPgd(vcpu: VcpuState, rootPfn: number, rootLevel: number): void;

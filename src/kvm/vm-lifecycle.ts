@@ -36,7 +36,7 @@ export function createVcpu(vm: VmState, id: number): VcpuState | number {
     vcpuDestroy(vcpu);
     return -EEXIST;
   }
-  if (vm.dirtyRingSize !== 0) vcpu.dirtyRing = new DirtyRing(id, vm.dirtyRingSize);
+  if (vm.dirtyRingSize !== 0) vcpu.dirtyRing = new DirtyRing(id, vm.dirtyRingSize, vm.vendor.cpuDirtyLogSize);
   vm.locks.acquire(LOCK_VM);
   vm.vcpus.push(vcpu);
   vm.locks.release(LOCK_VM);

@@ -1,17 +1,32 @@
 /** Names that users choose from: hardware profiles and revisions of the fault path. An unknown one is answered with the known ones. */
+
+import type { CpuVendor } from '../cpu/profile.ts';
 import { hardwareProfile, hardwareProfileNames } from '../cpu/profiles/index.ts';
 import { revisionByName } from '../kvm/mmu/revisions/index.ts';
-import { InputError, UnsupportedError } from './input-error.ts';
+import { InputError } from './input-error.ts';
 
 /** The profile that guests run on when nobody says otherwise: like a server's processor. */
 export const SILICON = 'silicon-epyc';
+/** The same of Intel. */
+export const SILICON_INTEL = 'silicon-skylake';
 
-/** The name, when there is such a profile. @throws InputError, UnsupportedError */
+/**
+ * The profile that `--cpu` and `--hardware` choose together.
+ * @throws InputError when there is no such profile, or it is another vendor's
+ */
+export function hardwareFor(cpu: CpuVendor | undefined, name: string | undefined): string {
+  const chosen = checkHardware(name ?? (cpu === 'intel' ? SILICON_INTEL : SILICON));
+  const { vendor } = hardwareProfile(chosen);
+  if (cpu !== undefined && vendor !== cpu) {
+    throw new InputError(`--cpu ${cpu}: hardware ${chosen} is ${vendor === 'amd' ? "AMD's" : "Intel's"}`);
+  }
+  return chosen;
+}
+
+/** The name, when there is such a profile. @throws InputError */
 export function checkHardware(name: string): string {
-  if (name.startsWith('bochs-')) throw new UnsupportedError(`VMX and EPT (hardware ${name})`);
   if (!hardwareProfileNames().includes(name))
     throw new InputError(`--hardware ${name}: no such profile; known: ${hardwareProfileNames().join(', ')}`);
-  if (hardwareProfile(name).vendor !== 'amd') throw new UnsupportedError(`VMX and EPT (hardware ${name})`);
   return name;
 }
 

@@ -37,6 +37,27 @@ export const MODULE_PARAMS: readonly ModuleParam[] = [
     meaning: 'use nested page tables on AMD',
   },
   {
+    name: 'kvm_intel.ept',
+    key: 'ept',
+    type: 'bool',
+    missing: (on) => (on ? null : 'VMX without EPT (kvm_intel.ept=0)'),
+    meaning: 'use extended page tables on Intel',
+  },
+  {
+    name: 'kvm_intel.pml',
+    key: 'pml',
+    type: 'bool',
+    missing: any,
+    meaning: "use Intel's log of modified pages for the dirty log",
+  },
+  {
+    name: 'kvm_intel.enable_apicv',
+    key: 'enableApicv',
+    type: 'bool',
+    missing: any,
+    meaning: "use Intel's APIC virtualization",
+  },
+  {
     name: 'kvm.nx_huge_pages',
     key: 'nxHugePages',
     type: 'bool',
@@ -93,7 +114,6 @@ export function moduleParams(given: { readonly [name: string]: string }): KvmPar
   for (const [name, text] of Object.entries(given)) {
     const param = MODULE_PARAMS.find((p) => p.name === name || p.name.split('.')[1] === name);
     if (param === undefined) {
-      if (name.startsWith('kvm_intel.')) throw new UnsupportedError(`VMX (${name})`);
       throw new InputError(`--param ${name}: no such parameter; known: ${MODULE_PARAMS.map((p) => p.name).join(', ')}`);
     }
     const value = parseValue(param, text);

@@ -6,7 +6,7 @@ import { BlockCompiler, type CompilerStatistics } from '../compiler/compiler.ts'
 import { defaultEngine, type Engine } from '../compiler/engine.ts';
 import { CodeCache } from '../decode/code-cache.ts';
 import { MAX_LENGTH } from '../decode/decoder.ts';
-import { RECORD_MODE } from '../decode/record.ts';
+import { RECORD_MODE, recordLength } from '../decode/record.ts';
 import { Assist } from '../floating/assist.ts';
 import { STATUS_FLAGS } from '../semantics/flags.ts';
 import { defineHandlers, type HandlerIndex } from '../semantics/handlers.ts';
@@ -143,6 +143,12 @@ export class Interpreter {
   /** Drops what was decoded from frame `pfn`; for writes to watched frames. */
   invalidateCode(pfn: number): void {
     this.code.invalidate(pfn);
+  }
+
+  /** Bytes of the instruction at RIP, 0 when it cannot be fetched: a fault of the fetch is forgotten. */
+  instructionLength(): number {
+    const record = this.fetch();
+    return record > 0xff ? recordLength(this.u8, record) : 0;
   }
 
   /** Drops everything that was decoded. */

@@ -115,13 +115,18 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
       f.if(call(s.breakpoint), () => f.return(i32.const(-1)));
       f.if(i32.eqz(shadow), () => f.do(setState32(BREAKPOINT_HITS_AT, i32.const(0))));
     });
-    f.if(shadow, () => f.do(setState32(INT_SHADOW_AT, i32.const(SHADOW_ACTIVE))));
+    f.if(shadow, () => {
+      const kind = i32.and(shadow, i32.const(SHADOW_STACK));
+      f.do(setState32(INT_SHADOW_AT, i32.or(kind, i32.const(SHADOW_ACTIVE))));
+    });
     const tf = i32.and(state32(RFLAGS_AT), i32.const(RFLAGS_TF));
     f.do(i32.or(tf, i32.ne(i32.or(shadow, armed.get), i32.const(0))));
   });
   /** (attention) -> status, after an instruction that retired with attention. */
   const attended = m.function([T_I32], [T_I32], (f) => {
-    f.if(i32.eq(state32(INT_SHADOW_AT), i32.const(SHADOW_ACTIVE)), () => f.do(setState32(INT_SHADOW_AT, i32.const(0))));
+    f.if(i32.and(state32(INT_SHADOW_AT), i32.const(SHADOW_ACTIVE)), () =>
+      f.do(setState32(INT_SHADOW_AT, i32.const(0))),
+    );
     // A load of SS lets its successor finish before anything traps.
     f.if(i32.eq(state32(INT_SHADOW_AT), i32.const(SHADOW_STACK)), () => f.return(i32.const(STATUS_OK)));
     const traps = f.i32(state32(BREAKPOINT_HITS_AT));

@@ -4,16 +4,9 @@
  * (@apm 15.25.6), and its PAE directory pointers are read during the walk, not with CR3 (@apm 15.25.10); without nested paging they are
  * read then too, which a guest cannot tell from loading them at VMRUN.
  */
-import {
-  PFERR_FETCH,
-  PFERR_GUEST_FINAL_HI,
-  PFERR_GUEST_PAGE_HI,
-  PFERR_PK,
-  PFERR_PRESENT,
-  PFERR_RSVD,
-  PFERR_USER,
-  PFERR_WRITE,
-} from '../../arch/error-code.ts';
+
+import { EPT_VIOLATION_GVA_IS_VALID, LINEAR_NX, LINEAR_USER, LINEAR_WRITABLE } from '../../arch/ept-qualification.ts';
+import { PFERR_FETCH, PFERR_PK, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
 import {
   PAE_PDPTE_RSVD_HI,
   PAE_PDPTE_RSVD_LO,
@@ -52,8 +45,10 @@ import {
 } from '../../arch/registers.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
-import { ACCESS_FETCH, ACCESS_READ } from '../state.ts';
+import { ACCESS_FETCH, ACCESS_READ, PDPTR_AT } from '../state.ts';
+import { EptWalker } from './ept-walker.ts';
 import { NestedWalker } from './nested-walker.ts';
+import type { SecondWalker } from './second-walker.ts';
 import type { TableCache } from './table-cache.ts';
 import { TLB_GLOBAL, TLB_HUGE, TLB_LARGE } from './tlb.ts';
 import { WALK_RIGHTS, WALK_TABLE, WALK_TAG_HI, type WalkCache, type WalkCaches } from './walk-cache.ts';
@@ -68,7 +63,9 @@ export const WALK_NESTED_FAULT = 2;
 const NO_MEMORY = -2;
 
 export class GuestWalker {
-  readonly nestedWalker: NestedWalker;
+  readonly nestedWalker: SecondWalker;
+  /** The same on a processor with EPT. */
+  readonly eptWalker: EptWalker | null;
   private readonly memory: PhysicalMemory;
   private readonly i32: Int32Array;
   private readonly profile: HardwareProfile;
@@ -81,6 +78,8 @@ export class GuestWalker {
   mode = PAGING_NONE;
   /** Guest-physical addresses go through nested tables. */
   nested = false;
+  /** PAE's directory pointers are in registers, loaded with CR3 (VMX with EPT: @sdm 28.3.2.4), and not read during the walk. */
+  pdpteRegisters = false;
   private wp = false;
   private smep = false;
   private smap = false;
@@ -110,6 +109,8 @@ export class GuestWalker {
   executable = false;
   /** TLB_GLOBAL, TLB_LARGE, TLB_HUGE. */
   flags = 0;
+  /** What the guest's tables say of the linear address: bits 11:9 of an EPT violation's exit qualification. */
+  linear = 0;
   /** Error code of the fault, low and high half. */
   error = 0;
   errorHi = 0;
@@ -121,7 +122,8 @@ export class GuestWalker {
     this.i32 = memory.i32;
     this.profile = profile;
     this.physHi = rsvdPhysHi(profile.maxPhyAddr);
-    this.nestedWalker = new NestedWalker(memory, profile, caches.nested);
+    this.eptWalker = profile.vendor === 'intel' ? new EptWalker(memory, profile) : null;
+    this.nestedWalker = this.eptWalker ?? new NestedWalker(memory, profile, caches.nested);
   }
 
   /** Takes over the registers that select and modify paging; false when only CR3, or nothing, is new. HOT */
@@ -160,6 +162,7 @@ export class GuestWalker {
         this.readable = true;
         this.writable = true;
         this.executable = true;
+        this.linear = LINEAR_USER | LINEAR_WRITABLE;
         return this.final(vaLo >>> 12, vaLo & 0xfff, access);
       case PAGING_32BIT:
         return this.walk32(vaLo, access, index);
@@ -233,6 +236,12 @@ export class GuestWalker {
   }
 
   private walkPae(vaLo: number, access: number, index: number): number {
+    if (this.pdpteRegisters) {
+      const at = (PDPTR_AT >> 2) + ((vaLo >>> 30) << 1);
+      const entry = this.i32[at]!;
+      if ((entry & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
+      return this.walk64(2, (this.i32[at + 1]! & PT64_FRAME_HI) * 0x100000 + (entry >>> 12), vaLo, 0, access, index);
+    }
     const word = this.entryWord(this.cr3Lo >>> 12, (this.cr3Lo & 0xfe0) + ((vaLo >>> 30) << 3));
     if (word < 0) return word === NO_MEMORY ? this.reserved(access, index) : WALK_NESTED_FAULT;
     const lo = this.i32[word]!;
@@ -299,6 +308,10 @@ export class GuestWalker {
     this.readable = readable;
     this.writable = writable && (marked & PT_DIRTY_MASK) !== 0;
     this.executable = executable;
+    this.linear =
+      (userPage ? LINEAR_USER : 0) |
+      ((allowed & PT_WRITABLE_MASK) !== 0 ? LINEAR_WRITABLE : 0) |
+      (noExecute < 0 ? LINEAR_NX : 0);
     return this.final(gfn, vaLo & 0xfff, access);
   }
 
@@ -314,14 +327,38 @@ export class GuestWalker {
     const fetch = access === ACCESS_FETCH;
     const store = access !== ACCESS_READ && !fetch;
     if (!npt.walk(gfn, store, fetch)) {
-      this.error = npt.error | PFERR_USER | (store ? PFERR_WRITE : 0) | (fetch ? PFERR_FETCH : 0);
-      this.errorHi = PFERR_GUEST_FINAL_HI;
+      npt.blameFinal(store, fetch, this.linear);
+      this.error = npt.error;
+      this.errorHi = npt.errorHi;
       this.gpaOffset = offset;
       return WALK_NESTED_FAULT;
     }
     this.pfn = npt.pfn;
+    if (!npt.readable) this.readable = false;
     if (!npt.writable) this.writable = false;
     if (!npt.executable) this.executable = false;
+    return WALK_OK;
+  }
+
+  /**
+   * Loads PAE's directory pointers into the registers from the table that `cr3Lo` points to: WALK_OK, WALK_NESTED_FAULT, or
+   * WALK_PAGE_FAULT for #GP, when a present one has reserved bits set (@sdm 4.4.1).
+   */
+  loadPdptes(cr3Lo: number): number {
+    const i32 = this.i32;
+    const word = this.entryWord(cr3Lo >>> 12, cr3Lo & 0xfe0);
+    if (word < 0) {
+      // No linear address is being translated.
+      this.error &= ~EPT_VIOLATION_GVA_IS_VALID;
+      return WALK_NESTED_FAULT;
+    }
+    for (let i = 0; i < 8; i += 2) {
+      const lo = i32[word + i]!;
+      const hi = i32[word + i + 1]!;
+      const rsvd = (hi & (this.physHi | PAE_PDPTE_RSVD_HI)) | (lo & PAE_PDPTE_RSVD_LO);
+      if ((lo & PT_PRESENT_MASK) !== 0 && rsvd !== 0) return WALK_PAGE_FAULT;
+    }
+    for (let i = 0; i < 8; i++) i32[(PDPTR_AT >> 2) + i] = i32[word + i]!;
     return WALK_OK;
   }
 
@@ -335,8 +372,9 @@ export class GuestWalker {
       this.tables.insert(gfn, npt.pfn);
       return (npt.pfn << 10) | (offset >>> 2);
     }
-    this.error = npt.error | PFERR_USER | PFERR_WRITE;
-    this.errorHi = PFERR_GUEST_PAGE_HI;
+    npt.blameTable();
+    this.error = npt.error;
+    this.errorHi = npt.errorHi;
     this.gfn = gfn;
     this.gpaOffset = offset;
     return -1;

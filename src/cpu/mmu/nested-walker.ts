@@ -2,7 +2,15 @@
  * The walk of nested page tables: guest-physical frame to host frame through four levels in the long-mode format. Every access is a
  * user access there (@apm 15.25.5); accessed and dirty bits are set as any walk sets them (@apm 15.25.6).
  */
-import { PFERR_PRESENT, PFERR_RSVD } from '../../arch/error-code.ts';
+import {
+  PFERR_FETCH,
+  PFERR_GUEST_FINAL_HI,
+  PFERR_GUEST_PAGE_HI,
+  PFERR_PRESENT,
+  PFERR_RSVD,
+  PFERR_USER,
+  PFERR_WRITE,
+} from '../../arch/error-code.ts';
 import {
   PT_ACCESSED_MASK,
   PT_DIRTY_MASK,
@@ -15,6 +23,7 @@ import {
 } from '../../arch/paging.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
+import type { SecondWalker } from './second-walker.ts';
 import { WALK_RIGHTS, WALK_TABLE, WALK_TAG_HI, type WalkCache } from './walk-cache.ts';
 
 /** Index of `gfn` in the table at `level`. */
@@ -25,7 +34,7 @@ function indexAt(gfn: number, level: number): number {
   return gfn < 0x80000000 ? gfn >>> 27 : Math.floor(gfn / 0x8000000) & 511;
 }
 
-export class NestedWalker {
+export class NestedWalker implements SecondWalker {
   private readonly i32: Int32Array;
   private readonly frames: number;
   private readonly rsvdHi: number;
@@ -39,8 +48,11 @@ export class NestedWalker {
   /** A store needs no further walk: writable at every level, and dirty. */
   writable = false;
   executable = false;
-  /** After a walk that failed: P and RSVD of the error code. */
+  /** Whatever is mapped is readable. */
+  readonly readable = true;
+  /** After a walk that failed: P and RSVD of the error code; after `blame` all of it. */
   error = 0;
+  errorHi = 0;
 
   private readonly upper: WalkCache | null;
 
@@ -147,5 +159,15 @@ export class NestedWalker {
     if (this.pfn >= this.frames)
       throw new Error(`nested page table maps gfn ${gfn} to frame ${this.pfn}, beyond memory`);
     return true;
+  }
+
+  blameFinal(write: boolean, fetch: boolean): void {
+    this.error |= PFERR_USER | (write ? PFERR_WRITE : 0) | (fetch ? PFERR_FETCH : 0);
+    this.errorHi = PFERR_GUEST_FINAL_HI;
+  }
+
+  blameTable(): void {
+    this.error |= PFERR_USER | PFERR_WRITE;
+    this.errorHi = PFERR_GUEST_PAGE_HI;
   }
 }

@@ -1,9 +1,11 @@
 /** The hardware profiles by name. */
 import type { HardwareProfile } from '../profile.ts';
+import { bochsSkylake } from './bochs-skylake.ts';
 import { qemuTcgEpyc } from './qemu-tcg-epyc.ts';
 import { siliconEpyc } from './silicon-epyc.ts';
+import { siliconSkylake } from './silicon-skylake.ts';
 
-export const profiles: readonly HardwareProfile[] = [qemuTcgEpyc, siliconEpyc];
+export const profiles: readonly HardwareProfile[] = [qemuTcgEpyc, siliconEpyc, bochsSkylake, siliconSkylake];
 
 /**
  * The profile called `name`.

@@ -2,7 +2,7 @@
  * QEMU 7.2 emulating an EPYC with `-cpu EPYC,+svm,+npt,+pku,+smap,+smep,+umip`: the machine on which the recorded scenarios were made.
  * SVM with nested paging and hardly anything else; the quirks are QEMU's.
  */
-import type { HardwareProfile } from '../profile.ts';
+import { type HardwareProfile, NO_VMX } from '../profile.ts';
 import { bits } from './cpuid-table.ts';
 import { epycCpuid } from './epyc.ts';
 
@@ -22,11 +22,17 @@ export const qemuTcgEpyc: HardwareProfile = {
   idtErrorAsQemu: true,
   int3AsInterrupt: true,
   rmwFaultsAsRead: true,
+  pushaUpwards: true,
+  maskMoveReachesAll: false,
+  readsHighWordFirst: false,
+  realModePushesFirst: false,
   busyTssHasNoIoMap: true,
   segmentChecks: false,
   resumeFlagReach: 32,
   ioAddressSize: false,
   cacheHintsFault: false,
+  vmx: NO_VMX,
+  l1tf: false,
   gbPages: true,
   la57: false,
   smep: true,

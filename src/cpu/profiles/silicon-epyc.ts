@@ -1,5 +1,5 @@
 /** An EPYC as the manuals describe it: every assist that the processor model has, a TLB that outlives exits, faults with P. */
-import type { HardwareProfile } from '../profile.ts';
+import { type HardwareProfile, NO_VMX } from '../profile.ts';
 import { bits } from './cpuid-table.ts';
 import { epycCpuid } from './epyc.ts';
 
@@ -19,11 +19,17 @@ export const siliconEpyc: HardwareProfile = {
   idtErrorAsQemu: false,
   int3AsInterrupt: false,
   rmwFaultsAsRead: false,
+  pushaUpwards: false,
+  maskMoveReachesAll: false,
+  readsHighWordFirst: false,
+  realModePushesFirst: true,
   busyTssHasNoIoMap: false,
   segmentChecks: true,
   resumeFlagReach: 1,
   ioAddressSize: true,
   cacheHintsFault: true,
+  vmx: NO_VMX,
+  l1tf: false,
   gbPages: true,
   la57: false,
   smep: true,

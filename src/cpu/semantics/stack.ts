@@ -1,7 +1,9 @@
 /** Instructions on the stack. The stack pointer is written last, after everything that can fault. */
 import { RBP, RSP } from '../../arch/registers.ts';
+import { QUIRK_PUSHA_UPWARDS, QUIRKS_AT } from '../state.ts';
 import { type I64, i32, i64 } from '../wasm/code.ts';
 import type { MachineContext, MachineEmitter } from './machine-context.ts';
+import { state32 } from './state-access.ts';
 
 const down = (c: MachineContext, bytes: number): I64 => i64.sub(c.sp(), i64.const(bytes));
 const up = (c: MachineContext, bytes: number): I64 => i64.add(c.sp(), i64.const(bytes));
@@ -38,8 +40,17 @@ export const pop: MachineEmitter = (c) => {
 };
 
 export const pusha: MachineEmitter = (c) => {
-  // Upwards, as QEMU does: the lowest address is the first to fault.
-  for (let i = 7; i >= 0; i--) c.stackWrite(down(c, c.size * (i + 1)), c.gpr(i, c.size), c.size);
+  const push = (i: number): void => c.stackWrite(down(c, c.size * (i + 1)), c.gpr(i, c.size), c.size);
+  // Which address is the first to fault.
+  c.f.if(
+    i32.and(state32(QUIRKS_AT), i32.const(QUIRK_PUSHA_UPWARDS)),
+    () => {
+      for (let i = 7; i >= 0; i--) push(i);
+    },
+    () => {
+      for (let i = 0; i < 8; i++) push(i);
+    },
+  );
   c.setSp(down(c, c.size * 8));
 };
 

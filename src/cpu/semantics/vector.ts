@@ -2,7 +2,16 @@
 import { MF_VECTOR, NM_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { CR0_EM, CR0_NE, CR0_TS, CR4_OSFXSR } from '../../arch/registers.ts';
 import { ASSIST_MMX } from '../floating/assist.ts';
-import { ACCESS_READ, ACCESS_WRITE, CR0_AT, CR4_AT, FPU_SW_AT, FPU_TAG_AT } from '../state.ts';
+import {
+  ACCESS_READ,
+  ACCESS_WRITE,
+  CR0_AT,
+  CR4_AT,
+  FPU_SW_AT,
+  FPU_TAG_AT,
+  QUIRK_MASKMOV_REACHES_ALL,
+  QUIRKS_AT,
+} from '../state.ts';
 import { type I32, i32, i64, type V128, v128 } from '../wasm/code.ts';
 import type { MachineContext, MachineEmitter } from './machine-context.ts';
 import { setState32, state32 } from './state-access.ts';
@@ -402,6 +411,10 @@ export const maskMove: MachineEmitter = (c) => {
       f.brIf(again, i64.ltU(n.tee(i64.add(n.get, i64.const(1))), i64.const(bytes)));
     });
   };
+  f.if(i32.and(state32(QUIRKS_AT), i32.const(QUIRK_MASKMOV_REACHES_ALL)), () => {
+    c.pointer(1, ACCESS_WRITE, i64.const(0));
+    c.pointer(1, ACCESS_WRITE, i64.const(bytes - 1));
+  });
   forSelected(false);
   forSelected(true);
 };

@@ -134,6 +134,7 @@ export class Svm {
     const iopm = block + (VMCB_IOPM_BASE >> 2);
     const msrpm = block + (VMCB_MSRPM_BASE >> 2);
     core.iopmBase = numberOf(i32[iopm]! & ~0xfff, i32[iopm + 1]!);
+    core.iopmHighBase = core.iopmBase + 0x1000;
     core.msrpmBase = numberOf(i32[msrpm]! & ~0xfff, i32[msrpm + 1]!);
   }
 

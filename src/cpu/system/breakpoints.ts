@@ -4,7 +4,7 @@
  */
 import { DB_VECTOR } from '../../arch/exceptions.ts';
 import { CS, RFLAGS_RF } from '../../arch/registers.ts';
-import { ACCESS_READ, BREAKPOINT_HITS_AT, DR_AT, STATUS_OK } from '../state.ts';
+import { ACCESS_READ, BREAKPOINT_HITS_AT, DR_AT, INT_SHADOW_AT, SHADOW_STACK, STATUS_OK } from '../state.ts';
 import type { Core } from './core.ts';
 import { W_RIP } from './words.ts';
 
@@ -83,10 +83,11 @@ export class Breakpoints {
     }
   }
 
-  /** STATUS_EXCEPTION, a fault before the instruction at RIP, when a breakpoint is on it and RFLAGS.RF does not hold it off. */
+  /** STATUS_EXCEPTION, a fault before the instruction at RIP, when a breakpoint is on it and neither RFLAGS.RF nor, on Intel, a load of SS holds it off. */
   onInstruction(): number {
     const core = this.core;
     const { i32 } = core;
+    if (core.profile.vendor === 'intel' && (i32[INT_SHADOW_AT >> 2]! & SHADOW_STACK) !== 0) return STATUS_OK;
     const cs = core.segment(CS);
     const wide = core.mode64();
     const lo = wide ? i32[W_RIP]! : (i32[W_RIP]! + i32[cs]!) | 0;

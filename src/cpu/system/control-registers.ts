@@ -29,14 +29,17 @@ import {
   SVM_EXIT_WRITE_DR0,
   VMCB_ATTR_L,
 } from '../../arch/vmcb.ts';
+import { EXIT_REASON_TPR_BELOW_THRESHOLD } from '../../arch/vmx-exit-reasons.ts';
 import { recordReg, recordRm } from '../decode/record.ts';
 import { CR0_AT, CR2_AT, CR3_AT, CR4_AT, CR8_AT, DR_AT, STATUS_OK } from '../state.ts';
+import { exitClts, exitLmsw, exitMovCr, exitMovDr, exitVmx } from '../vmx/instruction-exits.ts';
 import type { Core } from './core.ts';
 import { gprHi, gprLo, readRm, setGpr, writeRm } from './operands.ts';
 import { W_CR0, W_CR3, W_CR4, W_EFER } from './words.ts';
 
 /** EXITINFO1 of a control-register exit: with DecodeAssists bit 63 says MOV, and the register's number follows. */
 function movInfo(core: Core, code: number, gpr: number): number {
+  if (core.vmx) return exitMovCr(core, code & 15, code < SVM_EXIT_WRITE_CR0, gpr);
   return core.profile.decodeAssists ? core.exit(code, gpr, 1 << 31) : core.exit(code);
 }
 
@@ -48,6 +51,11 @@ function addressOf(n: number): number {
   return n === 8 ? CR8_AT : -1;
 }
 
+/** CR0 as the guest reads it: the bits that the host owns come from the read shadow (VMX). */
+function visibleCr0(core: Core): number {
+  return (core.i32[W_CR0]! & ~core.cr0Mask) | (core.cr0Shadow & core.cr0Mask);
+}
+
 /** MOV r, CRn. */
 export function movFromCr(core: Core, record: number): number {
   const n = recordReg(core.u8, record);
@@ -56,7 +64,10 @@ export function movFromCr(core: Core, record: number): number {
   if (core.cpl() !== 0) return core.gp(0);
   const rm = recordRm(core.u8, record);
   if (((core.interceptCr >>> n) & 1) !== 0) return movInfo(core, SVM_EXIT_READ_CR0 + n, rm);
-  setGpr(core, rm, core.mode64() ? 8 : 4, core.i32[at >> 2]!, core.i32[(at >> 2) + 1]!);
+  let lo = core.i32[at >> 2]!;
+  if (n === 0) lo = visibleCr0(core);
+  else if (n === 4) lo = (lo & ~core.cr4Mask) | (core.cr4Shadow & core.cr4Mask);
+  setGpr(core, rm, core.mode64() ? 8 : 4, lo, core.i32[(at >> 2) + 1]!);
   return STATUS_OK;
 }
 
@@ -72,7 +83,8 @@ export function movToCr(core: Core, record: number, length: number): number {
   const i32 = core.i32;
   switch (n) {
     case 0: {
-      const status = writeCr0(core, lo, hi, rm);
+      if (core.vmx && (((lo ^ core.cr0Shadow) & core.cr0Mask) | hi) !== 0) return exitMovCr(core, 0, false, rm);
+      const status = writeCr0(core, (lo & ~core.cr0Mask) | (i32[W_CR0]! & core.cr0Mask), hi, rm);
       return status === STATUS_OK ? core.reload(length) : status;
     }
     case 2:
@@ -84,13 +96,16 @@ export function movToCr(core: Core, record: number, length: number): number {
       return status === STATUS_OK ? core.reload(length) : status;
     }
     case 4: {
-      const status = writeCr4(core, lo, hi);
+      if (core.vmx && (((lo ^ core.cr4Shadow) & core.cr4Mask) | hi) !== 0) return exitMovCr(core, 4, false, rm);
+      const status = writeCr4(core, (lo & ~core.cr4Mask) | (i32[W_CR4]! & core.cr4Mask), hi);
       return status === STATUS_OK ? core.reload(length) : status;
     }
     default:
       if (hi !== 0 || (lo & ~15) !== 0) return core.gp(0);
       i32[CR8_AT >> 2] = lo;
-      return STATUS_OK;
+      if (!core.apic.storeTpr(core, lo)) return STATUS_OK;
+      core.reload(length);
+      return exitVmx(core, EXIT_REASON_TPR_BELOW_THRESHOLD);
   }
 }
 
@@ -125,6 +140,10 @@ function writeCr3(core: Core, lo: number, hi: number): number {
   const pcid = (i32[W_CR4]! & CR4_PCIDE) !== 0;
   const keep = pcid && hi < 0;
   const high = keep ? hi & 0x7fffffff : hi;
+  if (core.walker.pdpteRegisters) {
+    const status = core.loadPdptes(lo);
+    if (status !== STATUS_OK) return status;
+  }
   if (core.longMode() && (high & (rsvdPhysHi(core.profile.maxPhyAddr) | ~PT64_FRAME_HI)) !== 0) return core.gp(0);
   i32[W_CR3] = lo;
   i32[W_CR3 + 1] = high;
@@ -140,6 +159,10 @@ function writeCr4(core: Core, value: number, hi: number): number {
   if (hi !== 0 || (value & ~core.cr4Known) !== 0) return core.gp(0);
   if (core.longMode() && ((value & CR4_PAE) === 0 || ((value ^ old) & CR4_LA57) !== 0)) return core.gp(0);
   if ((value & ~old & CR4_PCIDE) !== 0 && (!core.longMode() || (i32[W_CR3]! & 0xfff) !== 0)) return core.gp(0);
+  if (core.walker.pdpteRegisters && value !== old) {
+    const status = core.loadPdptes(i32[W_CR3]!);
+    if (status !== STATUS_OK) return status;
+  }
   i32[W_CR4] = value;
   core.updatePaging();
   core.updateMode();
@@ -149,8 +172,15 @@ function writeCr4(core: Core, value: number, hi: number): number {
 export function clts(core: Core): number {
   if (core.cpl() !== 0) return core.gp(0);
   if (((core.interceptCr >>> 16) & 1) !== 0) return core.exit(SVM_EXIT_WRITE_CR0);
-  core.i32[W_CR0] = core.i32[W_CR0]! & ~CR0_TS;
+  if ((core.cr0Mask & CR0_TS) === 0) core.i32[W_CR0] = core.i32[W_CR0]! & ~CR0_TS;
+  else if ((core.cr0Shadow & CR0_TS) !== 0) return exitClts(core);
   return STATUS_OK;
+}
+
+/** LMSW of `value` changes a bit that the host owns; PE only when it would be set (@sdm 28.1.3). */
+function lmswExits(core: Core, value: number): boolean {
+  const changed = (value ^ core.cr0Shadow) & core.cr0Mask;
+  return (changed & 0xe) !== 0 || (changed & value & CR0_PE) !== 0;
 }
 
 /** LMSW: CR0 bits 3:0; PE can be set and not cleared. */
@@ -159,7 +189,9 @@ export function lmsw(core: Core, record: number, length: number): number {
   if (((core.interceptCr >>> 16) & 1) !== 0) return core.exit(SVM_EXIT_WRITE_CR0);
   if (!readRm(core, record, 2)) return core.status;
   const old = core.i32[W_CR0]!;
-  const value = (old & ~0xe) | (core.lo & 0xf);
+  if (core.vmx && lmswExits(core, core.lo & 0xf)) return exitLmsw(core, record, core.lo & 0xffff);
+  const guests = 0xe & ~core.cr0Mask;
+  const value = (old & ~guests) | (core.lo & (guests | (CR0_PE & ~core.cr0Mask)));
   if ((core.intercept3 & INTERCEPT_SELECTIVE_CR0) !== 0 && ((old ^ value) & ~(CR0_TS | CR0_MP)) !== 0) {
     return core.exit(SVM_EXIT_CR0_SEL_WRITE);
   }
@@ -172,7 +204,7 @@ export function lmsw(core: Core, record: number, length: number): number {
 export function smsw(core: Core, record: number, size: number): number {
   if (core.cpl() !== 0 && (core.i32[W_CR4]! & CR4_UMIP) !== 0) return core.gp(0);
   if ((core.interceptCr & 1) !== 0) return core.exit(SVM_EXIT_READ_CR0);
-  return writeRm(core, record, 2, size, core.i32[W_CR0]!, 0) ? STATUS_OK : core.status;
+  return writeRm(core, record, 2, size, visibleCr0(core), 0) ? STATUS_OK : core.status;
 }
 
 /** Debug register that `n` names, or -1: DR4 and DR5 are DR6 and DR7 unless CR4.DE is set. */
@@ -185,9 +217,12 @@ function debugRegister(core: Core, n: number): number {
 const W_DR = DR_AT >> 2;
 
 /** What both directions check; STATUS_OK when the access may happen. */
-function checkDebug(core: Core, n: number, intercepted: boolean, code: number): number {
+function checkDebug(core: Core, record: number, n: number, intercepted: boolean, code: number): number {
   if (n === -1) return core.ud();
   if (core.cpl() !== 0) return core.gp(0);
+  if (intercepted && core.vmx) {
+    return exitMovDr(core, recordReg(core.u8, record), code === SVM_EXIT_READ_DR0, recordRm(core.u8, record));
+  }
   if (intercepted) return core.exit(code + n);
   if ((core.i32[W_DR + 14]! & DR7_GD) !== 0) {
     core.i32[W_DR + 12] = core.i32[W_DR + 12]! | DR6_BD;
@@ -200,7 +235,7 @@ function checkDebug(core: Core, n: number, intercepted: boolean, code: number): 
 /** MOV r, DRn. */
 export function movFromDr(core: Core, record: number): number {
   const n = debugRegister(core, recordReg(core.u8, record));
-  const status = checkDebug(core, n, ((core.interceptDr >>> n) & 1) !== 0, SVM_EXIT_READ_DR0);
+  const status = checkDebug(core, record, n, ((core.interceptDr >>> n) & 1) !== 0, SVM_EXIT_READ_DR0);
   if (status !== STATUS_OK) return status;
   setGpr(core, recordRm(core.u8, record), core.mode64() ? 8 : 4, core.i32[W_DR + n * 2]!, core.i32[W_DR + n * 2 + 1]!);
   return STATUS_OK;
@@ -209,7 +244,7 @@ export function movFromDr(core: Core, record: number): number {
 /** MOV DRn, r. */
 export function movToDr(core: Core, record: number): number {
   const n = debugRegister(core, recordReg(core.u8, record));
-  const status = checkDebug(core, n, ((core.interceptDr >>> (16 + n)) & 1) !== 0, SVM_EXIT_WRITE_DR0);
+  const status = checkDebug(core, record, n, ((core.interceptDr >>> (16 + n)) & 1) !== 0, SVM_EXIT_WRITE_DR0);
   if (status !== STATUS_OK) return status;
   const rm = recordRm(core.u8, record);
   const lo = gprLo(core, rm);

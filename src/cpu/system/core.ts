@@ -3,6 +3,7 @@
  * and the ways in which an instruction can end. Statuses are STATUS_* of state.ts.
  */
 import { GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { PAGING_PAE } from '../../arch/paging.ts';
 import { CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
 import { SVM_EXIT_NPF, V_GIF_ENABLE_MASK, V_GIF_MASK, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
@@ -27,6 +28,7 @@ import {
   STATUS_OK,
   STATUS_RELOAD,
 } from '../state.ts';
+import { ApicVirtualization } from '../vmx/apic-virtualization.ts';
 import { Breakpoints } from './breakpoints.ts';
 import { cr4Known, SVME_ADDRESS_CHECK, svmFeature, xcr0Known } from './features.ts';
 import { Stack } from './stack.ts';
@@ -56,6 +58,8 @@ export interface CodeCache {
   storeGuest(vmcbPa: number): void;
   /** Copies the 15 bytes at physical address `from` to `to`. */
   copyInstruction(to: number, from: number): void;
+  /** Bytes of the instruction at RIP, 0 when it cannot be fetched. */
+  instructionLength(): number;
 }
 
 /** Bits that decide what a page may be used for, beside the page tables: a change empties the TLB. */
@@ -79,6 +83,7 @@ export class Core {
     loadGuest() {},
     storeGuest() {},
     copyInstruction() {},
+    instructionLength: () => 0,
   };
 
   /** VMRUN, VMLOAD and VMSAVE are intercepted before their address is looked at (CPUID 8000000A EDX, SvmeAddrChk). */
@@ -98,12 +103,33 @@ export class Core {
   intCtl = 0;
   /** PAUSEs that may pass before one is intercepted. */
   pauseCount = 0;
-  /** Physical addresses of the permission maps, in bytes. */
+  /** Physical addresses of the permission maps, in bytes: of the lower and the upper half of the ports, and of the MSRs. */
   iopmBase = 0;
+  iopmHighBase = 0;
   msrpmBase = 0;
+  /** The control block in force is a VMCS, and these are of it: bits of CR0 and CR4 that the host owns, and what reads of them show. */
+  vmx = false;
+  cr0Mask = 0;
+  cr0Shadow = 0;
+  cr4Mask = 0;
+  cr4Shadow = 0;
+  /** Which page faults the exception bitmap means: those whose error code, masked, is the match, or with its bit clear all others. */
+  pfMask = 0;
+  pfMatch = 0;
+  readonly apic = new ApicVirtualization();
+  /** Secondary processor-based controls. */
+  secondaryControls = 0;
+  /** NMIs are blocked until IRET. */
+  nmiBlocked = false;
+  /** Linear address of the last translation that failed below the guest's own tables. */
+  linearLo = 0;
+  linearHi = 0;
   /** The event whose delivery has begun and not ended, in EVENTINJ form, and its error code: EXITINTINFO of an exit meanwhile. */
   event = 0;
   eventError = 0;
+  /** Bytes of the instruction that raised it, when one did on purpose; and whether the flags it pushes have RF set. */
+  eventLength = 0;
+  eventResumes = false;
   /** Address of the decoded record of the instruction in `system`, 0 outside: its length gives the next RIP of an exit. */
   record = 0;
 
@@ -317,6 +343,7 @@ export class Core {
       return -1;
     }
     const pfn = walker.pfn;
+    if (pfn === this.apic.accessPfn) return this.apic.access(this, vaLo & 0xfff, access);
     let tags = walker.readable ? TAG_READ : 0;
     if (access === ACCESS_FETCH) {
       tags |= TAG_CODE;
@@ -332,11 +359,24 @@ export class Core {
     return pfn * 4096 + (vaLo & 0xfff);
   }
 
+  /** After MOV to a control register in PAE paging whose directory pointers are in registers: loads them from CR3's table. */
+  loadPdptes(cr3Lo: number): number {
+    const walker = this.walker;
+    if (!walker.pdpteRegisters || walker.mode !== PAGING_PAE) return STATUS_OK;
+    const result = walker.loadPdptes(cr3Lo);
+    if (result === WALK_OK) return STATUS_OK;
+    if (result !== WALK_NESTED_FAULT) return this.gp(0);
+    this.failed(result, 0, 0);
+    return this.status;
+  }
+
   /** Turns a walk's failure into FAULT_* or EXIT_*. HOT */
   private failed(result: number, vaLo: number, vaHi: number): void {
     const walker = this.walker;
     if (result === WALK_NESTED_FAULT) {
       const gfn = walker.gfn;
+      this.linearLo = vaLo;
+      this.linearHi = vaHi;
       this.status = this.exit(
         SVM_EXIT_NPF,
         walker.error,

@@ -85,20 +85,24 @@ export function deliver(core: Core, event: GuestEvent): number {
   return deliverReal(core, event);
 }
 
+/** FLAGS, CS and IP go onto the stack; its pointer is not stored yet. */
+function pushReal(core: Core, event: GuestEvent, flags: number): boolean {
+  const stack = core.stack;
+  stack.current(IMPLICIT);
+  return stack.push(2, flags, 0) && stack.push(2, core.selector(CS), 0) && stack.push(2, event.ripLo, 0);
+}
+
 function deliverReal(core: Core, event: GuestEvent): number {
   const i32 = core.i32;
   const offset = event.vector * 4;
   if (offset + 3 > (i32[IDTR_LIMIT >> 2]! & 0xffff)) return core.gp(gateError(core, event, false));
+  const flags = core.flags();
+  if (core.profile.realModePushesFirst && !pushReal(core, event, flags)) return core.status;
   if (!readAt(core, i32[IDTR_BASE >> 2]!, 0, offset, 4, IMPLICIT)) return core.status;
   const ip = core.lo & 0xffff;
   const selector = core.lo >>> 16;
-  const flags = core.flags();
-  const stack = core.stack;
-  stack.current(IMPLICIT);
-  if (!stack.push(2, flags, 0) || !stack.push(2, core.selector(CS), 0) || !stack.push(2, event.ripLo, 0)) {
-    return core.status;
-  }
-  stack.commit();
+  if (!core.profile.realModePushesFirst && !pushReal(core, event, flags)) return core.status;
+  core.stack.commit();
   core.code.writeRflags(flags & ~(RFLAGS_IF | RFLAGS_TF | RFLAGS_AC | RFLAGS_RF));
   cacheReal(core, CS, selector);
   core.setRip(ip, 0);

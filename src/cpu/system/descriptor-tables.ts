@@ -38,8 +38,8 @@ import {
   VMCB_ATTR_P,
   VMCB_ATTR_S,
 } from '../../arch/vmcb.ts';
-import { recordReg } from '../decode/record.ts';
-import { GDTR_BASE, GDTR_LIMIT, IDTR_BASE, IDTR_LIMIT, STATUS_OK } from '../state.ts';
+import { recordIsMemory, recordReg } from '../decode/record.ts';
+import { ACCESS_RMW, GDTR_BASE, GDTR_LIMIT, IDTR_BASE, IDTR_LIMIT, STATUS_OK } from '../state.ts';
 import type { Core } from './core.ts';
 import { currentContext, readAt, writeAt } from './linear-memory.ts';
 import { gprLo, operandAddress, readRm, setGpr, writeRm } from './operands.ts';
@@ -63,6 +63,8 @@ export function loadTable(core: Core, record: number, interrupts: boolean, size:
   const addressLo = core.addressLo;
   const addressHi = core.addressHi;
   const context = currentContext(core);
+  const first = core.profile.readsHighWordFirst;
+  if (first && !readAt(core, addressLo, addressHi, 2, wide ? 8 : 4, context)) return core.status;
   if (!readAt(core, addressLo, addressHi, 0, 2, context)) return core.status;
   const limit = core.lo;
   if (!readAt(core, addressLo, addressHi, 2, wide ? 8 : 4, context)) return core.status;
@@ -205,10 +207,17 @@ export function askSelector(core: Core, record: number, limit: boolean, size: nu
   return setZf(core, true);
 }
 
+/** Read-modify-write: the operand must be writable before it is read, but where the processor finds out as it goes. */
+function reachForWriting(core: Core, record: number): boolean {
+  if (core.profile.rmwFaultsAsRead || !recordIsMemory(core.u8, record)) return true;
+  if (!operandAddress(core, record, 2, true)) return false;
+  return core.translate(core.addressLo, core.addressHi, ACCESS_RMW, currentContext(core)) !== -1;
+}
+
 /** ARPL: raises the RPL of rm to that of reg. */
 export function arpl(core: Core, record: number): number {
   if (!protectedOnly(core)) return core.ud();
-  if (!readRm(core, record, 2)) return core.status;
+  if (!reachForWriting(core, record) || !readRm(core, record, 2)) return core.status;
   const selector = core.lo & 0xffff;
   const rpl = gprLo(core, recordReg(core.u8, record)) & 3;
   if ((selector & 3) >= rpl) return setZf(core, false);

@@ -24,6 +24,7 @@ import {
   SVM_EXIT_EXCP_BASE,
   SVM_EXIT_SHUTDOWN,
 } from '../../arch/vmcb.ts';
+import { INTR_TYPE_SOFT_EXCEPTION } from '../../arch/vmx-controls.ts';
 import {
   BUDGET_AT,
   CR2_AT,
@@ -37,6 +38,7 @@ import {
   STATUS_OK,
   STATUS_RELOAD,
 } from '../state.ts';
+import { exitSoftwareException, softwareEventType } from '../vmx/instruction-exits.ts';
 import type { Core } from './core.ts';
 import { deliver, GuestEvent } from './delivery.ts';
 import { W_RIP } from './words.ts';
@@ -68,7 +70,7 @@ export class Events {
       let error = i32[FAULT_ERROR >> 2]!;
       const addressLo = i32[FAULT_ADDRESS >> 2]!;
       const addressHi = i32[(FAULT_ADDRESS >> 2) + 1]!;
-      if (((core.interceptExceptions >>> vector) & 1) !== 0) {
+      if (vector === PF_VECTOR ? this.pageFaultExits(error) : ((core.interceptExceptions >>> vector) & 1) !== 0) {
         const page = vector === PF_VECTOR;
         return core.exit(
           SVM_EXIT_EXCP_BASE + vector,
@@ -94,7 +96,8 @@ export class Events {
       }
       const valid = hasError && core.protectedMode();
       const info = vector | SVM_EVTINJ_TYPE_EXEPT | SVM_EVTINJ_VALID | (valid ? SVM_EVTINJ_VALID_ERR : 0);
-      if (core.event >= 0) {
+      // VMX names the event that is being delivered, SVM the one that it all began with.
+      if (core.event >= 0 || core.vmx) {
         core.event = info;
         core.eventError = valid ? error : 0;
       }
@@ -108,10 +111,18 @@ export class Events {
       event.ripLo = i32[W_RIP]!;
       event.ripHi = i32[W_RIP + 1]!;
       event.resumeFlag = vector !== DB_VECTOR && vector !== BP_VECTOR && vector !== OF_VECTOR;
+      core.eventResumes = event.resumeFlag;
       const status = deliver(core, event);
       if (status === STATUS_OK) return this.between();
       if (status !== STATUS_EXCEPTION) return status;
     }
+  }
+
+  /** Whether a #PF with this error code is intercepted: by its bit in the bitmap, the other way round where VMX's match fails. */
+  private pageFaultExits(error: number): boolean {
+    const core = this.core;
+    const bit = ((core.interceptExceptions >>> PF_VECTOR) & 1) !== 0;
+    return ((error & core.pfMask) === core.pfMatch) === bit;
   }
 
   /** INT n, INT3, INTO in an instruction of `length` bytes: a STATUS for `system`. */
@@ -119,12 +130,19 @@ export class Events {
     const core = this.core;
     if (isException && ((core.interceptExceptions >>> vector) & 1) !== 0) {
       // INT1 is over when its #DB is intercepted; INT3 and INTO say with nRIP where they end (@apm 15.12.2, 15.12.4).
+      if (core.vmx) return exitSoftwareException(core, vector);
       if (vector === DB_VECTOR) core.reload(length);
       return core.exit(SVM_EXIT_EXCP_BASE + vector);
     }
-    const type = isException && !core.profile.int3AsInterrupt ? SVM_EVTINJ_TYPE_EXEPT : SVM_EVTINJ_TYPE_SOFT;
+    const type = core.vmx
+      ? softwareEventType(vector, isException)
+      : isException && !core.profile.int3AsInterrupt
+        ? SVM_EVTINJ_TYPE_EXEPT
+        : SVM_EVTINJ_TYPE_SOFT;
     core.event = vector | type | SVM_EVTINJ_VALID;
     core.eventError = 0;
+    core.eventLength = length;
+    core.eventResumes = false;
     const event = this.event;
     core.nextRip(length);
     event.info = 0;
@@ -158,7 +176,7 @@ export class Events {
     event.info = 0;
     // An NMI is vector 2 whatever the field says (@apm 15.20).
     event.vector = type === SVM_EVTINJ_TYPE_NMI ? NMI_VECTOR : injection & SVM_EVTINJ_VEC_MASK;
-    event.software = type === SVM_EVTINJ_TYPE_SOFT;
+    event.software = type === SVM_EVTINJ_TYPE_SOFT || type === INTR_TYPE_SOFT_EXCEPTION;
     event.hasError = (injection & SVM_EVTINJ_VALID_ERR) !== 0 && hasErrorCode(event.vector);
     event.error = error;
     event.ripLo = ripLo;
@@ -166,6 +184,7 @@ export class Events {
     event.resumeFlag = false;
     core.event = injection;
     core.eventError = error;
+    core.eventResumes = false;
     this.previous = type === SVM_EVTINJ_TYPE_EXEPT ? event.vector : -1;
     const status = deliver(core, event);
     if (status === STATUS_OK) return this.between();

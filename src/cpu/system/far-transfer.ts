@@ -216,6 +216,7 @@ export function farReturn(core: Core, size: number, release: number): number {
   const i32 = core.i32;
   const stack = core.stack;
   stack.current(currentContext(core));
+  if (!stack.reachTop(size, 2)) return core.status;
   if (!stack.pop(size)) return core.status;
   const ripLo = core.lo;
   const ripHi = core.hi;

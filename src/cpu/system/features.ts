@@ -19,6 +19,7 @@ import {
   CR4_TSD,
   CR4_UMIP,
   CR4_VME,
+  CR4_VMXE,
 } from '../../arch/registers.ts';
 import type { HardwareProfile } from '../profile.ts';
 
@@ -37,6 +38,7 @@ export function cr4Known(profile: HardwareProfile): number {
     CR4_OSFXSR |
     CR4_OSXMMEXCPT;
   known |= CR4_OSXSAVE;
+  if (profile.vendor === 'intel') known |= CR4_VMXE;
   if (profile.umip) known |= CR4_UMIP;
   if (profile.la57) known |= CR4_LA57;
   if (profile.fsgsbase) known |= CR4_FSGSBASE;

@@ -35,7 +35,7 @@ import {
   VMCB_ATTR_L,
   VMCB_ATTR_P,
 } from '../../arch/vmcb.ts';
-import { RF_RIP_AT, STATUS_OK, STATUS_RELOAD } from '../state.ts';
+import { RF_RIP_AT, STATUS_EXIT, STATUS_OK, STATUS_RELOAD } from '../state.ts';
 import type { Core } from './core.ts';
 import { currentContext, readAt } from './linear-memory.ts';
 import {
@@ -69,9 +69,15 @@ export function popFlags(core: Core, image: number, size: number, cpl: number, e
   core.updateMmuIndex();
 }
 
-/** IRET with operand size `size`: a STATUS. */
+/** IRET with operand size `size`: a STATUS. NMIs are let in again, even when it faults (@sdm 6.7.1). */
 export function iret(core: Core, size: number): number {
   if ((core.intercept3 & INTERCEPT_IRET) !== 0) return core.exit(SVM_EXIT_IRET);
+  const status = iretInMode(core, size);
+  if (status !== STATUS_EXIT) core.nmiBlocked = false;
+  return status;
+}
+
+function iretInMode(core: Core, size: number): number {
   if (!core.protectedMode()) return iretReal(core, size);
   const flags = core.flags();
   const long = core.longMode();
@@ -121,6 +127,7 @@ function iretProtected(core: Core, size: number, long: boolean): number {
     selector = i32[frame + 2]! & 0xffff;
     image = i32[frame + 4]!;
   } else {
+    if (!stack.reachTop(size, 3)) return core.status;
     if (!stack.pop(size)) return core.status;
     ripLo = core.lo;
     ripHi = core.hi;

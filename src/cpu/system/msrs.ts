@@ -60,6 +60,7 @@ import {
   TSC_AUX_AT,
   TSC_OFFSET_AT,
 } from '../state.ts';
+import { msrBitmapExits, rdtscpAllowed } from '../vmx/instruction-exits.ts';
 import type { Core } from './core.ts';
 import { gprLo, setGpr } from './operands.ts';
 import { W_CR0, W_CR4, W_EFER } from './words.ts';
@@ -100,6 +101,7 @@ function storage(core: Core, msr: number): number {
 
 /** Whether the permission map intercepts `msr`: three ranges of 8192, two bits each; anything else always is (@apm 15.11). */
 function mapIntercepts(core: Core, msr: number, isWrite: boolean): boolean {
+  if (core.vmx) return msrBitmapExits(core, msr, isWrite);
   let offset: number;
   if (msr < 0x2000) offset = msr * 2;
   else if (msr >= 0xc0000000 && msr < 0xc0002000) offset = 0x4000 + (msr - 0xc0000000) * 2;
@@ -191,6 +193,7 @@ function readTsc(core: Core): void {
 
 /** RDTSC, or RDTSCP when `withAux`. */
 export function rdtsc(core: Core, withAux: boolean): number {
+  if (withAux && !rdtscpAllowed(core)) return core.ud();
   if (core.cpl() !== 0 && (core.i32[W_CR4]! & CR4_TSD) !== 0) return core.gp(0);
   if (withAux && (core.intercept4 & INTERCEPT_RDTSCP) !== 0) return core.exit(SVM_EXIT_RDTSCP);
   if (!withAux && (core.intercept3 & INTERCEPT_RDTSC) !== 0) return core.exit(SVM_EXIT_RDTSC);

@@ -23,6 +23,7 @@ import {
   type SystemPort,
 } from '../state.ts';
 import * as op from '../system-ops.ts';
+import { vmxInstruction } from '../vmx/instruction-exits.ts';
 import { clts, lmsw, movFromCr, movFromDr, movToCr, movToDr, smsw } from './control-registers.ts';
 import type { Core } from './core.ts';
 import { cpuid } from './cpuid.ts';
@@ -369,6 +370,9 @@ export class Port implements SystemPort {
       case op.SYS_INVLPGA:
       case op.SYS_VMMCALL:
         return svmInstruction(core, number);
+      case op.SYS_VMCALL:
+      case op.SYS_VMX:
+        return vmxInstruction(core, number === op.SYS_VMCALL);
       default:
         // XSAVES, RDPID, VMX: no profile has them.
         return core.ud();

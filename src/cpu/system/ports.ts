@@ -21,6 +21,7 @@ import {
   recordSegment,
 } from '../decode/record.ts';
 import { STATUS_OK, STATUS_RELOAD } from '../state.ts';
+import { exitIo } from '../vmx/instruction-exits.ts';
 import type { Core } from './core.ts';
 import { currentContext, IMPLICIT, read, readAt, write } from './linear-memory.ts';
 import { gprHi, gprLo, linear, setGpr } from './operands.ts';
@@ -47,16 +48,22 @@ function checkPermission(core: Core, port: number, size: number): number {
   return ((core.lo >>> (port & 7)) & ((1 << size) - 1)) === 0 ? STATUS_OK : core.gp(0);
 }
 
-/** True when the control block's permission map has a bit set for any of the `size` ports from `port`. */
+/** Byte `n` of the permission map; the one behind its end, SVM's alone, follows the upper half. */
+function mapByte(core: Core, n: number): number {
+  return core.u8[n < 0x1000 ? core.iopmBase + n : core.iopmHighBase + n - 0x1000]!;
+}
+
+/** True when the control block's permission map has a bit set for any of the `size` ports from `port`; -1 stands for a map of ones. */
 function mapIntercepts(core: Core, port: number, size: number): boolean {
   if ((core.intercept3 & INTERCEPT_IOIO_PROT) === 0) return false;
-  const at = core.iopmBase + (port >>> 3);
-  const bits = core.u8[at]! | (core.u8[at + 1]! << 8);
+  if (core.iopmBase < 0) return true;
+  const bits = mapByte(core, port >>> 3) | (mapByte(core, (port >>> 3) + 1) << 8);
   return ((bits >>> (port & 7)) & ((1 << size) - 1)) !== 0;
 }
 
 /** The #VMEXIT of a port access: EXITINFO1 describes it, EXITINFO2 is the next RIP. */
-function exitPort(core: Core, record: number, port: number, size: number, kind: number): number {
+function exitPort(core: Core, record: number, port: number, size: number, kind: number, fromDx: boolean): number {
+  if (core.vmx) return exitIo(core, port, size, kind, fromDx);
   let info = (port << SVM_IOIO_PORT_SHIFT) | (size << SVM_IOIO_SIZE_SHIFT) | kind;
   if (core.profile.ioAddressSize) {
     const addressSize = recordAddressSize(core.u8, record);
@@ -73,7 +80,7 @@ export function inOut(core: Core, record: number, isIn: boolean, fromDx: boolean
   const size = recordOperandSize(core.u8, record);
   const status = checkPermission(core, port, size);
   if (status !== STATUS_OK) return status;
-  if (mapIntercepts(core, port, size)) return exitPort(core, record, port, size, isIn ? SVM_IOIO_IN : 0);
+  if (mapIntercepts(core, port, size)) return exitPort(core, record, port, size, isIn ? SVM_IOIO_IN : 0, fromDx);
   if (isIn) setGpr(core, RAX, size, -1, 0);
   return STATUS_OK;
 }
@@ -89,7 +96,7 @@ export function stringInOut(core: Core, record: number, isIn: boolean): number {
   if (status !== STATUS_OK) return status;
   if (mapIntercepts(core, port, size)) {
     const kind = SVM_IOIO_STR | (isIn ? SVM_IOIO_IN : 0) | (rep ? SVM_IOIO_REP : 0);
-    return exitPort(core, record, port, size, kind);
+    return exitPort(core, record, port, size, kind, true);
   }
   if (rep && isZero(core, RCX, addressSize)) return STATUS_OK;
   const index = isIn ? RDI : RSI;

@@ -65,6 +65,7 @@ export function loadFar(core: Core, record: number, size: number, length: number
   const addressLo = core.addressLo;
   const addressHi = core.addressHi;
   const context = currentContext(core);
+  if (core.profile.readsHighWordFirst && !readAt(core, addressLo, addressHi, size, 2, context)) return core.status;
   if (!readAt(core, addressLo, addressHi, 0, size, context)) return core.status;
   const lo = core.lo;
   const hi = core.hi;

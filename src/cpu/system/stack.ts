@@ -92,6 +92,20 @@ export class Stack {
     return at >>> 2;
   }
 
+  /**
+   * Where the processor reads the highest word first: reads the last of the `count` words of `size` bytes that will be popped, so that it
+   * is the first to fault. False with `core.status`.
+   */
+  reachTop(size: number, count: number): boolean {
+    if (!this.core.profile.readsHighWordFirst) return true;
+    const { lo, hi } = this;
+    this.advance(size * (count - 1));
+    const ok = this.pop(size);
+    this.lo = lo;
+    this.hi = hi;
+    return ok;
+  }
+
   /** Moves the pointer by `bytes`, wrapping at its width. */
   advance(bytes: number): void {
     if (this.width === 64) {

@@ -13,6 +13,7 @@ import { createSvm } from '../svm/svm.ts';
 import type { VendorOps } from '../vendor-ops.ts';
 import { startVm } from '../vm-lifecycle.ts';
 import { VmState } from '../vm-state.ts';
+import { createVmx } from '../vmx/vmx.ts';
 import { supportedCpuid } from '../x86/supported-cpuid.ts';
 import { type CpuidEntry2, toCpuidEntry2 } from './cpuid-entry.ts';
 import { EventFd } from './event-fd.ts';
@@ -49,11 +50,11 @@ export class Kvm {
     this.params = { ...defaultParams, ...options.params };
     const { revision = 'linux-6.12' } = options;
     this.revision = typeof revision === 'string' ? revisionByName(revision) : revision;
-    refuseUnsupported(this.profile, this.params);
+    refuseUnsupported(this.params);
     this.machine = new HostMachine(options.hostMemory === undefined ? {} : { memoryBytes: options.hostMemory });
     this.mm = this.machine.createProcess();
     this.processor = new Processor(this.machine.memory, this.profile);
-    this.vendor = createSvm(this.profile, this.params);
+    this.vendor = (this.profile.vendor === 'amd' ? createSvm : createVmx)(this.profile, this.params);
   }
 
   /** KVM_CHECK_EXTENSION: the value, 0 for what there is not. @kvm kvm_main.c kvm_vm_ioctl_check_extension_generic */
@@ -97,10 +98,7 @@ export class Kvm {
 }
 
 /** What is modelled as a parameter and not as behaviour yet says so before anything is built. */
-function refuseUnsupported(profile: HardwareProfile, params: KvmParams): void {
-  const refused: readonly [boolean, string][] = [
-    [profile.vendor !== 'amd', `hardware ${profile.name} (VMX)`],
-    [params.enableVmwareBackdoor, 'kvm.enable_vmware_backdoor=1'],
-  ];
+function refuseUnsupported(params: KvmParams): void {
+  const refused: readonly [boolean, string][] = [[params.enableVmwareBackdoor, 'kvm.enable_vmware_backdoor=1']];
   for (const [unsupported, name] of refused) if (unsupported) throw new Error(`${name} is not supported yet`);
 }

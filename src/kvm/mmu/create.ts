@@ -8,13 +8,28 @@ import { defaultSpteMasks, eptSpteMasks } from './spte.ts';
 import { TdpIter } from './tdp-iter.ts';
 import { uninitTdpMmu } from './tdp-mmu/roots.ts';
 
+/** Bits that the L1TF mitigation takes. @kvm spte.h SHADOW_NONPRESENT_OR_RSVD_MASK_LEN */
+const L1TF_BITS = 5;
+
+/**
+ * High half of the highest physical address bits, which the mitigation sets in entries that are not present: memory does not reach
+ * there. None where an address could not be moved out of them. @kvm spte.c kvm_mmu_reset_all_pte_masks
+ */
+function l1tfHi(cacheBits: number): number {
+  return cacheBits >= 52 - L1TF_BITS ? 0 : ((1 << L1TF_BITS) - 1) << (cacheBits - L1TF_BITS - 32);
+}
+
 /** @kvm mmu.c kvm_mmu_init_vm */
 export function initVm(vm: VmState): void {
   const mmu = vm.mmu;
   mmu.tdpMmuEnabled = vm.vendor.tdpEnabled && vm.params.tdpMmu;
   mmu.masks =
-    vm.vendor.name === 'vmx'
-      ? eptSpteMasks({ hasAdBits: true, hasExecOnly: true, l1tfHi: 0 })
+    vm.vendor.name === 'vmx' && vm.vendor.tdpEnabled
+      ? eptSpteMasks({
+          hasAdBits: vm.profile.vmx.eptAdBits,
+          hasExecOnly: vm.profile.vmx.eptExecuteOnly,
+          l1tfHi: vm.profile.l1tf ? l1tfHi(vm.profile.maxPhyAddr) : 0,
+        })
       : defaultSpteMasks(vm.profile.maxPhyAddr);
   mmu.enableMmioCaching = vm.params.mmioCaching && (mmu.masks.mmioValueLo | mmu.masks.mmioValueHi) !== 0;
   mmu.faultIter = new TdpIter(vm.memory);

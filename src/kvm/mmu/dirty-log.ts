@@ -4,7 +4,7 @@ import type { Memslot } from '../memslots/memslots.ts';
 import type { VmState } from '../vm-state.ts';
 import { memslotsHaveRmaps, rmapEntries } from './shadow/rmap.ts';
 import { rmapTrySplitHugePages } from './shadow/slot-range.ts';
-import { rmapWriteProtectForLog, slotGfnWriteProtect } from './shadow/write-protect.ts';
+import { rmapClearDirty, rmapWriteProtectForLog, slotGfnWriteProtect } from './shadow/write-protect.ts';
 import { pagesPerLevel } from './tdp-iter.ts';
 import { trySplitHugePages } from './tdp-mmu/split.ts';
 import { clearDirtyPtMasked, highestBit, lowestBit } from './tdp-mmu/write-protect.ts';
@@ -14,13 +14,17 @@ export function dirtyLogManualProtectAndInitSet(vm: VmState): boolean {
   return (vm.manualDirtyLogProtect & 2) !== 0;
 }
 
-/** @kvm mmu.c kvm_mmu_write_protect_pt_masked */
-function writeProtectPtMasked(vm: VmState, slot: Memslot, gfn: number, maskLo: number, maskHi: number): void {
-  if (vm.mmu.tdpMmuEnabled) clearDirtyPtMasked(vm, slot, gfn, maskLo, maskHi, true);
+/**
+ * Takes write access, or with a log in the processor (`wrprot` false) the dirty bit.
+ * @kvm mmu.c kvm_mmu_write_protect_pt_masked, kvm_mmu_clear_dirty_pt_masked
+ */
+function armPtMasked(vm: VmState, slot: Memslot, gfn: number, maskLo: number, maskHi: number, wrprot: boolean): void {
+  if (vm.mmu.tdpMmuEnabled) clearDirtyPtMasked(vm, slot, gfn, maskLo, maskHi, wrprot);
   if (!memslotsHaveRmaps(vm)) return;
+  const arm = wrprot ? rmapWriteProtectForLog : rmapClearDirty;
   for (let i = 0; i < 64; i++) {
     const bit = i < 32 ? maskLo >>> i : maskHi >>> (i - 32);
-    if ((bit & 1) !== 0) rmapWriteProtectForLog(vm, rmapEntries(vm, slot, gfn + i, PG_LEVEL_4K));
+    if ((bit & 1) !== 0) arm(vm, rmapEntries(vm, slot, gfn + i, PG_LEVEL_4K));
   }
 }
 
@@ -49,8 +53,11 @@ export function enableLogDirtyPtMasked(
     const n = pagesPerLevel(PG_LEVEL_2M);
     if (Math.ceil(start / n) !== Math.ceil(end / n)) slotGfnWriteProtect(vm, slot, end, PG_LEVEL_2M);
   }
-  writeProtectPtMasked(vm, slot, gfn, maskLo, maskHi);
+  armPtMasked(vm, slot, gfn, maskLo, maskHi, vm.vendor.cpuDirtyLogSize === 0);
 }
 
-/** Before the log is read: what the hardware has logged on its own is taken in. NPT has no such log (@kvm x86.c kvm_arch_sync_dirty_log). */
+/**
+ * Before the log is read: what the hardware has logged on its own is taken in, which every exit does already (@kvm x86.c
+ * kvm_arch_sync_dirty_log).
+ */
 export function syncDirtyLog(_vm: VmState, _slot: Memslot): void {}

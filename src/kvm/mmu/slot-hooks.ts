@@ -1,8 +1,9 @@
 /** What the MMU does when slots change (@kvm mmu.c kvm_arch_flush_shadow_memslot, x86.c kvm_arch_commit_memory_region). */
-import { PG_LEVEL_4K } from '../../arch/paging.ts';
+import { PG_LEVEL_2M, PG_LEVEL_4K } from '../../arch/paging.ts';
 import { EINVAL } from '../../host/errno.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../locks.ts';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY, type Memslot, type MemslotChange } from '../memslots/memslots.ts';
+import { REQ_UPDATE_CPU_DIRTY_LOGGING } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import { KVM_X86_DEFAULT_VM } from '../vm-type.ts';
 import { hasQuirk, KVM_X86_QUIRK_SLOT_ZAP_ALL } from '../x86/vm-x86.ts';
@@ -14,12 +15,13 @@ import { unmapGfnRange } from './notifier-handlers.ts';
 import { changeMmuPages, zapAllShadowPages, zapMemslotPagesAndFlush } from './shadow/recycle.ts';
 import { memslotsHaveRmaps, walkSlotRmaps } from './shadow/rmap.ts';
 import { rmapTrySplitHugePages, rmapZapCollapsibleSptes } from './shadow/slot-range.ts';
-import { rmapWriteProtectForLog } from './shadow/write-protect.ts';
+import { rmapClearDirty, rmapWriteProtectForLog } from './shadow/write-protect.ts';
 import { MMIO_SPTE_GEN_MASK } from './spte.ts';
 import { zapAllRoots } from './tdp-mmu/roots.ts';
 import { trySplitHugePages } from './tdp-mmu/split.ts';
-import { wrprotSlot } from './tdp-mmu/write-protect.ts';
+import { clearDirtySlot, wrprotSlot } from './tdp-mmu/write-protect.ts';
 import { zapCollapsibleSptes } from './tdp-mmu/zap.ts';
+import { makeAllCpusRequest } from './tlb-flush.ts';
 import { zapAllFastFrontHalf } from './zap-all-fast.ts';
 
 export { enableLogDirtyPtMasked, syncDirtyLog } from './dirty-log.ts';
@@ -89,6 +91,8 @@ export function slotLogChange(
   next: Memslot | null,
   change: MemslotChange,
 ): LogChange {
+  const logs = ((next?.flags ?? 0) & KVM_MEM_LOG_DIRTY_PAGES) !== 0;
+  if ((((old?.flags ?? 0) & KVM_MEM_LOG_DIRTY_PAGES) !== 0) !== logs) updateCpuDirtyLogging(vm, logs);
   if (change !== 'flags-only' || next === null || (next.flags & KVM_MEM_READONLY) !== 0) return 'none';
   const same = (((old === null ? 0 : old.flags) ^ next.flags) & KVM_MEM_LOG_DIRTY_PAGES) === 0;
   if (vm.log.warnOnOnce(same, 'kvm_mmu_slot_apply_flags', 'no change')) return 'none';
@@ -116,19 +120,38 @@ export function splitForLog(vm: VmState, slot: Memslot): void {
   );
 }
 
-/** The next write to each page of the slot is seen, once TLBs are flushed. @kvm mmu.c kvm_mmu_slot_remove_write_access */
+/**
+ * The next write to each page of the slot is seen, once TLBs are flushed: a small one's by the processor's own log, where it has one.
+ * @kvm mmu.c kvm_mmu_slot_remove_write_access, kvm_mmu_slot_leaf_clear_dirty
+ */
 export function writeProtectForLog(vm: VmState, slot: Memslot): void {
   const end = slot.baseGfn + slot.npages;
+  let level = PG_LEVEL_4K;
+  if (vm.vendor.cpuDirtyLogSize > 0) {
+    inBothMmus(
+      vm,
+      () => walkSlotRmaps(vm, slot, PG_LEVEL_4K, PG_LEVEL_4K, slot.baseGfn, end, rmapClearDirty),
+      () => clearDirtySlot(vm, slot),
+    );
+    level = PG_LEVEL_2M;
+  }
   inBothMmus(
     vm,
-    () => walkSlotRmaps(vm, slot, PG_LEVEL_4K, KVM_MAX_HUGEPAGE_LEVEL, slot.baseGfn, end, rmapWriteProtectForLog),
-    () => wrprotSlot(vm, slot, PG_LEVEL_4K),
+    () => walkSlotRmaps(vm, slot, level, KVM_MAX_HUGEPAGE_LEVEL, slot.baseGfn, end, rmapWriteProtectForLog),
+    () => wrprotSlot(vm, slot, level),
   );
 }
 
 /** Locks that each of these takes, one after the other. */
 export function logLocks(vm: VmState): number {
   return (memslotsHaveRmaps(vm) ? LOCK_MMU_WRITE : 0) | (vm.mmu.tdpMmuEnabled ? LOCK_MMU_READ : 0);
+}
+
+/** The processors' logs go on with the first slot that is logged, and off with the last. @kvm x86.c kvm_mmu_update_cpu_dirty_logging */
+function updateCpuDirtyLogging(vm: VmState, enable: boolean): void {
+  if (vm.vendor.cpuDirtyLogSize === 0) return;
+  const slots = vm.slots.nrDirtyLogging;
+  if ((enable && slots === 1) || slots === 0) makeAllCpusRequest(vm, REQ_UPDATE_CPU_DIRTY_LOGGING);
 }
 
 /** First the shadow MMU's share, under the write lock, then the TDP MMU's, under the read lock; each where there is one. */

@@ -6,7 +6,7 @@ import type { HardwareProfile } from '../../cpu/profile.ts';
 import { ENOMEM } from '../../host/errno.ts';
 import { X86EMUL_CONTINUE } from '../emulate/ops.ts';
 import { getActivePcid } from '../mmu/pcid.ts';
-import type { KvmParams } from '../params.ts';
+import { type KvmParams, tdpEnabled } from '../params.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { ExitInfo, VendorOps } from '../vendor-ops.ts';
 import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
@@ -22,6 +22,7 @@ import { initVmcb, initVmcbAfterSetCpuid, iopmPfn, setDrIntercepts } from './ini
 import { svmGetMsr, svmSetMsr } from './msr.ts';
 import { initMsrpm, MSRPM_PAGES, svmMsrFilterChanged } from './msrpm.ts';
 import { svmVcpuRun } from './run.ts';
+import { putSaveArea } from './save-area.ts';
 import * as segments from './segments.ts';
 import { svmFlushTlbCurrent, svmFlushTlbGva } from './tlb.ts';
 import {
@@ -161,19 +162,30 @@ function svmExitInsnLength(vcpu: VcpuState): number {
 export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOps {
   return {
     name: 'svm',
-    tdpEnabled: params.npt,
+    tdpEnabled: tdpEnabled(profile, params),
     maxTdpLevel: profile.la57 ? 5 : 4,
     maxHugePageLevel: profile.gbPages ? 3 : 2,
     vcpuCreate: svmVcpuCreate,
     vcpuFree: svmVcpuFree,
     vcpuReset: svmVcpuReset,
     vcpuLoad: svmVcpuLoad,
+    putContext: putSaveArea,
+    takeContext: (vcpu) => {
+      vcpu.svm.saveAreaDirty = true;
+    },
     afterSetCpuid: initVmcbAfterSetCpuid,
     loadMmuPgd: svmLoadMmuPgd,
     flushTlbAll: svmFlushTlbCurrent,
     flushTlbCurrent: svmFlushTlbCurrent,
     flushTlbGva: svmFlushTlbGva,
     flushTlbGuest: svmFlushTlbCurrent,
+    // Writes are caught by write protection.
+    cpuDirtyLogSize: 0,
+    updateCpuDirtyLogging: () => {},
+    // AVIC is not modelled.
+    apicv: false,
+    setVirtualApicMode: () => {},
+    setApicAccessPageAddr: () => {},
     getCpl: segments.svmGetCpl,
     getSegment: segments.svmGetSegment,
     setSegment: segments.svmSetSegment,

@@ -18,7 +18,7 @@ export interface TraceEvents {
   kvm_page_fault: { vcpu: number; rip: string; address: string; error_code: string };
   /** `type`: unsatisfied-read, read or write. */
   kvm_mmio: { type: string; len: number; gpa: string; val: string };
-  kvm_fast_mmio: { text: string };
+  kvm_fast_mmio: { gpa: string };
   /** `csbase` and `rip` are bare hex as the kernel prints them; `bytes` is bare hex. */
   kvm_emulate_insn: { csbase: string; rip: string; bytes: string; mode: string; failed: boolean };
   /** `#PF (0x2)`, with ` [reinjected]` appended for an exception injected again. */

@@ -95,6 +95,7 @@ export function refreshCpuidState(vcpu: VcpuState): void {
 function hostFeatures(vcpu: VcpuState): Int32Array {
   const words = new Int32Array(F.featureWords.length);
   for (let i = 0; i < words.length; i++) words[i] = featureWord(vcpu.vm.profile.cpuid, i);
+  if (vcpu.vm.profile.vendor === 'intel') words[F.WORD_7_ECX]! |= 1 << (F.X86_FEATURE_UMIP & 31);
   // PKU is virtualized only with a second level of paging.
   if (!vcpu.vm.vendor.tdpEnabled) words[F.WORD_7_ECX]! &= ~(1 << (F.X86_FEATURE_PKU & 31));
   return words;

@@ -4,7 +4,6 @@
  */
 import type { Processor } from '../../cpu/processor.ts';
 import { FPU_CW_AT, PKRU_AT, STATE_END, TSC_AUX_AT, XCR0_AT } from '../../cpu/state.ts';
-import { putSaveArea } from '../svm/save-area.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 
 const owners = new WeakMap<Processor, VcpuState>();
@@ -15,7 +14,7 @@ function save(vcpu: VcpuState): void {
   vcpu.pkru = i32[PKRU_AT >> 2]!;
   vcpu.x86.tscAuxLo = i32[TSC_AUX_AT >> 2]!;
   vcpu.x86.tscAuxHi = i32[(TSC_AUX_AT >> 2) + 1]!;
-  putSaveArea(vcpu);
+  vcpu.vm.vendor.putContext(vcpu);
 }
 
 /** @kvm kvm_main.c vcpu_load */
@@ -30,7 +29,7 @@ export function loadGuestContext(vcpu: VcpuState): void {
     i32[TSC_AUX_AT >> 2] = vcpu.x86.tscAuxLo;
     i32[(TSC_AUX_AT >> 2) + 1] = vcpu.x86.tscAuxHi;
     vcpu.x86.xcr0Dirty = true;
-    vcpu.svm.saveAreaDirty = true;
+    vcpu.vm.vendor.takeContext(vcpu);
   }
   if (vcpu.x86.xcr0Dirty) {
     i32[XCR0_AT >> 2] = vcpu.xcr0;

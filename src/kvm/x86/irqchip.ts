@@ -27,6 +27,7 @@ export function createIrqchip(vm: VmState): number {
   vm.x86.ioapic = ioapic;
   vm.x86.irqRouting = defaultRouting();
   vm.x86.irqchipKernel = true;
+  vm.x86.apicvActivated = vm.vendor.apicv;
   return 0;
 }
 

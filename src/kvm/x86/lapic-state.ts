@@ -20,7 +20,7 @@ export function getLapicState(vcpu: VcpuState): Uint8Array | number {
   const apic = vcpu.x86.lapic;
   if (apic === null) return -EINVAL;
   lapicSetReg(apic, APIC_TMCCT, currentCount(apic));
-  const words = new Uint32Array(apic.regs.buffer.slice(0, STATE_BYTES));
+  const words = apic.regs.slice(0, STATE_BYTES / 4);
   if (x2apicMode(apic) && !vcpu.vm.x86.x2apicFormat) words[APIC_ID >> 2] = vcpu.id << 24;
   return new Uint8Array(words.buffer);
 }
@@ -31,7 +31,7 @@ export function setLapicState(vcpu: VcpuState, page: Uint8Array): number {
   if (apic === null) return -EINVAL;
   const id = new DataView(page.buffer, page.byteOffset).getUint32(APIC_ID, true);
   if (x2apicMode(apic) && vcpu.vm.x86.x2apicFormat && id !== vcpu.id) return -EINVAL;
-  new Uint8Array(apic.regs.buffer).set(page.subarray(0, STATE_BYTES));
+  new Uint8Array(apic.regs.buffer, apic.regs.byteOffset, STATE_BYTES).set(page.subarray(0, STATE_BYTES));
   if (x2apicMode(apic)) {
     lapicSetReg(apic, APIC_ID, vcpu.id);
     lapicSetReg(apic, APIC_LDR, x2apicLdr(vcpu.id));

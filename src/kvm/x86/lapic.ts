@@ -56,7 +56,8 @@ export const APIC_DEFAULT_PHYS_BASE = 0xfee00000;
 
 export class Lapic {
   readonly vcpu: VcpuState;
-  readonly regs = new Uint32Array(1024);
+  /** The register page; a vendor module may have put it where the processor sees it. */
+  regs: Uint32Array = new Uint32Array(1024);
   baseAddress = APIC_DEFAULT_PHYS_BASE;
   pendingInit = false;
   pendingSipi = false;
@@ -193,6 +194,8 @@ export function x2apicLdr(id: number): number {
   return ((id >>> 4) << 16) | (1 << (id & 0xf));
 }
 
+const MODE = APICBASE_ENABLE | APICBASE_X2APIC;
+
 /** @kvm lapic.c __kvm_apic_set_base */
 function setBaseUnchecked(vcpu: VcpuState, value: number): void {
   const changed = vcpu.apicBase ^ value;
@@ -212,9 +215,8 @@ function setBaseUnchecked(vcpu: VcpuState, value: number): void {
     }
   }
   apic.baseAddress = value - (value % 4096);
+  if ((changed & MODE) !== 0) vcpu.vm.vendor.setVirtualApicMode(vcpu);
 }
-
-const MODE = APICBASE_ENABLE | APICBASE_X2APIC;
 
 /** 0, or 1 for #GP. @kvm lapic.c kvm_apic_set_base */
 export function lapicSetBase(vcpu: VcpuState, lo: number, hi: number, hostInitiated: boolean): number {

@@ -73,7 +73,9 @@ export function serviceRequests(vcpu: VcpuState): number {
   takeSmiRequest(vcpu);
   takeNmiRequest(vcpu);
   if (S.checkRequest(vcpu, S.REQ_APF_READY)) checkAsyncPfCompletion(vcpu);
-  vcpu.requests &= ~(S.REQ_APICV_UPDATE | S.REQ_UPDATE_CPU_DIRTY_LOGGING);
+  if (S.checkRequest(vcpu, S.REQ_UPDATE_CPU_DIRTY_LOGGING)) vendor.updateCpuDirtyLogging(vcpu);
+  if (S.checkRequest(vcpu, S.REQ_APIC_PAGE_RELOAD)) vendor.setApicAccessPageAddr(vcpu);
+  vcpu.requests &= ~S.REQ_APICV_UPDATE;
   return -1;
 }
 

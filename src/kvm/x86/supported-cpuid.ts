@@ -1,6 +1,6 @@
 /** KVM_GET_SUPPORTED_CPUID: the processor's CPUID less what KVM does not virtualize (@kvm cpuid.c kvm_set_cpu_caps, __do_cpuid_func). */
 import type { CpuidEntry, HardwareProfile } from '../../cpu/profile.ts';
-import type { KvmParams } from '../params.ts';
+import { type KvmParams, tdpEnabled } from '../params.ts';
 
 /** Bits of a word from their numbers. */
 const bits = (...list: number[]): number => list.reduce((mask, bit) => mask | (1 << bit), 0);
@@ -24,6 +24,7 @@ const TSC_ADJUST = bits(1);
 const ARCH_CAPABILITIES = bits(29);
 const X2APIC = bits(21);
 const PKU = bits(3);
+const UMIP = bits(2);
 const GBPAGES = bits(26);
 const CONSTANT_TSC = bits(8);
 const AMD_SSB_NO = bits(26);
@@ -69,6 +70,7 @@ export const KVM_SUPPORTED_XCR0 = 0x207;
 
 function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams): CpuidEntry | null {
   const host = profile.cpuid;
+  const tdp = tdpEnabled(profile, params);
   switch (e.leaf) {
     case 0:
       return entry(e, { eax: Math.min(e.eax, 0x24) });
@@ -83,11 +85,13 @@ function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams):
       return entry(empty(6), { eax: 4 });
     case 7:
       if (e.index === 0) {
-        const pku = params.npt ? PKU : 0;
+        const pku = tdp ? PKU : 0;
+        // On Intel KVM emulates it where the processor has not got it.
+        const umip = profile.vendor === 'intel' ? UMIP : 0;
         return entry(e, {
           eax: Math.min(e.eax, 2),
           ebx: (e.ebx & CAPS_7_EBX) | TSC_ADJUST,
-          ecx: e.ecx & CAPS_7_ECX & ~(PKU & ~pku),
+          ecx: (e.ecx & CAPS_7_ECX & ~(PKU & ~pku)) | umip,
           edx: (e.edx & CAPS_7_EDX) | ARCH_CAPABILITIES,
         });
       }
@@ -115,7 +119,7 @@ function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams):
     case 0x80000001:
       return entry(e, {
         ebx: e.ebx & ~0x0fff0000,
-        edx: (e.edx & CAPS_8000_0001_EDX) | (params.npt ? 0 : GBPAGES),
+        edx: (e.edx & CAPS_8000_0001_EDX) | (tdp ? 0 : GBPAGES),
         ecx: e.ecx & CAPS_8000_0001_ECX,
       });
     case 0x80000006:
@@ -125,7 +129,7 @@ function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams):
     case 0x80000008: {
       const physical = e.eax & 0xff;
       const virtual = Math.max((e.eax >>> 8) & 0xff, 48);
-      const guestPhysical = params.npt ? Math.min(physical, profile.la57 ? 57 : 48) : 0;
+      const guestPhysical = tdp ? Math.min(physical, profile.la57 ? 57 : 48) : 0;
       return entry(e, {
         eax: physical | (virtual << 8) | (guestPhysical << 16),
         ebx: (e.ebx & CAPS_8000_0008_EBX) | AMD_SSB_NO,

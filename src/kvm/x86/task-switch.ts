@@ -27,7 +27,7 @@ const REASON_IRET_HI = 1 << 4;
 const REASON_JMP_HI = 1 << 6;
 const HAS_ERROR_CODE_HI = 1 << 12;
 
-/** 1, or 0 with an internal-error exit: a switch is not emulated across MMIO. @kvm x86.c kvm_task_switch */
+/** What SVM's exit says of the switch. @kvm svm.c task_switch_interception */
 export function taskSwitch(vcpu: VcpuState): number {
   const info = vcpu.vm.vendor.getExitInfo(vcpu);
   const { info1Lo: selector, info2Lo, info2Hi, intrInfo } = info;
@@ -50,7 +50,21 @@ export function taskSwitch(vcpu: VcpuState): number {
   if (reason !== TASK_SWITCH_GATE || type === SVM_EVTINJ_TYPE_SOFT || softException) {
     if (vcpu.vm.vendor.skipEmulatedInstruction(vcpu) === 0) return 0;
   }
-  const idtIndex = type === SVM_EVTINJ_TYPE_SOFT ? vector : -1;
+  return emulateTaskSwitch(vcpu, selector, type === SVM_EVTINJ_TYPE_SOFT ? vector : -1, reason, errorCode);
+}
+
+/**
+ * Emulates the switch to the task of `selector`, through IDT entry `idtIndex` or -1: 1, or 0 with an internal-error exit, as a switch is
+ * not emulated across MMIO.
+ * @kvm x86.c kvm_task_switch
+ */
+export function emulateTaskSwitch(
+  vcpu: VcpuState,
+  selector: number,
+  idtIndex: number,
+  reason: number,
+  errorCode: number | null,
+): number {
   const ctxt = vcpu.x86.emulateCtxt!;
   initEmulateCtxt(vcpu);
   const ret = emulatorTaskSwitch(ctxt, selector & 0xffff, idtIndex, reason, errorCode);

@@ -3,7 +3,8 @@ import type { Expectation } from './scenario.ts';
 
 /** Our answer to a step, in the recorded form. */
 export interface Answer {
-  readonly ret: number;
+  /** null: the operation was not made, as there is no vCPU for it. */
+  readonly ret: number | null;
   readonly errno: string | null;
   readonly run?: { readonly [field: string]: unknown };
   readonly regs?: { readonly [field: string]: unknown };

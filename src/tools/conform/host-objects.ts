@@ -11,7 +11,8 @@ import { bytesHex, hexBytes, int, type MemoryImage, type Op } from './scenario.t
 
 /** What an operation answered, in the recorded form. */
 export interface OpResult {
-  readonly ret: number;
+  /** null: the operation was not made, as there is no vCPU for it. */
+  readonly ret: number | null;
   readonly errno: string | null;
   readonly run?: { readonly [field: string]: unknown };
   readonly out?: { readonly [field: string]: unknown };

@@ -15,6 +15,9 @@ import { type StatsSnapshot, snapshot } from './stats.ts';
 
 const MIB = 1024 * 1024;
 
+/** The operation is for a vCPU that could not be created. */
+export class MissingVcpuError extends Error {}
+
 export class ScenarioMachine {
   readonly kvm: Kvm;
   readonly host: HostObjects;
@@ -60,7 +63,7 @@ export class ScenarioMachine {
 
   vcpu(op: Op): Vcpu {
     const vcpu = this.vcpus.get(int(op['vcpu']));
-    if (vcpu === undefined) throw new UnsupportedError('a vCPU that could not be created');
+    if (vcpu === undefined) throw new MissingVcpuError();
     return vcpu;
   }
 

@@ -133,7 +133,7 @@ function recordedTrace(
   }
   return normaliseTrace(machine.takeTrace(), {
     places: machine.host,
-    vendor: options.machine.hardware.includes('bochs') ? 'intel' : 'amd',
+    vendor: machine.kvm.profile.vendor,
     events: options.machine.events,
     afterInterrupted,
     limit: interrupted ? options.machine.interruptedEvents : Number.POSITIVE_INFINITY,
@@ -153,7 +153,7 @@ function setUpDifference(machine: ScenarioMachine, scenario: Scenario, options: 
   const perform = (op: Op, run: () => OpResult = () => runOp(machine, op)): void => {
     machine.takeTrace();
     const { ret, errno } = run();
-    if (ret < 0) failures.push({ op: op.op, ret, errno });
+    if (ret !== null && ret < 0) failures.push({ op: op.op, ret, errno });
     const trace = recordedTrace(machine, options, { afterInterrupted: false, interrupted: false });
     if (trace.length > 0) traces.push({ op: op.op, trace });
   };
@@ -183,7 +183,8 @@ function setUpVcpu(
 ): void {
   perform({ op: 'vcpu', id });
   const vcpu = machine.vcpus.get(id);
-  const missing = (): OpResult => ({ ret: -1, errno: 'EBADF' });
+  // The recorder's file descriptor is another file's then.
+  const missing = (): OpResult => ({ ret: -1, errno: 'ENOTTY' });
   if (vcpu !== undefined)
     perform({ op: 'cpuid' }, () => attempt(() => applyCpuid(machine, vcpu, scenario.guest.cpuid)));
   const own = <T extends { readonly [field: string]: unknown }>(all: readonly T[]): T | undefined =>

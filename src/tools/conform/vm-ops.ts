@@ -4,7 +4,7 @@ import { EBADF } from '../../host/errno.ts';
 import { type GuestMemfd, KvmError, type UserMemoryRegion2, type Vcpu } from '../../kvm/api/index.ts';
 import { UnsupportedError } from '../input-error.ts';
 import { fromErrno, OK, type OpResult } from './host-objects.ts';
-import { attempt, recordRegs, replaceRegs, replaceSregs, type ScenarioMachine } from './machine.ts';
+import { attempt, MissingVcpuError, recordRegs, replaceRegs, replaceSregs, type ScenarioMachine } from './machine.ts';
 import { prepareRun, type RunInput, recordRun } from './run-record.ts';
 import { bigInt, bytesHex, hexBytes, int, type Op } from './scenario.ts';
 
@@ -34,7 +34,7 @@ const handlers: { readonly [op: string]: Handler } = {
       const { ret, errno } = m.helper.during(seconds * 1000, interrupt, () => vcpu.run(limits));
       result = { ret, errno };
     });
-    if (refused.ret < 0) result = refused;
+    if (refused.ret !== 0) result = refused;
     const answer = { ...result, run: recordRun(vcpu.kvmRun) };
     // Once KVM has given the VM up, no ioctl reads its registers any more.
     return m.vm.state.log.vmBugged ? answer : { ...answer, regs: recordRegs(m) };
@@ -235,6 +235,7 @@ function answerOf(handle: () => OpAnswer): OpAnswer {
     return handle();
   } catch (error) {
     if (error instanceof KvmError) return fromErrno(-error.code);
+    if (error instanceof MissingVcpuError) return { ret: null, errno: null };
     throw error;
   }
 }

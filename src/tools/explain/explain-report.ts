@@ -120,7 +120,7 @@ function faultOfStep(found: ReturnType<typeof scenarioFaults>, k: number): Expla
   if (fault === undefined) return null;
   const last = k === faults.length - 1;
   const left: LeftBy | null =
-    last && answer.run !== undefined ? { ret: answer.ret, errno: answer.errno, run: answer.run } : null;
+    last && answer.run !== undefined ? { ret: answer.ret ?? 0, errno: answer.errno, run: answer.run } : null;
   return explanationOf(fault, left);
 }
 

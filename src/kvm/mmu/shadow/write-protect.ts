@@ -3,7 +3,7 @@ import { PT_WRITABLE_MASK } from '../../../arch/paging.ts';
 import type { Memslot } from '../../memslots/memslots.ts';
 import type { VmState } from '../../vm-state.ts';
 import { KVM_MAX_HUGEPAGE_LEVEL } from '../lpage-info.ts';
-import { isMmuWritable, isWritable } from '../spte.ts';
+import { isMmuWritable, isWritable, SPTE_TDP_AD_MASK_HI } from '../spte.ts';
 import { writeProtectGfn } from '../tdp-mmu/write-protect.ts';
 import { memslotsHaveRmaps, rmapEntries } from './rmap.ts';
 import { mmuSpteUpdate } from './spte-store.ts';
@@ -29,6 +29,22 @@ function rmapWriteProtect(vm: VmState, sptes: readonly number[], ptProtect: bool
 /** For the dirty log: the next write to what these leaves map faults. @kvm mmu.c slot_rmap_write_protect */
 export function rmapWriteProtectForLog(vm: VmState, sptes: readonly number[]): boolean {
   return rmapWriteProtect(vm, sptes, false);
+}
+
+/**
+ * For the processor's own log: the dirty bit goes, or the right to write where there is none. True when TLBs must be flushed.
+ * @kvm mmu.c __rmap_clear_dirty
+ */
+export function rmapClearDirty(vm: VmState, sptes: readonly number[]): boolean {
+  const { dirty } = vm.mmu.masks;
+  let flush = false;
+  for (const sptep of sptes) {
+    const lo = vm.memory.i32[sptep]!;
+    const hi = vm.memory.i32[sptep + 1]!;
+    const bit = (hi & SPTE_TDP_AD_MASK_HI) !== 0 || dirty === 0 ? PT_WRITABLE_MASK : dirty;
+    if ((lo & bit) !== 0 && mmuSpteUpdate(vm, sptep, lo & ~bit, hi)) flush = true;
+  }
+  return flush;
 }
 
 /**

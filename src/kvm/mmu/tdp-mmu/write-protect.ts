@@ -1,5 +1,5 @@
 /** Taking write access, or the dirty bit, for the dirty log (@kvm tdp_mmu.c wrprot_gfn_range, clear_dirty_gfn_range, write_protect_gfn). */
-import { PT_WRITABLE_MASK } from '../../../arch/paging.ts';
+import { PG_LEVEL_4K, PT_WRITABLE_MASK } from '../../../arch/paging.ts';
 import { LOCK_MMU, LOCK_MMU_WRITE } from '../../locks.ts';
 import type { Memslot } from '../../memslots/memslots.ts';
 import type { VmState } from '../../vm-state.ts';
@@ -38,6 +38,11 @@ export function wrprotSlot(vm: VmState, slot: Memslot, minLevel: number): boolea
 /** The bit whose loss makes the next write visible: D, or W where the hardware has no D. */
 function dirtyBit(vm: VmState): number {
   return vm.mmu.masks.dirty !== 0 ? vm.mmu.masks.dirty : PT_WRITABLE_MASK;
+}
+
+/** The processor's log sees the next write to each page. @kvm tdp_mmu.c kvm_tdp_mmu_clear_dirty_slot */
+export function clearDirtySlot(vm: VmState, slot: Memslot): boolean {
+  return clearBitOfSlot(vm, slot, PG_LEVEL_4K, dirtyBit(vm));
 }
 
 /** Index of the lowest bit of a 64-bit mask that is not 0. */

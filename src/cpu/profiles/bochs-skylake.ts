@@ -1,0 +1,55 @@
+/**
+ * Bochs 3.0 emulating a `corei7_skylake_x`, with two deviations from the manual corrected: the machine on which kvm-intel's scenarios
+ * were recorded.
+ */
+import type { HardwareProfile } from '../profile.ts';
+import { skylakeCpuid } from './skylake.ts';
+
+export const bochsSkylake: HardwareProfile = {
+  name: 'bochs-skylake',
+  maxPhyAddr: 40,
+  vendor: 'intel',
+  nrips: false,
+  decodeAssists: false,
+  flushByAsid: false,
+  vgif: false,
+  asids: 0,
+  walkCaches: false,
+  rsvdWithoutP: false,
+  paePdpteRsvd: true,
+  idtErrorAsQemu: false,
+  int3AsInterrupt: false,
+  rmwFaultsAsRead: false,
+  pushaUpwards: false,
+  maskMoveReachesAll: true,
+  readsHighWordFirst: true,
+  realModePushesFirst: true,
+  busyTssHasNoIoMap: false,
+  segmentChecks: true,
+  resumeFlagReach: 1,
+  ioAddressSize: true,
+  cacheHintsFault: true,
+  tlbFlushedAtEntry: true,
+  vmx: {
+    ept: true,
+    eptAdBits: true,
+    eptExecuteOnly: true,
+    ept2M: true,
+    ept1G: true,
+    vpid: true,
+    unrestrictedGuest: true,
+    virtualApicAccesses: true,
+    apicv: true,
+    pml: true,
+  },
+  l1tf: true,
+  gbPages: true,
+  la57: false,
+  smep: true,
+  smap: true,
+  umip: false,
+  pku: true,
+  fsgsbase: true,
+  pcid: false,
+  cpuid: skylakeCpuid(40, 'Intel(R) Core(TM) i7-7800X CPU @ 3.50GHz'),
+};

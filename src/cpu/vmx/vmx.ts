@@ -1,0 +1,413 @@
+/**
+ * VMX root operation: the instructions with which KVM manages a VMCS, and VM entries and exits (@sdm 25, 26, 28, 29, 32). The answers of
+ * the instructions are those of RFLAGS: VMsucceed, VMfailInvalid, or VMfailValid with a number in the VMCS.
+ */
+
+import { numberOf } from '../../arch/halves.ts';
+import { ptePfn } from '../../arch/paging.ts';
+import { RFLAGS_IF } from '../../arch/registers.ts';
+import * as V from '../../arch/vmcb.ts';
+import * as F from '../../arch/vmcs.ts';
+import * as C from '../../arch/vmx-controls.ts';
+import * as R from '../../arch/vmx-exit-reasons.ts';
+import {
+  BUDGET_AT,
+  DR_AT,
+  INT_SHADOW_AT,
+  STATUS_BUDGET,
+  STATUS_EXCEPTION,
+  STATUS_EXIT,
+  STATUS_OK,
+  TSC_OFFSET_AT,
+} from '../state.ts';
+import type { Engine } from '../svm/vmrun.ts';
+import type { Core } from '../system/core.ts';
+import type { Events } from '../system/events.ts';
+import { W_RFLAGS, W_RIP } from '../system/words.ts';
+import { type VmxCapabilities, vmxCapabilities } from './capabilities.ts';
+import { checkControls, checkGuest } from './entry-checks.ts';
+import { ExitReport } from './exits.ts';
+import { exitVmx } from './instruction-exits.ts';
+import { loadGuest, storeGuest } from './vmcs-state.ts';
+
+/** VM-instruction errors (@sdm 32.4). */
+const VMXERR_VMCLEAR_INVALID_ADDRESS = 2;
+const VMXERR_VMLAUNCH_NONCLEAR_VMCS = 4;
+const VMXERR_VMRESUME_NONLAUNCHED_VMCS = 5;
+const VMXERR_VMPTRLD_INVALID_ADDRESS = 9;
+const VMXERR_VMPTRLD_INCORRECT_VMCS_REVISION_ID = 11;
+const VMXERR_UNSUPPORTED_VMCS_COMPONENT = 12;
+const VMXERR_VMWRITE_READ_ONLY_VMCS_COMPONENT = 13;
+
+const CLEAR = 0;
+const LAUNCHED = 1;
+/** Every load and store of a descriptor-table register, as SVM's intercepts. */
+const DESCRIPTOR_TABLES =
+  V.INTERCEPT_STORE_IDTR |
+  V.INTERCEPT_STORE_GDTR |
+  V.INTERCEPT_STORE_LDTR |
+  V.INTERCEPT_STORE_TR |
+  V.INTERCEPT_LOAD_IDTR |
+  V.INTERCEPT_LOAD_GDTR |
+  V.INTERCEPT_LOAD_LDTR |
+  V.INTERCEPT_LOAD_TR;
+
+export class Vmx {
+  readonly capabilities: VmxCapabilities;
+  private readonly core: Core;
+  private readonly events: Events;
+  private readonly engine: Engine;
+  private readonly report = new ExitReport();
+  /** In VMX operation, between VMXON and VMXOFF. */
+  private on = false;
+  /** Physical address of the current VMCS, -1 for none. */
+  private current = -1;
+  /** What the TLB's translations belong to: VPID, EPT root. */
+  private vpid = 0;
+  private eptRoot = -1;
+  private accessPfn = -1;
+  private windows = 0;
+
+  constructor(core: Core, events: Events, engine: Engine) {
+    this.core = core;
+    this.events = events;
+    this.engine = engine;
+    this.capabilities = vmxCapabilities(core.profile);
+  }
+
+  private validPage(pa: number): boolean {
+    return (pa & 0xfff) === 0 && pa / 4096 < this.core.memory.frames;
+  }
+
+  /** VMXON with the region at physical address `pa`. */
+  vmxon(pa: number): number {
+    if (this.on || !this.validPage(pa)) return C.VM_FAIL_INVALID;
+    if (this.core.i32[pa >>> 2] !== F.VMCS_REVISION) return C.VM_FAIL_INVALID;
+    this.on = true;
+    this.current = -1;
+    return C.VM_SUCCEED;
+  }
+
+  vmxoff(): number {
+    if (!this.on) return C.VM_FAIL_INVALID;
+    this.on = false;
+    this.current = -1;
+    return C.VM_SUCCEED;
+  }
+
+  private fail(error: number): number {
+    if (this.current === -1) return C.VM_FAIL_INVALID;
+    this.core.i32[(this.current + F.VMCS_VM_INSTRUCTION_ERROR) >>> 2] = error;
+    return C.VM_FAIL_VALID;
+  }
+
+  /** VMCLEAR: the VMCS is in memory, not launched, and nobody's. */
+  vmclear(pa: number): number {
+    if (!this.on) return C.VM_FAIL_INVALID;
+    if (!this.validPage(pa)) return this.fail(VMXERR_VMCLEAR_INVALID_ADDRESS);
+    this.core.i32[(pa + F.VMCS_LAUNCH_STATE) >>> 2] = CLEAR;
+    if (this.current === pa) this.current = -1;
+    return C.VM_SUCCEED;
+  }
+
+  /** VMPTRLD: makes the VMCS the current one. */
+  vmptrld(pa: number): number {
+    if (!this.on) return C.VM_FAIL_INVALID;
+    if (!this.validPage(pa)) return this.fail(VMXERR_VMPTRLD_INVALID_ADDRESS);
+    if (this.core.i32[pa >>> 2] !== F.VMCS_REVISION) return this.fail(VMXERR_VMPTRLD_INCORRECT_VMCS_REVISION_ID);
+    this.current = pa;
+    return C.VM_SUCCEED;
+  }
+
+  /** VMREAD of a field by its encoding, halves into `out`. */
+  vmread(encoding: number, out: Int32Array): number {
+    const at = this.fieldWord(encoding);
+    if (at < 0) return at === -1 ? C.VM_FAIL_INVALID : this.fail(VMXERR_UNSUPPORTED_VMCS_COMPONENT);
+    const width = (encoding >>> 13) & 3;
+    const wide = width === 1 || width === 3;
+    const high = (encoding & 1) !== 0;
+    out[0] = this.core.i32[high ? at + 1 : at]!;
+    out[1] = wide && !high ? this.core.i32[at + 1]! : 0;
+    return C.VM_SUCCEED;
+  }
+
+  /** VMWRITE of a field by its encoding. */
+  vmwrite(encoding: number, lo: number, hi: number): number {
+    const at = this.fieldWord(encoding);
+    if (at < 0) return at === -1 ? C.VM_FAIL_INVALID : this.fail(VMXERR_UNSUPPORTED_VMCS_COMPONENT);
+    if (((encoding >>> 10) & 3) === 1) return this.fail(VMXERR_VMWRITE_READ_ONLY_VMCS_COMPONENT);
+    const width = (encoding >>> 13) & 3;
+    const i32 = this.core.i32;
+    if ((encoding & 1) !== 0) i32[at + 1] = lo;
+    else i32[at] = width === 0 ? lo & 0xffff : lo;
+    if ((encoding & 1) === 0 && (width === 1 || width === 3)) i32[at + 1] = hi;
+    return C.VM_SUCCEED;
+  }
+
+  /** Word of the field in the current VMCS; -1 without one, -2 when there is no such field. */
+  private fieldWord(encoding: number): number {
+    if (this.current === -1) return -1;
+    return F.isVmcsField(encoding) ? (this.current + F.vmcsOffset(encoding & ~1)) >>> 2 : -2;
+  }
+
+  /** INVEPT, all types: translations are of one EPT root only, and they all go. */
+  invept(): void {
+    this.core.tlb.flushAll();
+  }
+
+  /** INVVPID of all of `vpid` (types 1 to 3), or of every VPID (0). */
+  invvpid(vpid: number): void {
+    if (vpid === 0 || vpid === this.vpid) this.core.tlb.flushAll();
+  }
+
+  /** INVVPID type 0: one linear address. */
+  invvpidAddress(vpid: number, lo: number, hi: number): void {
+    if (vpid === this.vpid) this.core.tlb.invlpg(lo, hi);
+  }
+
+  /**
+   * VMLAUNCH or VMRESUME of the current VMCS, until its VM exit: C.VM_SUCCEED with the exit in the VMCS (a failed load of the guest's state
+   * among them), or the failure of the instruction. HOT
+   */
+  enter(launch: boolean): number {
+    if (!this.on || this.current === -1) return C.VM_FAIL_INVALID;
+    const core = this.core;
+    const i32 = core.i32;
+    const block = this.current >>> 2;
+    const state = i32[block + (F.VMCS_LAUNCH_STATE >> 2)]!;
+    if (launch && state !== CLEAR) return this.fail(VMXERR_VMLAUNCH_NONCLEAR_VMCS);
+    if (!launch && state !== LAUNCHED) return this.fail(VMXERR_VMRESUME_NONLAUNCHED_VMCS);
+    const error = checkControls(core, this.capabilities, block);
+    if (error !== 0) return this.fail(error);
+    this.loadControls(block);
+    const ept = (core.secondaryControls & C.SECONDARY_EXEC_ENABLE_EPT) !== 0;
+    if (!checkGuest(core, block, (core.secondaryControls & C.SECONDARY_EXEC_UNRESTRICTED_GUEST) !== 0)) {
+      core.vmx = false;
+      i32[block + (F.VMCS_VM_EXIT_REASON >> 2)] = R.EXIT_REASON_INVALID_STATE | R.VMX_EXIT_REASONS_FAILED_VMENTRY;
+      i32[block + (F.VMCS_EXIT_QUALIFICATION >> 2)] = 0;
+      i32[block + (F.VMCS_EXIT_QUALIFICATION >> 2) + 1] = 0;
+      return C.VM_SUCCEED;
+    }
+    i32[block + (F.VMCS_LAUNCH_STATE >> 2)] = LAUNCHED;
+    loadGuest(core, block, ept);
+    this.loadPaging(block, ept);
+    this.events.reset();
+    if (this.inject(block)) this.loop();
+    this.exit(block, ept);
+    return C.VM_SUCCEED;
+  }
+
+  /** The controls as the core knows them: its intercepts are SVM's. HOT */
+  private loadControls(block: number): void {
+    const core = this.core;
+    const i32 = core.i32;
+    const primary = i32[block + (F.VMCS_CPU_BASED_VM_EXEC_CONTROL >> 2)]!;
+    const useSecondary = (primary & C.CPU_BASED_ACTIVATE_SECONDARY_CONTROLS) !== 0;
+    const secondary = useSecondary ? i32[block + (F.VMCS_SECONDARY_VM_EXEC_CONTROL >> 2)]! : 0;
+    const on = (control: number, bits: number): number => ((primary & control) !== 0 ? bits : 0);
+    core.vmx = true;
+    core.secondaryControls = secondary;
+    core.intCtl = 0;
+    core.interceptCr =
+      on(C.CPU_BASED_CR3_STORE_EXITING, 1 << 3) |
+      on(C.CPU_BASED_CR3_LOAD_EXITING, 1 << 19) |
+      on(C.CPU_BASED_CR8_STORE_EXITING, 1 << 8) |
+      on(C.CPU_BASED_CR8_LOAD_EXITING, 1 << 24);
+    core.interceptDr = on(C.CPU_BASED_MOV_DR_EXITING, 0x00ff_00ff);
+    core.interceptExceptions = i32[block + (F.VMCS_EXCEPTION_BITMAP >> 2)]!;
+    core.pfMask = i32[block + (F.VMCS_PAGE_FAULT_ERROR_CODE_MASK >> 2)]!;
+    core.pfMatch = i32[block + (F.VMCS_PAGE_FAULT_ERROR_CODE_MATCH >> 2)]!;
+    core.intercept3 =
+      V.INTERCEPT_CPUID |
+      V.INTERCEPT_INVD |
+      V.INTERCEPT_MSR_PROT |
+      V.INTERCEPT_TASK_SWITCH |
+      V.INTERCEPT_SHUTDOWN |
+      on(C.CPU_BASED_HLT_EXITING, V.INTERCEPT_HLT) |
+      on(C.CPU_BASED_INVLPG_EXITING, V.INTERCEPT_INVLPG) |
+      on(C.CPU_BASED_RDPMC_EXITING, V.INTERCEPT_RDPMC) |
+      on(C.CPU_BASED_RDTSC_EXITING, V.INTERCEPT_RDTSC) |
+      on(C.CPU_BASED_PAUSE_EXITING, V.INTERCEPT_PAUSE) |
+      on(C.CPU_BASED_UNCOND_IO_EXITING | C.CPU_BASED_USE_IO_BITMAPS, V.INTERCEPT_IOIO_PROT) |
+      ((secondary & C.SECONDARY_EXEC_DESC) !== 0 ? DESCRIPTOR_TABLES : 0);
+    core.intercept4 =
+      V.INTERCEPT_XSETBV |
+      on(C.CPU_BASED_RDTSC_EXITING, V.INTERCEPT_RDTSCP) |
+      on(C.CPU_BASED_MONITOR_EXITING, V.INTERCEPT_MONITOR) |
+      on(C.CPU_BASED_MWAIT_EXITING, V.INTERCEPT_MWAIT) |
+      ((secondary & C.SECONDARY_EXEC_WBINVD_EXITING) !== 0 ? V.INTERCEPT_WBINVD : 0);
+    core.pauseCount = 0;
+    const bitmap = block + (F.VMCS_MSR_BITMAP >> 2);
+    const usesBitmap = (primary & C.CPU_BASED_USE_MSR_BITMAPS) !== 0;
+    core.msrpmBase = usesBitmap ? numberOf(i32[bitmap]! & ~0xfff, i32[bitmap + 1]!) : -1;
+    core.iopmBase = -1;
+    if ((primary & C.CPU_BASED_USE_IO_BITMAPS) !== 0) {
+      const a = block + (F.VMCS_IO_BITMAP_A >> 2);
+      const b = block + (F.VMCS_IO_BITMAP_B >> 2);
+      core.iopmBase = numberOf(i32[a]! & ~0xfff, i32[a + 1]!);
+      core.iopmHighBase = numberOf(i32[b]! & ~0xfff, i32[b + 1]!);
+    }
+    core.cr0Mask = i32[block + (F.VMCS_CR0_GUEST_HOST_MASK >> 2)]!;
+    core.cr0Shadow = i32[block + (F.VMCS_CR0_READ_SHADOW >> 2)]!;
+    core.cr4Mask = i32[block + (F.VMCS_CR4_GUEST_HOST_MASK >> 2)]!;
+    core.cr4Shadow = i32[block + (F.VMCS_CR4_READ_SHADOW >> 2)]!;
+    this.windows = primary & (C.CPU_BASED_INTR_WINDOW_EXITING | C.CPU_BASED_NMI_WINDOW_EXITING);
+    const offset = TSC_OFFSET_AT >> 2;
+    const uses = (primary & C.CPU_BASED_USE_TSC_OFFSETTING) !== 0;
+    i32[offset] = uses ? i32[block + (F.VMCS_TSC_OFFSET >> 2)]! : 0;
+    i32[offset + 1] = uses ? i32[block + (F.VMCS_TSC_OFFSET >> 2) + 1]! : 0;
+    // What a #DB adds to DR6 is told by what is there; the guest cannot look.
+    if ((primary & C.CPU_BASED_MOV_DR_EXITING) !== 0) i32[(DR_AT >> 2) + 12] = 0xffff0ff0 | 0;
+  }
+
+  /** HOT */
+  private loadPaging(block: number, ept: boolean): void {
+    const core = this.core;
+    const i32 = core.i32;
+    const walker = core.walker;
+    walker.nested = ept;
+    walker.pdpteRegisters = ept;
+    let root = -1;
+    if (ept) {
+      const eptp = block + (F.VMCS_EPT_POINTER >> 2);
+      root = ptePfn(i32[eptp]!, i32[eptp + 1]!);
+      const second = walker.eptWalker!;
+      second.rootPfn = root;
+      second.adEnabled = (i32[eptp]! & C.VMX_EPTP_AD_ENABLE_BIT) !== 0;
+      second.pmlBase = -1;
+      if ((core.secondaryControls & C.SECONDARY_EXEC_ENABLE_PML) !== 0) {
+        const log = block + (F.VMCS_PML_ADDRESS >> 2);
+        second.pmlBase = numberOf(i32[log]! & ~0xfff, i32[log + 1]!);
+        second.pmlIndex = i32[block + (F.VMCS_GUEST_PML_INDEX >> 2)]! & 0xffff;
+      }
+    }
+    const accessPfn = this.loadApic(block);
+    core.updatePaging();
+    core.updateMode();
+    core.breakpoints.update();
+    const tagged = (core.secondaryControls & C.SECONDARY_EXEC_ENABLE_VPID) !== 0;
+    const id = tagged ? i32[block + (F.VMCS_VIRTUAL_PROCESSOR_ID >> 2)]! & 0xffff : 0;
+    if (
+      core.profile.tlbFlushedAtEntry ||
+      id === 0 ||
+      id !== this.vpid ||
+      root !== this.eptRoot ||
+      accessPfn !== this.accessPfn
+    ) {
+      core.tlb.flushAll();
+    }
+    this.vpid = id;
+    this.eptRoot = root;
+    this.accessPfn = accessPfn;
+  }
+
+  /** How accesses to the APIC are virtualized; answers with the frame of the APIC-access page. HOT */
+  private loadApic(block: number): number {
+    const core = this.core;
+    const i32 = core.i32;
+    const { apic } = core;
+    apic.page = -1;
+    apic.accessPfn = -1;
+    if ((i32[block + (F.VMCS_CPU_BASED_VM_EXEC_CONTROL >> 2)]! & C.CPU_BASED_TPR_SHADOW) !== 0) {
+      const page = block + (F.VMCS_VIRTUAL_APIC_PAGE_ADDR >> 2);
+      apic.page = numberOf(i32[page]!, i32[page + 1]!);
+      apic.tprThreshold = i32[block + (F.VMCS_TPR_THRESHOLD >> 2)]! & 15;
+    }
+    if ((core.secondaryControls & C.SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES) !== 0) {
+      const address = block + (F.VMCS_APIC_ACCESS_ADDR >> 2);
+      apic.accessPfn = ptePfn(i32[address]!, i32[address + 1]!);
+    }
+    apic.loadTpr(core);
+    return apic.accessPfn;
+  }
+
+  /** Injects the event of the entry; false when that ended in an exit. */
+  private inject(block: number): boolean {
+    const core = this.core;
+    const i32 = core.i32;
+    const at = block + (F.VMCS_VM_ENTRY_INTR_INFO_FIELD >> 2);
+    const info = i32[at]!;
+    if (info >= 0) return true;
+    const type = info & C.INTR_INFO_INTR_TYPE_MASK;
+    const length = type >= C.INTR_TYPE_SOFT_INTR ? i32[block + (F.VMCS_VM_ENTRY_INSTRUCTION_LEN >> 2)]! : 0;
+    core.eventLength = length;
+    core.nextRip(length);
+    const [lo, hi] = length === 0 ? [i32[W_RIP]!, i32[W_RIP + 1]!] : [core.lo, core.hi];
+    const error = i32[block + (F.VMCS_VM_ENTRY_EXCEPTION_ERROR_CODE >> 2)]!;
+    const status = this.events.inject(info, (info & C.INTR_INFO_DELIVER_CODE_MASK) !== 0 ? error : 0, lo, hi);
+    if (status !== STATUS_OK) return false;
+    if (type === C.INTR_TYPE_NMI_INTR) core.nmiBlocked = true;
+    return true;
+  }
+
+  /** Runs the guest until it exits. HOT */
+  private loop(): void {
+    const core = this.core;
+    const i32 = core.i32;
+    const budget = BUDGET_AT >> 2;
+    for (;;) {
+      let status: number;
+      if (this.windows === 0) status = this.engine.run();
+      else {
+        if (this.windowOpen()) return;
+        if (i32[budget]! <= 0) {
+          core.exit(V.SVM_EXIT_INTR);
+          return;
+        }
+        // The window may open after any instruction.
+        const saved = i32[budget]!;
+        i32[budget] = 1;
+        status = this.engine.run();
+        i32[budget] = saved - 1 + i32[budget]!;
+      }
+      if (status === STATUS_EXIT) return;
+      if (status === STATUS_EXCEPTION) {
+        if (this.events.exception() !== STATUS_OK) return;
+      } else if (status !== STATUS_BUDGET) throw new Error(`the interpreter answered status ${status}`);
+      if (i32[budget]! <= 0) {
+        core.exit(V.SVM_EXIT_INTR);
+        return;
+      }
+    }
+  }
+
+  /** Leaves the guest when an NMI, or an interrupt, could be taken now and somebody waits for that. */
+  private windowOpen(): boolean {
+    const core = this.core;
+    const i32 = core.i32;
+    if (i32[INT_SHADOW_AT >> 2] !== 0) return false;
+    if ((this.windows & C.CPU_BASED_NMI_WINDOW_EXITING) !== 0 && !core.nmiBlocked) {
+      exitVmx(core, R.EXIT_REASON_NMI_WINDOW);
+      return true;
+    }
+    if ((this.windows & C.CPU_BASED_INTR_WINDOW_EXITING) !== 0 && (i32[W_RFLAGS]! & RFLAGS_IF) !== 0) {
+      exitVmx(core, R.EXIT_REASON_INTERRUPT_WINDOW);
+      return true;
+    }
+    return false;
+  }
+
+  /** VM exit: stores the guest and why it stopped. HOT */
+  private exit(block: number, ept: boolean): void {
+    const core = this.core;
+    const report = this.report;
+    report.fill(core);
+    report.store(core, block);
+    storeGuest(core, block, ept, report.rflags);
+    const i32 = core.i32;
+    const second = core.walker.eptWalker!;
+    if (second.pmlBase !== -1) i32[block + (F.VMCS_GUEST_PML_INDEX >> 2)] = second.pmlIndex;
+    const info = block + (F.VMCS_VM_ENTRY_INTR_INFO_FIELD >> 2);
+    i32[info] = i32[info]! & ~C.INTR_INFO_VALID_MASK;
+    const { reason } = report;
+    if ((reason === R.EXIT_REASON_EPT_MISCONFIG || reason === R.EXIT_REASON_APIC_ACCESS) && core.event >= 0) {
+      i32[block + (F.VMCS_VM_EXIT_INSTRUCTION_LEN >> 2)] = core.code.instructionLength();
+    }
+    core.vmx = false;
+    core.apic.accessPfn = -1;
+    core.apic.page = -1;
+    core.cr0Mask = 0;
+    core.cr4Mask = 0;
+    core.walker.pdpteRegisters = false;
+  }
+}
