@@ -29,12 +29,13 @@ import { Svm } from './svm/vmrun.ts';
 import { Core } from './system/core.ts';
 import { Events } from './system/events.ts';
 import { Port } from './system/port.ts';
-import { Vmx } from './vmx/vmx.ts';
+import { Vmx, type VmxState } from './vmx/vmx.ts';
 
 /** All of the processor that a guest can change, as `capture` copied it. */
 export interface ProcessorState {
   readonly bytes: Uint8Array;
   readonly asid: number;
+  readonly vmx: VmxState;
 }
 
 export class Processor {
@@ -124,13 +125,14 @@ export class Processor {
 
   /** Copies registers, TLB and virtual time. */
   capture(): ProcessorState {
-    return { bytes: this.memory.u8.slice(STATE_BASE, TLB_END), asid: this.svm.asid };
+    return { bytes: this.memory.u8.slice(STATE_BASE, TLB_END), asid: this.svm.asid, vmx: this.vmx.capture() };
   }
 
   /** Puts a captured state back; what was decoded is forgotten, as memory will have changed too. */
   restore(state: ProcessorState): void {
     this.memory.u8.set(state.bytes, STATE_BASE);
     this.svm.asid = state.asid;
+    this.vmx.restore(state.vmx);
     this.core.adoptState();
     this.interpreter.flushDecoded();
   }

@@ -52,6 +52,15 @@ const DESCRIPTOR_TABLES =
   V.INTERCEPT_LOAD_LDTR |
   V.INTERCEPT_LOAD_TR;
 
+/** What of VMX is not in memory. */
+export interface VmxState {
+  readonly on: boolean;
+  readonly current: number;
+  readonly vpid: number;
+  readonly eptRoot: number;
+  readonly accessPfn: number;
+}
+
 export class Vmx {
   readonly capabilities: VmxCapabilities;
   private readonly core: Core;
@@ -75,13 +84,26 @@ export class Vmx {
     this.capabilities = vmxCapabilities(core.profile);
   }
 
+  capture(): VmxState {
+    const { on, current, vpid, eptRoot, accessPfn } = this;
+    return { on, current, vpid, eptRoot, accessPfn };
+  }
+
+  restore(state: VmxState): void {
+    this.on = state.on;
+    this.current = state.current;
+    this.vpid = state.vpid;
+    this.eptRoot = state.eptRoot;
+    this.accessPfn = state.accessPfn;
+  }
+
   private validPage(pa: number): boolean {
     return (pa & 0xfff) === 0 && pa / 4096 < this.core.memory.frames;
   }
 
   /** VMXON with the region at physical address `pa`. */
   vmxon(pa: number): number {
-    if (this.on || !this.validPage(pa)) return C.VM_FAIL_INVALID;
+    if (this.on || this.core.profile.vendor !== 'intel' || !this.validPage(pa)) return C.VM_FAIL_INVALID;
     if (this.core.i32[pa >>> 2] !== F.VMCS_REVISION) return C.VM_FAIL_INVALID;
     this.on = true;
     this.current = -1;

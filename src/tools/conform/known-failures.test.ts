@@ -11,6 +11,9 @@ const folders = [
   ['npt-mmio-caching-off', 40],
   ['npt-legacy-mmu', 40],
   ['shadow', 351],
+  ['ept', 416],
+  ['ept-nopml', 26],
+  ['ept-noapicv', 6],
 ] as const;
 
 /** What is known not to pass, by path. `softkvm conform` of these folders with `--list docs/conformance-known.json` accepts a new list. */
