@@ -25,6 +25,7 @@ const vendor = {
   tdpEnabled: true,
   maxTdpLevel: 4,
   maxHugePageLevel: 3,
+  cpuDirtyLogSize: 0,
   loadMmuPgd() {},
   flushTlbCurrent() {},
   flushTlbAll() {},

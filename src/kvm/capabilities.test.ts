@@ -1,11 +1,12 @@
 import { describe, expect, it } from 'vitest';
-import type { HardwareProfile } from '../cpu/profile.ts';
+import { siliconEpyc } from '../cpu/profiles/silicon-epyc.ts';
+import { siliconSkylake } from '../cpu/profiles/silicon-skylake.ts';
 import { makeTestVm } from './bare-vm.testing.ts';
 import * as C from './capabilities.ts';
 import * as N from './capability-numbers.ts';
 import { defaultParams } from './params.ts';
 
-const host = { profile: {} as HardwareProfile, params: defaultParams };
+const host = { profile: siliconEpyc, params: defaultParams };
 const KVM_CAP_MULTI_ADDRESS_SPACE = 118;
 
 describe('KVM_CHECK_EXTENSION', () => {
@@ -24,6 +25,11 @@ describe('KVM_CHECK_EXTENSION', () => {
       );
     expect(ask(N.KVM_CAP_VM_TYPES)).toEqual([3, 1, 1]);
     expect(ask(N.KVM_CAP_PRE_FAULT_MEMORY)).toEqual([1, 1, 0]);
+  });
+
+  it('whose paging the parameters are of', () => {
+    const intel = { profile: siliconSkylake, params: { ...defaultParams, npt: false } };
+    expect(C.checkExtension(intel, null, N.KVM_CAP_PRE_FAULT_MEMORY)).toBe(1);
   });
 
   it('numbers and unknown capabilities', () => {

@@ -138,6 +138,7 @@ function makeVendor(onFlush: FlushListener): VendorOps {
     tdpEnabled: true,
     maxTdpLevel: 4,
     maxHugePageLevel: 3,
+    cpuDirtyLogSize: 0,
     loadMmuPgd() {},
     interruptAllowed: () => 1,
     getCpl: () => 3,

@@ -27,6 +27,7 @@ function makeVendor(vcpus: readonly ShadowVcpu[]): VendorOps {
     tdpEnabled: false,
     maxTdpLevel: 4,
     maxHugePageLevel: 3,
+    cpuDirtyLogSize: 0,
     loadMmuPgd() {},
     flushTlbCurrent: flush,
     flushTlbAll: flush,
