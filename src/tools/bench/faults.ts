@@ -8,7 +8,7 @@ import { hiOf, loOf } from '../../arch/halves.ts';
 import { Kvm, type Vcpu, type Vm } from '../../kvm/api/index.ts';
 import { mmuPageFault } from '../../kvm/mmu/page-fault.ts';
 import { mmuReload } from '../../kvm/mmu/roots.ts';
-import { checkHardware, SILICON } from '../choices.ts';
+import { hardwareFor } from '../choices.ts';
 import { InputError } from '../input-error.ts';
 
 /** What `softkvm bench faults --json` prints. */
@@ -66,7 +66,7 @@ export function benchFaults(
   const warm = Math.min(mib, 64);
   const rounds = mib <= ROUNDS_MIB ? 3 : 1;
   const kvm = new Kvm({
-    hardware: checkHardware(hardware ?? SILICON),
+    hardware: hardwareFor('amd', hardware),
     hostMemory: Math.ceil((2 * rounds * mib + (2 * WARM_ROUNDS + 1) * warm) * 1.02 + 128) * MIB,
   });
   onPhase('taking memory');
@@ -109,7 +109,7 @@ export function benchFaults(
 function shadowPaging(mib: number, hardware: string | undefined): number {
   const runs = 2 * WARM_ROUNDS;
   const kvm = new Kvm({
-    hardware: checkHardware(hardware ?? SILICON),
+    hardware: hardwareFor('amd', hardware),
     hostMemory: Math.ceil(runs * mib * 1.02 + 128) * MIB,
     params: { npt: false },
   });
