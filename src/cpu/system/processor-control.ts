@@ -52,6 +52,7 @@ import {
   SVM_EXIT_VMSAVE,
   SVM_EXIT_WBINVD,
 } from '../../arch/vmcb.ts';
+import { SECONDARY_EXEC_PAUSE_LOOP_EXITING } from '../../arch/vmx-controls.ts';
 import { effectiveAddress, recordSegment } from '../decode/record.ts';
 import { ACCESS_READ, SCRATCH, SHADOW_STI, STATUS_OK } from '../state.ts';
 import {
@@ -130,6 +131,9 @@ export function setAlignmentCheck(core: Core, on: boolean): number {
 
 export function pause(core: Core): number {
   if ((core.intercept3 & INTERCEPT_PAUSE) === 0) return STATUS_OK;
+  // PAUSE-loop exiting is for the guest's kernel (@sdm 28.1.3).
+  if (core.vmx && core.cpl() !== 0 && (core.secondaryControls & SECONDARY_EXEC_PAUSE_LOOP_EXITING) !== 0)
+    return STATUS_OK;
   if (core.pauseCount > 0) {
     core.pauseCount--;
     return STATUS_OK;

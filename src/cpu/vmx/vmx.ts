@@ -259,6 +259,12 @@ export class Vmx {
       on(C.CPU_BASED_MWAIT_EXITING, V.INTERCEPT_MWAIT) |
       ((secondary & C.SECONDARY_EXEC_WBINVD_EXITING) !== 0 ? V.INTERCEPT_WBINVD : 0);
     core.pauseCount = 0;
+    if ((secondary & C.SECONDARY_EXEC_PAUSE_LOOP_EXITING) !== 0 && (primary & C.CPU_BASED_PAUSE_EXITING) === 0) {
+      // A loop spends its window in so many gaps; ticks are instructions, and every PAUSE counts as one of a loop.
+      const gap = Math.max(i32[block + (F.VMCS_PLE_GAP >> 2)]!, 1);
+      core.pauseCount = Math.floor(i32[block + (F.VMCS_PLE_WINDOW >> 2)]! / gap);
+      core.intercept3 |= V.INTERCEPT_PAUSE;
+    }
     const bitmap = block + (F.VMCS_MSR_BITMAP >> 2);
     const usesBitmap = (primary & C.CPU_BASED_USE_MSR_BITMAPS) !== 0;
     core.msrpmBase = usesBitmap ? numberOf(i32[bitmap]! & ~0xfff, i32[bitmap + 1]!) : -1;

@@ -41,6 +41,7 @@ import { APIC_EOI, lapicSetEoi } from '../x86/lapic.ts';
 import { emulateRdmsr, emulateWrmsr } from '../x86/msr-instructions.ts';
 import { fastPio } from '../x86/pio.ts';
 import { getLinearRip, is64BitMode, registerWrite } from '../x86/registers.ts';
+import { vcpuOnSpin } from '../x86/scheduling.ts';
 import { completeInsnGp, skipEmulatedInstruction } from '../x86/skip.ts';
 import { emulateTaskSwitch } from '../x86/task-switch.ts';
 import { handleEptViolationExit } from './ept-violation.ts';
@@ -238,6 +239,12 @@ function handleWindow(vcpu: VcpuState, control: number): number {
   return 1;
 }
 
+/** @kvm vmx.c handle_pause */
+function handlePause(vcpu: VcpuState): number {
+  vcpuOnSpin(vcpu);
+  return skipEmulatedInstruction(vcpu);
+}
+
 /** @kvm vmx.c handle_invlpg */
 function handleInvlpg(vcpu: VcpuState): number {
   mmuInvlpg(vcpu, qualification(vcpu), vmcsReadHi(vcpu.vmx, F.VMCS_EXIT_QUALIFICATION));
@@ -313,6 +320,8 @@ export function vmxHandleExit(vcpu: VcpuState): number {
   const vmx = vcpu.vmx;
   const reason = vmx.exitReason;
   if (vmx.pmlPfn >= 0) vmxFlushPmlBuffer(vcpu);
+  // What ends a time slice is nothing that the guest did.
+  if (reason !== R.EXIT_REASON_EXTERNAL_INTERRUPT) vcpu.vm.x86.idleTime += vcpu.vm.x86.exitTime;
   if (reason < 0 || vmx.fail !== VM_SUCCEED) {
     const run = vcpu.run;
     run.exitReason = KVM_EXIT_FAIL_ENTRY;
@@ -371,8 +380,9 @@ function invokeExitHandler(vcpu: VcpuState, reason: number): number {
       return emulateHalt(vcpu);
     case R.EXIT_REASON_INVD:
     case R.EXIT_REASON_WBINVD:
-    case R.EXIT_REASON_PAUSE_INSTRUCTION:
       return skipEmulatedInstruction(vcpu);
+    case R.EXIT_REASON_PAUSE_INSTRUCTION:
+      return handlePause(vcpu);
     case R.EXIT_REASON_INVLPG:
       return handleInvlpg(vcpu);
     case R.EXIT_REASON_RDPMC:

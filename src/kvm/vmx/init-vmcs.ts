@@ -16,6 +16,10 @@ import { vmcsRead, vmcsWrite, vmcsWrite64 } from './vmcs-access.ts';
 
 const DISABLE_EXITS_MWAIT = 1;
 const DISABLE_EXITS_HLT = 2;
+const DISABLE_EXITS_PAUSE = 4;
+/** kvm_intel.ple_gap and ple_window. */
+const PLE_GAP = 128;
+const PLE_WINDOW = 4096;
 
 /** Local APIC in KVM, and hardware that can virtualize accesses to it. @kvm vmx.c cpu_need_virtualize_apic_accesses */
 export function needVirtualizeApicAccesses(vcpu: VcpuState): boolean {
@@ -59,6 +63,7 @@ export function secondaryExecControl(vcpu: VcpuState): number {
   if (vmx.vpid !== 0) control |= C.SECONDARY_EXEC_ENABLE_VPID;
   control |= apicControls(vcpu);
   if (vmx.pmlPfn >= 0 && vm.slots.nrDirtyLogging > 0) control |= C.SECONDARY_EXEC_ENABLE_PML;
+  if ((vm.x86.disabledExits & DISABLE_EXITS_PAUSE) === 0) control |= C.SECONDARY_EXEC_PAUSE_LOOP_EXITING;
   if (guestCpuidHas(vcpu, X86_FEATURE_RDTSCP)) control |= C.SECONDARY_EXEC_ENABLE_RDTSCP;
   return control;
 }
@@ -75,6 +80,8 @@ function initControls(vcpu: VcpuState): void {
   vmcsWrite(vmx, F.VMCS_SECONDARY_VM_EXEC_CONTROL, secondaryExecControl(vcpu));
   vmcsWrite(vmx, F.VMCS_PAGE_FAULT_ERROR_CODE_MASK, 0);
   vmcsWrite(vmx, F.VMCS_PAGE_FAULT_ERROR_CODE_MATCH, 0);
+  vmcsWrite(vmx, F.VMCS_PLE_GAP, PLE_GAP);
+  vmcsWrite(vmx, F.VMCS_PLE_WINDOW, PLE_WINDOW);
   vmcsWrite(vmx, F.VMCS_CR3_TARGET_COUNT, 0);
   vmcsWrite64(vmx, F.VMCS_GUEST_IA32_PAT, vcpu.x86.patLo, vcpu.x86.patHi);
   const exit = C.VM_EXIT_SAVE_DEBUG_CONTROLS | C.VM_EXIT_HOST_ADDR_SPACE_SIZE | C.VM_EXIT_ACK_INTR_ON_EXIT;

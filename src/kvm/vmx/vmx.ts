@@ -167,6 +167,7 @@ function vmxUpdateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void 
  */
 function writeTscOffset(vcpu: VcpuState): void {
   const idle = vcpu.vm.x86.idleTime;
+  vcpu.x86.tscIdleTime = idle;
   const low = (vcpu.x86.tscOffsetLo + loOf(idle)) | 0;
   const carry = low >>> 0 < loOf(idle) >>> 0 ? 1 : 0;
   vmcsWrite64(vcpu.vmx, F.VMCS_TSC_OFFSET, low, (vcpu.x86.tscOffsetHi + hiOf(idle) + carry) | 0);
