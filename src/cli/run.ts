@@ -8,7 +8,9 @@ import { splitParams } from '../tools/module-params.ts';
 import { checkEngines } from '../tools/run/check-engines.ts';
 import { type RunOptions, type RunReport, runGuest } from '../tools/run/run-guest.ts';
 import type { Board } from '../vmm/board.ts';
+import { CPU_FEATURE_NAMES, type CpuFeature } from '../vmm/cpu-features.ts';
 import { END_STATES } from '../vmm/end-state.ts';
+import { postMortemLines } from '../vmm/post-mortem.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
 import { collect, count, engineOption, size, untilInterrupted, useEngine } from './options.ts';
 import { printJson } from './output.ts';
@@ -17,7 +19,7 @@ import { TraceFile } from './trace-file.ts';
 interface Options {
   readonly memory: number;
   readonly vcpus: number;
-  readonly cpu: 'amd' | 'intel';
+  readonly cpu: Cpu;
   readonly vmType: 'default' | 'sw-protected' | 'snp' | 'tdx';
   readonly paging: 'tdp' | 'shadow';
   readonly onMemoryFault: 'convert' | 'stop';
@@ -43,7 +45,15 @@ export function addRun(program: Command): void {
     .description('run a guest: multiboot ELF, ELF64, or a flat binary; its serial port is the terminal')
     .option('--memory <size>', 'guest memory', size('--memory', MIB, 3072 * MIB), 128 * MIB)
     .option('--vcpus <n>', 'number of vCPUs', count('--vcpus', 'a count of vCPUs'), 1)
-    .addOption(new Option('--cpu <vendor>', 'processor').choices(['amd', 'intel']).default('amd'))
+    .option(
+      '--cpu <vendor,+feature,-feature>',
+      'processor: amd or intel, features that it must have or not show',
+      cpu,
+      {
+        vendor: 'amd',
+        features: [],
+      },
+    )
     .addOption(
       new Option('--vm-type <type>', 'type of the VM')
         .choices(['default', 'sw-protected', 'snp', 'tdx'])
@@ -89,9 +99,29 @@ export function addRun(program: Command): void {
     });
 }
 
+interface Cpu {
+  readonly vendor: 'amd' | 'intel';
+  readonly features: readonly CpuFeature[];
+}
+
+/** `amd`, `intel,-smap`, `amd,+sse4_2,-pku`. @throws InputError */
+function cpu(text: string): Cpu {
+  const [vendor, ...features] = text.split(',');
+  if (vendor !== 'amd' && vendor !== 'intel') throw new InputError(`--cpu ${text}: expected amd or intel`);
+  return {
+    vendor,
+    features: features.map((feature) => {
+      const name = feature.slice(1);
+      if (!/^[+-]/.test(feature) || !CPU_FEATURE_NAMES.includes(name))
+        throw new InputError(`--cpu ${text}: ${feature}: expected + or - and one of ${CPU_FEATURE_NAMES.join(' ')}`);
+      return { name, present: feature[0] === '+' };
+    }),
+  };
+}
+
 function refuse(o: Options): void {
   if (o.vcpus > 1) throw new UnsupportedError(`--vcpus ${o.vcpus} (one vCPU is)`);
-  if (o.cpu === 'intel') throw new UnsupportedError('--cpu intel (VMX and EPT)');
+  if (o.cpu.vendor === 'intel') throw new UnsupportedError('--cpu intel (VMX and EPT)');
   if (o.vmType === 'snp' || o.vmType === 'tdx') throw new UnsupportedError(`--vm-type ${o.vmType}`);
 }
 
@@ -141,6 +171,7 @@ function withTerminal<T>(
     modules,
     params,
     ...(o.hardware === undefined ? {} : { hardware: o.hardware }),
+    ...(o.cpu.features.length === 0 ? {} : { cpuFeatures: o.cpu.features }),
     ...(o.revision === undefined ? {} : { revision: o.revision }),
     ...(o.maxInstructions === undefined ? {} : { maxInstructions: o.maxInstructions }),
     ...(o.timeout === undefined ? {} : { timeoutMs: o.timeout * 1000 }),
@@ -175,6 +206,7 @@ function terminalInput(): { to: Board | null; readonly stop: () => void } {
 
 function reportText(r: RunReport, stats: boolean): string {
   const lines = [`softkvm: ${r.end.kind}: ${r.end.detail} (status ${r.end.status})`];
+  if (r.postMortem !== null) lines.push(...postMortemLines(r.postMortem));
   if (stats) {
     const exits = Object.entries(r.exits).map(([name, n]) => `${name} ${n}`);
     lines.push(

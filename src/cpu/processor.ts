@@ -23,7 +23,7 @@ import {
 } from './state.ts';
 import { loadSystem, storeSystem } from './svm/vmcb-state.ts';
 import { Svm } from './svm/vmrun.ts';
-import { Core } from './system/core.ts';
+import { Core, type Shutdown } from './system/core.ts';
 import { Events } from './system/events.ts';
 import { Port } from './system/port.ts';
 
@@ -76,6 +76,11 @@ export class Processor {
   get insns(): number {
     const i32 = this.memory.i32;
     return i32[(INSNS_AT >> 2) + 1]! * 0x1_0000_0000 + (i32[INSNS_AT >> 2]! >>> 0);
+  }
+
+  /** What was known of the guest of the last SVM_EXIT_SHUTDOWN. */
+  get shutdown(): Shutdown | null {
+    return this.core.shutdown;
   }
 
   /** The next `vmrun` takes a physical interrupt (SVM_EXIT_INTR) after at most `instructions`; 0: after event injection at once. */

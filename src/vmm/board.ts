@@ -11,6 +11,7 @@ import { KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../kvm/attributes.ts';
 import { KVM_CAP_EXIT_HYPERCALL } from '../kvm/capability-numbers.ts';
 import { KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
 import { KVM_MEM_GUEST_MEMFD } from '../kvm/memslots/memslot.ts';
+import { type CpuFeature, withoutFeatures } from './cpu-features.ts';
 import { MmioBus } from './devices/mmio-device.ts';
 import { PortBus } from './devices/port-device.ts';
 import {
@@ -40,6 +41,8 @@ export interface BoardOptions {
   readonly onSerial: (byte: number) => void;
   /** A PC: interrupt chips in the kernel, and what guests for QEMU's machines expect (`pc.ts`); a bare board if absent. */
   readonly pc?: boolean;
+  /** CPUID features that the vCPU must have, or must not show. */
+  readonly cpuFeatures?: readonly CpuFeature[];
 }
 
 /** A memory slot beyond RAM. */
@@ -97,7 +100,7 @@ export class Board {
     }
     if (options.pc === true) addPcDevices(this, options.memoryBytes);
     this.vcpu = this.vm.createVcpu(0);
-    const cpuid = this.kvm.getSupportedCpuid();
+    const cpuid = withoutFeatures(this.kvm.getSupportedCpuid(), options.cpuFeatures ?? []);
     this.vcpu.setCpuid2(options.pc === true ? guestCpuid(cpuid, 0) : cpuid);
   }
 
@@ -135,6 +138,14 @@ export class Board {
     if (slot === undefined) throw new Error(`no slot holds 0x${gpa.toString(16)}`);
     const error = this.kvm.mm.write(slot.hva + gpa - slot.gpa, bytes);
     if (error !== 0) throw new Error(`host memory behind gpa 0x${gpa.toString(16)} cannot be written (${error})`);
+  }
+
+  /** Reads guest memory as `writeMemory` writes it; null where no slot holds all of it. */
+  readMemory(gpa: number, size: number): Uint8Array | null {
+    const slot = this.slots.find((s) => gpa >= s.gpa && gpa + size <= s.gpa + s.size);
+    if (slot === undefined) return null;
+    const bytes = new Uint8Array(size);
+    return this.kvm.mm.read(slot.hva + gpa - slot.gpa, bytes) === 0 ? bytes : null;
   }
 
   /** Unmaps the host page behind `gpa` and maps it again, contents kept: the guest's next access faults. */

@@ -2,10 +2,12 @@
 import { Kvm, type TraceEvent } from '../kvm/api/index.ts';
 import type { KvmParams } from '../kvm/params.ts';
 import { Board, type BoardVmType } from './board.ts';
+import { type CpuFeature, missingFeature } from './cpu-features.ts';
 import type { EndState } from './end-state.ts';
 import { ImageError } from './image-error.ts';
 import { loadImage } from './loaders/load.ts';
 import type { MemoryFaultMode } from './memory-fault-policy.ts';
+import type { PostMortem } from './post-mortem.ts';
 import { RunLoop } from './run-loop.ts';
 
 const MIB = 1024 * 1024;
@@ -25,6 +27,7 @@ export interface RunImageOptions {
   readonly hardware?: string;
   readonly params?: Partial<KvmParams>;
   readonly revision?: string;
+  readonly cpuFeatures?: readonly CpuFeature[];
   /** What to do about KVM_EXIT_MEMORY_FAULT; `convert` if absent. */
   readonly onMemoryFault?: MemoryFaultMode;
   readonly maxInstructions?: number;
@@ -38,6 +41,8 @@ export interface RunImageOptions {
 
 export interface RunImageResult {
   readonly end: EndState;
+  /** Of a guest that could not go on. */
+  readonly postMortem: PostMortem | null;
   readonly instructions: number;
   /** Exits to the VMM, by reason. */
   readonly exits: Readonly<Record<string, number>>;
@@ -59,7 +64,17 @@ function hostMemoryFor(file: string, memoryBytes: number, vmType: BoardVmType): 
   return Math.ceil(wanted / 65536) * 65536;
 }
 
-/** Loads and runs; throws ImageError for an image (or a size) that cannot be used. */
+/** A CPUID feature was asked for that the machine does not have. */
+export class CpuFeatureError extends Error {
+  readonly feature: string;
+
+  constructor(feature: string) {
+    super(`the processor does not have ${feature}`);
+    this.feature = feature;
+  }
+}
+
+/** Loads and runs; throws ImageError for an image (or a size) that cannot be used, and CpuFeatureError. */
 export async function runImage(options: RunImageOptions): Promise<RunImageResult> {
   const { file, memoryBytes = 128 * MIB, vmType = 'default' } = options;
   const hostMemory = hostMemoryFor(file, memoryBytes, vmType);
@@ -75,7 +90,10 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     ...(options.params === undefined ? {} : { params: options.params }),
     ...(options.revision === undefined ? {} : { revision: options.revision }),
   });
-  const board = new Board({ kvm, vmType, memoryBytes, onSerial: options.onSerial, pc: true });
+  const { cpuFeatures = [] } = options;
+  const missing = missingFeature(kvm.getSupportedCpuid(), cpuFeatures);
+  if (missing !== null) throw new CpuFeatureError(missing);
+  const board = new Board({ kvm, vmType, memoryBytes, onSerial: options.onSerial, pc: true, cpuFeatures });
   board.load(image);
   if (options.onTrace !== undefined) board.vm.onTrace(options.onTrace);
   options.onBoard?.(board);
@@ -88,6 +106,7 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
   const end = await loop.run();
   const result = {
     end,
+    postMortem: loop.postMortem(end),
     instructions: loop.instructions,
     exits: Object.fromEntries(loop.exits),
     vmStats: board.vm.stats(),

@@ -58,6 +58,23 @@ export interface CodeCache {
   copyInstruction(to: number, from: number): void;
 }
 
+/** What was known of a guest when it met a triple fault; RIP is that of the instruction that the first exception came from. */
+export interface Shutdown {
+  /** As CODE_MODE_AT. */
+  readonly mode: number;
+  readonly ripLo: number;
+  readonly ripHi: number;
+  /** The exceptions, first to last. */
+  readonly vectors: readonly number[];
+  /** Error code of the first, or -1. */
+  readonly error: number;
+  /** Address that the first one faulted on, when it was a page fault. */
+  readonly addressLo: number;
+  readonly addressHi: number;
+  /** Bytes at RIP to the end of the page, 32 at most; null when no code is mapped there. */
+  readonly code: Uint8Array | null;
+}
+
 /** Bits that decide what a page may be used for, beside the page tables: a change empties the TLB. */
 const CR0_PAGING = 0x80010001 | 0;
 const CR4_PAGING = 0x007010b0;
@@ -87,6 +104,9 @@ export class Core {
   readonly xcr0Known: number;
   /** CR4 bits that exist. */
   readonly cr4Known: number;
+
+  /** Of the last triple fault. */
+  shutdown: Shutdown | null = null;
 
   // The intercepts of the control block in force.
   interceptCr = 0;

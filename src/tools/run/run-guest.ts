@@ -1,10 +1,12 @@
 /** `softkvm run`: checks what the user chose, runs the image, and reports how it ended and what it cost. */
 import type { TraceEvent } from '../../kvm/api/index.ts';
 import type { Board, BoardVmType } from '../../vmm/board.ts';
+import type { CpuFeature } from '../../vmm/cpu-features.ts';
 import type { EndState } from '../../vmm/end-state.ts';
 import { ImageError } from '../../vmm/image-error.ts';
 import type { MemoryFaultMode } from '../../vmm/memory-fault-policy.ts';
-import { runImage } from '../../vmm/run-image.ts';
+import type { PostMortem } from '../../vmm/post-mortem.ts';
+import { CpuFeatureError, runImage } from '../../vmm/run-image.ts';
 import { checkHardware, checkRevision, SILICON } from '../choices.ts';
 import { InputError } from '../input-error.ts';
 import { moduleParams } from '../module-params.ts';
@@ -22,6 +24,7 @@ export interface RunOptions {
   readonly params: { readonly [name: string]: string };
   readonly hardware?: string;
   readonly revision?: string;
+  readonly cpuFeatures?: readonly CpuFeature[];
   readonly maxInstructions?: number;
   readonly timeoutMs?: number;
   readonly interrupted: () => boolean;
@@ -36,6 +39,8 @@ export interface RunReport {
   readonly image: string;
   readonly hardware: string;
   readonly end: EndState;
+  /** Of a guest that could not go on: where it was, the code there, its last exits; else null. */
+  readonly postMortem: PostMortem | null;
   readonly instructions: number;
   readonly milliseconds: number;
   /** Exits to userspace by name. */
@@ -73,6 +78,8 @@ export async function runGuest(o: RunOptions): Promise<RunReport> {
       onBoard?.(b);
     },
   }).catch((error: unknown) => {
+    if (error instanceof CpuFeatureError)
+      throw new InputError(`--cpu +${error.feature}: the machine ${hardware} does not have it`);
     throw error instanceof ImageError ? new InputError(error.message) : error;
   });
   if (board !== null) log = (board as Board).vm.state.log.entries.map((e) => `${e.kind}: ${e.where}: ${e.message}`);
@@ -81,6 +88,7 @@ export async function runGuest(o: RunOptions): Promise<RunReport> {
     image: o.file,
     hardware,
     end: result.end,
+    postMortem: result.postMortem,
     instructions: result.instructions,
     milliseconds: performance.now() - start,
     exits: result.exits,
