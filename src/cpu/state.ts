@@ -48,8 +48,12 @@ export const PKRU_AT = STATE_BASE + 0x258; // u32
 export const CPL_AT = STATE_BASE + 0x25c; // u32
 /** Default operation of CS for the decoder: 0 = 16-bit, 1 = 32-bit, 2 = 64-bit. Kept by whoever loads CS or EFER. */
 export const CODE_MODE_AT = STATE_BASE + 0x260; // u32
-/** 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC exempting it from SMAP: which TLB data accesses use. */
+/**
+ * Which part of the TLB accesses use: 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC exempting it from SMAP, 3 user with alignment
+ * checks. The last one holds no data tags: every data access of such code comes to the port, which looks at its address.
+ */
 export const MMU_INDEX_AT = STATE_BASE + 0x264; // u32
+export const MMU_ALIGNED_USER = 3;
 /** Non-zero for one instruction after STI or a load of SS: SHADOW_*. */
 export const INT_SHADOW_AT = STATE_BASE + 0x268; // u32
 export const SHADOW_STI = 1;
@@ -121,13 +125,13 @@ export const NESTED_WALK_CACHE = STATE_BASE + 0x1200;
 export const WALK_CACHE_ENTRIES = 16;
 
 /**
- * The TLB that generated code looks into: three MMU contexts (see MMU_INDEX_AT) of 1024 direct-mapped entries, indexed by bits
+ * The TLB that generated code looks into: four MMU contexts (see MMU_INDEX_AT) of 1024 direct-mapped entries, indexed by bits
  * 21:12 of the linear address. A tag is the linear address of the page (low 12 bits 0) and never matches when it is TLB_NO_TAG.
  * The page is usable at once: all permissions are resolved, accessed and dirty bits set. A write tag is withheld for a page that
  * is not yet dirty or that holds translated code.
  */
 export const TLB_BASE = 0x4000;
-export const TLB_CONTEXTS = 3;
+export const TLB_CONTEXTS = 4;
 export const TLB_ENTRIES = 1024;
 export const TLB_ENTRY_SIZE = 32;
 export const TLB_READ_TAG = 0; // u64

@@ -17,6 +17,7 @@ export const qemuTcgEpyc: HardwareProfile = {
   asids: 16,
   tlbFlushedAtEntry: true,
   walkCaches: false,
+  alignmentChecks: false,
   rsvdWithoutP: true,
   paePdpteRsvd: false,
   idtErrorAsQemu: true,

@@ -14,6 +14,7 @@ export const siliconEpyc: HardwareProfile = {
   asids: 32768,
   tlbFlushedAtEntry: false,
   walkCaches: true,
+  alignmentChecks: true,
   rsvdWithoutP: false,
   paePdpteRsvd: true,
   idtErrorAsQemu: false,

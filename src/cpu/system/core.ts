@@ -2,8 +2,8 @@
  * What the parts of the processor share: the state in linear memory, the TLB and walkers, the intercepts of the control block in force,
  * and the ways in which an instruction can end. Statuses are STATUS_* of state.ts.
  */
-import { GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
-import { CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
+import { AC_VECTOR, GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { CR0_AM, CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
 import { SVM_EXIT_NPF, V_GIF_ENABLE_MASK, V_GIF_MASK, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import { GuestWalker, WALK_NESTED_FAULT, WALK_OK } from '../mmu/guest-walker.ts';
@@ -20,6 +20,7 @@ import {
   FAULT_HAS_ERROR,
   FAULT_VECTOR,
   INT_SHADOW_AT,
+  MMU_ALIGNED_USER,
   RF_RIP_AT,
   SEG_ATTR,
   STATUS_EXCEPTION,
@@ -268,11 +269,14 @@ export class Core {
     this.updateMmuIndex();
   }
 
-  /** After CPL, RFLAGS.AC or CR4.SMAP changed. HOT */
+  /** After CPL, RFLAGS.AC, CR0.AM or CR4.SMAP changed. HOT */
   updateMmuIndex(): void {
     const i32 = this.i32;
-    i32[W_MMU_INDEX] =
-      i32[W_CPL] === 3 ? 1 : (i32[W_RFLAGS]! & RFLAGS_AC) !== 0 && (i32[W_CR4]! & CR4_SMAP) !== 0 ? 2 : 0;
+    if ((i32[W_RFLAGS]! & RFLAGS_AC) === 0) i32[W_MMU_INDEX] = i32[W_CPL] === 3 ? 1 : 0;
+    else if (i32[W_CPL] === 3) {
+      const checked = (i32[W_CR0]! & CR0_AM) !== 0 && this.profile.alignmentChecks;
+      i32[W_MMU_INDEX] = checked ? MMU_ALIGNED_USER : 1;
+    } else i32[W_MMU_INDEX] = (i32[W_CR4]! & CR4_SMAP) !== 0 ? 2 : 0;
   }
 
   /**
@@ -322,6 +326,7 @@ export class Core {
    * EXIT_* filled. Fills the TLB. HOT
    */
   translate(vaLo: number, vaHi: number, access: number, index: number): number {
+    if (index === MMU_ALIGNED_USER && access !== ACCESS_FETCH) return this.translate(vaLo, vaHi, access, 1);
     const tlb = this.tlb;
     const tag = access === ACCESS_READ ? TAG_READ : access === ACCESS_FETCH ? TAG_CODE : TAG_WRITE;
     const hit = tlb.lookup(index, vaLo, vaHi, tag);
@@ -331,7 +336,7 @@ export class Core {
       return -1;
     }
     const walker = this.walker;
-    const result = walker.walk(vaLo, vaHi, access, index);
+    const result = walker.walk(vaLo, vaHi, access, index === MMU_ALIGNED_USER ? 1 : index);
     if (result !== WALK_OK) {
       this.failed(result, vaLo, vaHi);
       return -1;
@@ -348,8 +353,21 @@ export class Core {
       tags |= TAG_WRITE;
     }
     if (this.breakpoints.watching && this.breakpoints.inPage(vaLo, vaHi)) tags &= TAG_CODE;
+    if (index === MMU_ALIGNED_USER) tags = TAG_CODE;
     tlb.insert(index, vaLo, vaHi, pfn, tags, walker.flags);
     return pfn * 4096 + (vaLo & 0xfff);
+  }
+
+  /**
+   * Whether `size` bytes at `va` lie as alignment checks want them; if not, #AC is in `status`. After the translation, whose faults come
+   * first (@sdm 6.9, 6.15 interrupt 17; @apm 8.2.17).
+   */
+  aligned(vaLo: number, size: number): boolean {
+    // 10 bytes are an x87 number, which is aligned as 8.
+    const to = size === 10 ? 8 : size;
+    if ((vaLo & (to - 1)) === 0 || (to & (to - 1)) !== 0) return true;
+    this.status = this.raiseError(AC_VECTOR, 0);
+    return false;
   }
 
   /** Turns a walk's failure into FAULT_* or EXIT_*. HOT */

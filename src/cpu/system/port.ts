@@ -17,6 +17,7 @@ import {
   ACCESS_SIZE_AT,
   ACCESS_WRITE,
   FAULT_VECTOR,
+  MMU_ALIGNED_USER,
   SCRATCH,
   STATUS_EXCEPTION,
   STATUS_OK,
@@ -89,6 +90,7 @@ export class Port implements SystemPort {
     if (at !== -1) at = core.translate(vaLo, vaHi, access, context);
     if (access === ACCESS_FETCH) return at;
     if (at === -1) this.stackFault();
+    else if (context === MMU_ALIGNED_USER && !core.aligned(vaLo, core.i32[ACCESS_SIZE_AT >> 2]!)) return -1;
     else if (core.breakpoints.watching) {
       core.breakpoints.accessed(vaLo, vaHi, core.i32[ACCESS_SIZE_AT >> 2]!, access);
     }
@@ -129,6 +131,7 @@ export class Port implements SystemPort {
     const nextLo = (vaLo + first) | 0;
     const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), access, context);
     if (high === -1) return this.failed();
+    if (context === MMU_ALIGNED_USER && !core.aligned(vaLo, size)) return core.status;
     if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, size, access);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[SCRATCH + i] = u8[i < first ? low + i : high + i - first]!;
@@ -144,6 +147,7 @@ export class Port implements SystemPort {
     const nextLo = (vaLo + first) | 0;
     const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), ACCESS_WRITE, context);
     if (high === -1) return this.failed();
+    if (context === MMU_ALIGNED_USER && !core.aligned(vaLo, size)) return core.status;
     if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, size, ACCESS_WRITE);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[i < first ? low + i : high + i - first] = u8[SCRATCH + i]!;
