@@ -10,6 +10,7 @@ import {
   deleteSlot,
   dropPage,
   getDirtyLog,
+  inTurn,
   invalidateRange,
   migratePage,
   moveSlot,
@@ -91,7 +92,6 @@ const kernels: readonly (readonly [string, (world: string) => boolean, (gfn: num
   ['migrate', hasPages, (gfn) => migratePage(gfn)],
   ['drop', hasPages, (gfn) => dropPage(gfn)],
   ['page-out', hasPages, (gfn) => pageOut(gfn)],
-  ['swap-in', (w) => w === 'swapped', () => swapIn()],
   ['invalidate', hasSlot, (gfn) => invalidateRange(gfn, gfn === HUGE_GFN ? 512 : 2)],
   ['age', hasSlot, (gfn) => agePage(gfn, true)],
   ['delete', hasSlot, () => deleteSlot(0)],
@@ -110,6 +110,11 @@ const kernels: readonly (readonly [string, (world: string) => boolean, (gfn: num
   ['punch-hole', hasGmem, (gfn) => punchHole(gfn)],
 ];
 
+/** Without the end of the I/O, who sleeps sleeps for ever. */
+function helpers(what: string): readonly KernelSpec[] {
+  return what === 'sleeps' ? [inTurn(swapIn(), swapIn())] : [];
+}
+
 /** Those of one world, or all. */
 export function* pairScenes(only?: string): Generator<Scene> {
   for (const [world, config] of Object.entries(worlds)) {
@@ -127,10 +132,37 @@ export function* pairScenes(only?: string): Generator<Scene> {
             name: [world, what, ...names].join('-'),
             title: `a vCPU ${what}, against ${names.join(' and ')}`,
             claim: 'everything that is checked in every state',
-            actors: [cpu(gfn), ...pair.map(([, , make]) => make(gfn))],
+            actors: [cpu(gfn), ...helpers(what), ...pair.map(([, , make]) => make(gfn))],
             expect: waits(what, names) ? 'livelock' : 'safe',
           });
         }
+      }
+    }
+  }
+}
+
+/** Two vCPUs and one kernel-side actor: those of one world, or all. */
+export function* twoVcpuScenes(only?: string): Generator<Scene> {
+  for (const [world, config] of Object.entries(worlds)) {
+    if (only !== undefined && world !== only) continue;
+    const gfn = isHuge(world) ? HUGE_GFN : GFN;
+    const able = kernels.filter(([, fits]) => fits(world));
+    for (const [what, cpu] of Object.entries(vcpus)) {
+      if (!runsIn(what, world)) continue;
+      for (const [name, , make] of able) {
+        yield scene({
+          ...config,
+          name: [world, 'two', what, name].join('-'),
+          title: `a vCPU ${what}, another one reads and executes the next page, against ${name}`,
+          claim: 'everything that is checked in every state',
+          actors: [
+            cpu(gfn),
+            ...helpers(what),
+            vcpu([read(gfn + 1), fetch(gfn + 1)], { smm: what === 'reads-in-smm' }),
+            make(gfn),
+          ],
+          expect: waits(what, [name]) ? 'livelock' : 'safe',
+        });
       }
     }
   }
