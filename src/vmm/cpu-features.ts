@@ -1,81 +1,91 @@
-/** CPUID features by name, as Linux calls them: asked for, or taken from a guest. */
+/** CPUID features by the names that QEMU's `-cpu` has for them, to be given to a guest or kept from it. */
 import type { Kvm } from '../kvm/api/kvm.ts';
+import * as F from '../kvm/x86/cpuid-features.ts';
 
 type Cpuid = ReturnType<Kvm['getSupportedCpuid']>;
-type Register = 'eax' | 'ebx' | 'ecx' | 'edx';
 
-/** A feature that a guest must have (`present`), or must not see. */
+/** A feature and whether the guest is to have it. */
 export interface CpuFeature {
   readonly name: string;
-  readonly present: boolean;
+  readonly on: boolean;
 }
 
-/** Feature bits of a register: their names at their places. */
-const FEATURES: readonly (readonly [leaf: number, register: Register, bits: Readonly<Record<string, number>>])[] = [
-  [
-    1,
-    'ecx',
-    {
-      sse3: 0,
-      pclmulqdq: 1,
-      monitor: 3,
-      ssse3: 9,
-      fma: 12,
-      cx16: 13,
-      pcid: 17,
-      sse4_1: 19,
-      sse4_2: 20,
-      x2apic: 21,
-      movbe: 22,
-      popcnt: 23,
-      aes: 25,
-      xsave: 26,
-      avx: 28,
-      f16c: 29,
-      rdrand: 30,
-    },
-  ],
-  [1, 'edx', { fpu: 0, pse: 3, tsc: 4, msr: 5, pae: 6, cx8: 8, apic: 9, sep: 11, mtrr: 12, pge: 13, cmov: 15 }],
-  [1, 'edx', { pat: 16, pse36: 17, clflush: 19, mmx: 23, fxsr: 24, sse: 25, sse2: 26 }],
-  [
-    7,
-    'ebx',
-    { fsgsbase: 0, bmi1: 3, avx2: 5, smep: 7, bmi2: 8, erms: 9, invpcid: 10, avx512f: 16, rdseed: 18, adx: 19 },
-  ],
-  [7, 'ebx', { smap: 20, clflushopt: 23, clwb: 24, sha_ni: 29 }],
-  [7, 'ecx', { umip: 2, pku: 3, la57: 16, rdpid: 22 }],
-  [0x8000_0001, 'ecx', { lahf_lm: 0, svm: 2, abm: 5, sse4a: 6 }],
-  [0x8000_0001, 'edx', { syscall: 11, nx: 20, pdpe1gb: 26, rdtscp: 27, lm: 29 }],
-];
+const REGISTERS = ['eax', 'ebx', 'ecx', 'edx'] as const;
+const bit = (word: number, n: number): number => word * 32 + n;
 
-/** Names that there are. */
-export const CPU_FEATURE_NAMES: readonly string[] = FEATURES.flatMap(([, , bits]) => Object.keys(bits));
+/** Word of KVM's table times 32, plus the bit. */
+const FEATURES: { readonly [name: string]: number } = {
+  apic: F.X86_FEATURE_APIC,
+  pse: bit(F.WORD_1_EDX, 3),
+  pae: bit(F.WORD_1_EDX, 6),
+  mtrr: bit(F.WORD_1_EDX, 12),
+  pge: bit(F.WORD_1_EDX, 13),
+  pat: bit(F.WORD_1_EDX, 16),
+  sse3: bit(F.WORD_1_ECX, 0),
+  ssse3: bit(F.WORD_1_ECX, 9),
+  cx16: bit(F.WORD_1_ECX, 13),
+  pcid: F.X86_FEATURE_PCID,
+  'sse4.1': bit(F.WORD_1_ECX, 19),
+  'sse4.2': bit(F.WORD_1_ECX, 20),
+  x2apic: F.X86_FEATURE_X2APIC,
+  movbe: F.X86_FEATURE_MOVBE,
+  popcnt: bit(F.WORD_1_ECX, 23),
+  'tsc-deadline': F.X86_FEATURE_TSC_DEADLINE_TIMER,
+  xsave: F.X86_FEATURE_XSAVE,
+  avx: bit(F.WORD_1_ECX, 28),
+  f16c: bit(F.WORD_1_ECX, 29),
+  rdrand: bit(F.WORD_1_ECX, 30),
+  hypervisor: bit(F.WORD_1_ECX, 31),
+  fsgsbase: F.X86_FEATURE_FSGSBASE,
+  'tsc-adjust': F.X86_FEATURE_TSC_ADJUST,
+  bmi1: bit(F.WORD_7_EBX, 3),
+  avx2: bit(F.WORD_7_EBX, 5),
+  smep: F.X86_FEATURE_SMEP,
+  bmi2: bit(F.WORD_7_EBX, 8),
+  erms: bit(F.WORD_7_EBX, 9),
+  invpcid: F.X86_FEATURE_INVPCID,
+  adx: bit(F.WORD_7_EBX, 19),
+  smap: F.X86_FEATURE_SMAP,
+  umip: F.X86_FEATURE_UMIP,
+  pku: F.X86_FEATURE_PKU,
+  la57: F.X86_FEATURE_LA57,
+  rdpid: F.X86_FEATURE_RDPID,
+  pks: bit(F.WORD_7_ECX, 31),
+  nx: F.X86_FEATURE_NX,
+  pdpe1gb: F.X86_FEATURE_GBPAGES,
+  rdtscp: F.X86_FEATURE_RDTSCP,
+  svm: F.X86_FEATURE_SVM,
+  kvmclock: F.KVM_FEATURE_CLOCKSOURCE2,
+  'kvm-asyncpf': F.KVM_FEATURE_ASYNC_PF,
+  'kvm-pv-unhalt': F.KVM_FEATURE_PV_UNHALT,
+  'kvm-pv-ipi': F.KVM_FEATURE_PV_SEND_IPI,
+};
 
-function find(name: string): { leaf: number; register: Register; mask: number } {
-  for (const [leaf, register, bits] of FEATURES) {
-    const bit = bits[name];
-    if (bit !== undefined) return { leaf, register, mask: 1 << bit };
+/** The names there are. */
+export const CPU_FEATURES: readonly string[] = Object.keys(FEATURES);
+
+/** A feature was asked for that KVM cannot give on this hardware. */
+export class MissingFeature extends Error {
+  readonly feature: string;
+
+  constructor(feature: string) {
+    super(`CPUID feature ${feature}`);
+    this.feature = feature;
   }
-  throw new RangeError(`CPU feature ${name}`);
 }
 
-/** Of `wanted`, the first feature that `supported` has not and that must be there; null when there is none. */
-export function missingFeature(supported: Cpuid, wanted: readonly CpuFeature[]): string | null {
-  const absent = wanted.find(({ name, present }) => {
-    const { leaf, register, mask } = find(name);
-    return present && !supported.some((e) => e.function === leaf && e.index === 0 && (e[register] & mask) !== 0);
-  });
-  return absent?.name ?? null;
-}
-
-/** The CPUID without the features that the guest must not see. */
-export function withoutFeatures(cpuid: Cpuid, wanted: readonly CpuFeature[]): Cpuid {
-  const hidden = wanted.filter((f) => !f.present).map((f) => find(f.name));
-  return cpuid.map((e) => {
-    const entry = { ...e };
-    for (const { leaf, register, mask } of hidden) {
-      if (e.function === leaf && e.index === 0) entry[register] = (entry[register] & ~mask) >>> 0;
-    }
-    return entry;
-  });
+/** The CPUID with features switched on and off. @throws MissingFeature for one that `supported` has not */
+export function withFeatures(supported: Cpuid, features: readonly CpuFeature[]): Cpuid {
+  const cpuid = supported.map((e) => ({ ...e }));
+  for (const { name, on } of features) {
+    const at = FEATURES[name]!;
+    const { leaf, index, reg } = F.featureWords[at >> 5]!;
+    const entry = cpuid.find((e) => e.function === leaf && e.index === index);
+    const register = REGISTERS[reg]!;
+    const mask = 1 << (at & 31);
+    const has = entry !== undefined && (entry[register] & mask) !== 0;
+    if (on && !has) throw new MissingFeature(name);
+    if (!on && has) entry[register] = (entry[register] & ~mask) >>> 0;
+  }
+  return cpuid;
 }

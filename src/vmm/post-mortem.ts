@@ -5,6 +5,7 @@
 import { exceptionName } from '../arch/exceptions.ts';
 import { hi64, lo64 } from '../arch/halves.ts';
 import { addressText, listing } from '../cpu/decode/disassemble.ts';
+import type { Vcpu } from '../kvm/api/vcpu.ts';
 import type { VcpuExit } from '../kvm/api/vcpu-exit.ts';
 import type { Board } from './board.ts';
 
@@ -82,13 +83,12 @@ export function postMortemOfShutdown(board: Board, exits: LastExits): PostMortem
 }
 
 /** A report of a guest that stopped where it is now. */
-export function postMortemHere(board: Board, exits: LastExits): PostMortem {
-  const { vcpu } = board;
+export function postMortemHere(board: Board, vcpu: Vcpu, exits: LastExits): PostMortem {
   const { rip } = vcpu.getRegs();
   const { cs, efer } = vcpu.getSregs();
   const mode = (efer & 0x400n) !== 0n && cs.l !== 0 ? 2 : cs.db !== 0 ? 1 : 0;
   const linear = mode === 2 ? rip : (cs.base + rip) & 0xffffffffn;
-  const bytes = codeAt(board, linear);
+  const bytes = codeAt(board, vcpu, linear);
   const [lo, hi] = [lo64(rip), hi64(rip)];
   return {
     bits: BITS[mode]!,
@@ -101,11 +101,12 @@ export function postMortemHere(board: Board, exits: LastExits): PostMortem {
 }
 
 /** The bytes from a linear address to the end of its page, a few at most; empty where the guest has no memory. */
-function codeAt(board: Board, linear: bigint): Uint8Array {
-  const { physicalAddress, valid } = board.vcpu.translate(linear);
+function codeAt(board: Board, vcpu: Vcpu, linear: bigint): Uint8Array {
+  const { physicalAddress, valid } = vcpu.translate(linear);
   if (!valid) return new Uint8Array(0);
   const gpa = Number(physicalAddress);
-  return board.readMemory(gpa, Math.min(CODE_BYTES, 4096 - (gpa % 4096))) ?? new Uint8Array(0);
+  const size = Math.min(CODE_BYTES, 4096 - (gpa % 4096));
+  return board.hasMemory(gpa, size) ? board.readMemory(gpa, size) : new Uint8Array(0);
 }
 
 const hexBytes = (bytes: Uint8Array): string => [...bytes].map((b) => b.toString(16).padStart(2, '0')).join(' ');

@@ -2,7 +2,7 @@
 import { Kvm, type TraceEvent } from '../kvm/api/index.ts';
 import type { KvmParams } from '../kvm/params.ts';
 import { Board, type BoardVmType } from './board.ts';
-import { type CpuFeature, missingFeature } from './cpu-features.ts';
+import type { CpuFeature } from './cpu-features.ts';
 import type { EndState } from './end-state.ts';
 import { ImageError } from './image-error.ts';
 import { loadImage } from './loaders/load.ts';
@@ -21,13 +21,18 @@ export interface RunImageOptions {
   readonly image: Uint8Array;
   /** RAM in bytes; 128 MiB if absent. */
   readonly memoryBytes?: number;
+  /** 1 if absent. */
+  readonly vcpus?: number;
+  /** CPUID features that differ from what KVM supports. */
+  readonly features?: readonly CpuFeature[];
+  /** The date when the machine starts, in seconds since 1970; the beginning of 2025 if absent. */
+  readonly startSeconds?: number;
   readonly vmType?: BoardVmType;
   readonly append?: string;
   readonly modules?: readonly { readonly name: string; readonly bytes: Uint8Array }[];
   readonly hardware?: string;
   readonly params?: Partial<KvmParams>;
   readonly revision?: string;
-  readonly cpuFeatures?: readonly CpuFeature[];
   /** What to do about KVM_EXIT_MEMORY_FAULT; `convert` if absent. */
   readonly onMemoryFault?: MemoryFaultMode;
   readonly maxInstructions?: number;
@@ -47,6 +52,7 @@ export interface RunImageResult {
   /** Exits to the VMM, by reason. */
   readonly exits: Readonly<Record<string, number>>;
   readonly vmStats: Readonly<Record<string, number>>;
+  /** Of all vCPUs together. */
   readonly vcpuStats: Readonly<Record<string, number>>;
 }
 
@@ -64,17 +70,7 @@ function hostMemoryFor(file: string, memoryBytes: number, vmType: BoardVmType): 
   return Math.ceil(wanted / 65536) * 65536;
 }
 
-/** A CPUID feature was asked for that the machine does not have. */
-export class CpuFeatureError extends Error {
-  readonly feature: string;
-
-  constructor(feature: string) {
-    super(`the processor does not have ${feature}`);
-    this.feature = feature;
-  }
-}
-
-/** Loads and runs; throws ImageError for an image (or a size) that cannot be used, and CpuFeatureError. */
+/** Loads and runs; throws ImageError for an image (or a size) that cannot be used. */
 export async function runImage(options: RunImageOptions): Promise<RunImageResult> {
   const { file, memoryBytes = 128 * MIB, vmType = 'default' } = options;
   const hostMemory = hostMemoryFor(file, memoryBytes, vmType);
@@ -90,10 +86,9 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     ...(options.params === undefined ? {} : { params: options.params }),
     ...(options.revision === undefined ? {} : { revision: options.revision }),
   });
-  const { cpuFeatures = [] } = options;
-  const missing = missingFeature(kvm.getSupportedCpuid(), cpuFeatures);
-  if (missing !== null) throw new CpuFeatureError(missing);
-  const board = new Board({ kvm, vmType, memoryBytes, onSerial: options.onSerial, pc: true, cpuFeatures });
+  const { vcpus = 1, features = [], onSerial, startSeconds } = options;
+  const start = startSeconds === undefined ? {} : { startSeconds };
+  const board = new Board({ kvm, vmType, memoryBytes, vcpus, features, onSerial, pc: true, ...start });
   board.load(image);
   if (options.onTrace !== undefined) board.vm.onTrace(options.onTrace);
   options.onBoard?.(board);
@@ -110,8 +105,15 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     instructions: loop.instructions,
     exits: Object.fromEntries(loop.exits),
     vmStats: board.vm.stats(),
-    vcpuStats: board.vcpu.stats(),
+    vcpuStats: sum(board.vcpus.map((vcpu) => vcpu.stats())),
   };
   board.vm.close();
   return result;
+}
+
+/** Statistics added up by name. */
+function sum(stats: readonly Record<string, number>[]): Record<string, number> {
+  const total: Record<string, number> = {};
+  for (const one of stats) for (const [name, n] of Object.entries(one)) total[name] = (total[name] ?? 0) + n;
+  return total;
 }

@@ -1,14 +1,14 @@
 /** `softkvm run`: checks what the user chose, runs the image, and reports how it ended and what it cost. */
 import type { TraceEvent } from '../../kvm/api/index.ts';
 import type { Board, BoardVmType } from '../../vmm/board.ts';
-import type { CpuFeature } from '../../vmm/cpu-features.ts';
+import { type CpuFeature, MissingFeature } from '../../vmm/cpu-features.ts';
 import type { EndState } from '../../vmm/end-state.ts';
 import { ImageError } from '../../vmm/image-error.ts';
 import type { MemoryFaultMode } from '../../vmm/memory-fault-policy.ts';
 import type { PostMortem } from '../../vmm/post-mortem.ts';
-import { CpuFeatureError, runImage } from '../../vmm/run-image.ts';
+import { runImage } from '../../vmm/run-image.ts';
 import { checkHardware, checkRevision, SILICON } from '../choices.ts';
-import { InputError } from '../input-error.ts';
+import { InputError, UnsupportedError } from '../input-error.ts';
 import { moduleParams } from '../module-params.ts';
 
 export interface RunOptions {
@@ -16,6 +16,12 @@ export interface RunOptions {
   readonly file: string;
   readonly image: Uint8Array;
   readonly memoryBytes: number;
+  /** 1 if absent. */
+  readonly vcpus?: number;
+  /** CPUID features that differ from what KVM supports. */
+  readonly features?: readonly CpuFeature[];
+  /** The date when the machine starts, in seconds since 1970. */
+  readonly startSeconds?: number;
   readonly vmType: BoardVmType;
   readonly onMemoryFault: MemoryFaultMode;
   readonly append: string;
@@ -24,7 +30,6 @@ export interface RunOptions {
   readonly params: { readonly [name: string]: string };
   readonly hardware?: string;
   readonly revision?: string;
-  readonly cpuFeatures?: readonly CpuFeature[];
   readonly maxInstructions?: number;
   readonly timeoutMs?: number;
   readonly interrupted: () => boolean;
@@ -78,8 +83,7 @@ export async function runGuest(o: RunOptions): Promise<RunReport> {
       onBoard?.(b);
     },
   }).catch((error: unknown) => {
-    if (error instanceof CpuFeatureError)
-      throw new InputError(`--cpu +${error.feature}: the machine ${hardware} does not have it`);
+    if (error instanceof MissingFeature) throw new UnsupportedError(`${error.message} of hardware ${hardware}`);
     throw error instanceof ImageError ? new InputError(error.message) : error;
   });
   if (board !== null) log = (board as Board).vm.state.log.entries.map((e) => `${e.kind}: ${e.where}: ${e.message}`);
