@@ -199,6 +199,7 @@ export class CompileContext extends MachineContext {
   }
   private registerOffset(index: number): number {
     const { place } = this.at.row.operands[index]!;
+    if (place === 'extra') return this.word(RECORD_IMM2);
     return this.byte(place === 'reg' ? RECORD_REG : place === 'vvvv' ? RECORD_VVVV : RECORD_RM);
   }
   override constant(index: number): number | undefined {
@@ -230,6 +231,7 @@ export class CompileContext extends MachineContext {
       case 'far':
       case 'dx':
       case 'sreg':
+      case 'extra':
         throw new Error(`operand ${place} has no value of its own`);
       default:
         return unreachable(place);
@@ -262,7 +264,8 @@ export class CompileContext extends MachineContext {
     return i32.const(mmx ? FPU_REGS + offset * 2 : XMM + offset * 4);
   }
   vectorBytes(index: number): number {
-    return this.at.row.operands[index]!.file === 'mmx' ? 8 : 16;
+    const { file, size } = this.at.row.operands[index]!;
+    return file === 'mmx' ? 8 : size === 32 ? 32 : 16;
   }
   /** An exception is the interpreter's; asking the assist once more for it changes nothing. */
   assist(operation: number, argument: I32): void {
@@ -273,6 +276,9 @@ export class CompileContext extends MachineContext {
   }
   immediate2(): I32 {
     return i32.const(this.word(RECORD_IMM2));
+  }
+  scale(): I64 {
+    return i64.const(this.byte(RECORD_SCALE));
   }
 
   // Memory.
