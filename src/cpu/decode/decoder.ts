@@ -3,6 +3,7 @@ import { CS, DS, ES, FS, GS, RBP, RBX, RDI, RSI, RSP, SS } from '../../arch/regi
 import { unreachable } from '../../arch/unreachable.ts';
 import type { Encoding } from '../isa/encoding.ts';
 import { MAP_VEX } from '../isa/encoding.ts';
+import type { Feature } from '../isa/features.ts';
 import { encodingsOf } from '../isa/table.ts';
 import {
   BASE_RIP,
@@ -30,6 +31,7 @@ const index16 = [RSI, RDI, RSI, RDI, -1, -1, -1, -1] as const;
 /** Decodes one instruction at a time; the fields hold the last one. Register fields are byte offsets, as in records. */
 export class Decoder {
   row: Encoding | undefined;
+  private readonly absent: ReadonlySet<Feature>;
   length = 0;
   operandSize = 0;
   addressSize = 0;
@@ -49,6 +51,11 @@ export class Decoder {
   immHi = 0;
   imm2 = 0;
 
+  /** @param absent extensions whose encodings do not exist */
+  constructor(absent: ReadonlySet<Feature> = new Set()) {
+    this.absent = absent;
+  }
+
   private bytes: Uint8Array = new Uint8Array(0);
   private start = 0;
   private at = 0;
@@ -56,6 +63,8 @@ export class Decoder {
   private short = false;
   private rex = 0;
   private vexL = 0;
+  /** VEX.vvvv as it stands, inverted: unused it is 0 in every mode. */
+  private vexV = 0;
   private vexW = 0;
   private byteRegistersNew = false;
 
@@ -178,6 +187,7 @@ export class Decoder {
       if (long && this.vexW !== 0) this.rex |= 8;
     }
     if (map < 1 || map > 3) return -1;
+    this.vexV = (~b >> 3) & 15;
     this.vvvv = (((~b >> 3) & (long ? 15 : 7)) << 3) | 0;
     const pp = b & 3;
     if (pp === 1) this.flags |= RECORD_HAS_OPERAND_SIZE;
@@ -197,6 +207,7 @@ export class Decoder {
     const row = rows.find(
       (r) =>
         prefixFits(r.prefix, this.flags) &&
+        !this.absent.has(r.feature) &&
         (map < MAP_VEX || ((r.l < 0 || r.l === this.vexL) && (r.w < 0 || r.w === this.vexW))) &&
         (r.digit < 0 || r.digit === digit) &&
         (r.literal < 0 || r.literal === (r.options.has('fence') ? modrm & 0xf8 : modrm)) &&
@@ -206,7 +217,7 @@ export class Decoder {
     );
     if (row === undefined) return DECODE_INVALID;
     // VEX.vvvv without a use is 1111.
-    if (map >= MAP_VEX && this.vvvv !== 0 && !row.operands.some((o) => o.place === 'vvvv')) return DECODE_INVALID;
+    if (map >= MAP_VEX && this.vexV !== 0 && !row.operands.some((o) => o.place === 'vvvv')) return DECODE_INVALID;
     this.row = row;
     this.setSizes(row);
     if (row.regValue !== undefined) this.reg = row.regValue << 3;

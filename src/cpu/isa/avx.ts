@@ -301,4 +301,5 @@ function added(table: EncodingTable, three: VexForm, two: VexForm): void {
       );
     }
   }
+  table.feature = 'base';
 }

@@ -53,4 +53,5 @@ export function fmaEncodings(table: EncodingTable): void {
   op('VEX.128.66.0F3A.W0 1D /r', 'VCVTPS2PH', 'Wq,Vx,Ib+', storeHalves(vex(toHalves, narrows), 8));
   const both = vex(toHalves, { ...narrows, wide: true, narrows: true });
   op('VEX.256.66.0F3A.W0 1D /r', 'VCVTPS2PH', 'Wx,Vqq,Ib+', storeHalves(both, 16));
+  table.feature = 'base';
 }

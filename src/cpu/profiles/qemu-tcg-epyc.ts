@@ -35,5 +35,5 @@ export const qemuTcgEpyc: HardwareProfile = {
   fsgsbase: true,
   pcid: false,
   // NPT
-  cpuid: epycCpuid({ maxPhyAddr: 40, asids: 16, svmFeatures: bits(0), brand: 'AMD EPYC Processor', features: 0 }),
+  cpuid: epycCpuid({ maxPhyAddr: 40, asids: 16, svmFeatures: bits(0), brand: 'AMD EPYC Processor', features: 0, avx: false }),
 };
