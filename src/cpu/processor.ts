@@ -2,11 +2,12 @@
  * The processor: one core with SVM. KVM programs control blocks and page tables in physical memory, enters with `vmrun`, and finds the
  * exit in the control block; neither side calls the other in any other way.
  */
-import { defaultEngine } from './compiler/engine.ts';
+
 import { PAT_RESET_HI, PAT_RESET_LO } from '../arch/msr.ts';
 import type { PhysicalMemory } from '../host/physical-memory.ts';
-import { absentFeatures } from './isa/features.ts';
+import { defaultEngine } from './compiler/engine.ts';
 import { Interpreter } from './interpreter/interpreter.ts';
+import { absentFeatures } from './isa/features.ts';
 import type { HardwareProfile } from './profile.ts';
 import {
   BUDGET_AT,

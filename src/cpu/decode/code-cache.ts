@@ -4,6 +4,7 @@
  */
 import { FS } from '../../arch/registers.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
+import type { Feature } from '../isa/features.ts';
 import {
   FORM_MEMORY,
   FORM_MEMORY_BASED,
@@ -23,7 +24,6 @@ import {
   RECORDS,
   RECORDS_END,
 } from './code-layout.ts';
-import type { Feature } from '../isa/features.ts';
 import { DECODE_INVALID, DECODE_OK, Decoder } from './decoder.ts';
 import {
   RECORD_ADDRSIZE,

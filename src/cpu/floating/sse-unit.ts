@@ -269,7 +269,8 @@ export class SseUnit {
       return plain !== negated;
     }
     // EQ_UQ NGE NGT FALSE, NEQ_OQ GE GT TRUE.
-    const plain = kind === 0 ? order === A.EQUAL : kind === 3 ? false : order === A.LESS || (kind === 2 && order === A.EQUAL);
+    const plain =
+      kind === 0 ? order === A.EQUAL : kind === 3 ? false : order === A.LESS || (kind === 2 && order === A.EQUAL);
     return plain !== negated;
   }
 

@@ -6,9 +6,9 @@ import { BlockCompiler, type CompilerStatistics } from '../compiler/compiler.ts'
 import { defaultEngine, type Engine } from '../compiler/engine.ts';
 import { CodeCache } from '../decode/code-cache.ts';
 import { MAX_LENGTH } from '../decode/decoder.ts';
-import type { Feature } from '../isa/features.ts';
 import { RECORD_MODE } from '../decode/record.ts';
 import { Assist } from '../floating/assist.ts';
+import type { Feature } from '../isa/features.ts';
 import { STATUS_FLAGS } from '../semantics/flags.ts';
 import { defineHandlers, type HandlerIndex } from '../semantics/handlers.ts';
 import { defineSharedFunctions } from '../semantics/shared-functions.ts';

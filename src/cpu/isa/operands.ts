@@ -12,7 +12,19 @@
  */
 
 /** Where an operand comes from in the decoded record; `extra` is a register number that the record keeps in its second immediate. */
-export type OperandPlace = 'rm' | 'reg' | 'vvvv' | 'imm' | 'rel' | 'far' | 'acc' | 'cl' | 'dx' | 'one' | 'sreg' | 'extra';
+export type OperandPlace =
+  | 'rm'
+  | 'reg'
+  | 'vvvv'
+  | 'imm'
+  | 'rel'
+  | 'far'
+  | 'acc'
+  | 'cl'
+  | 'dx'
+  | 'one'
+  | 'sreg'
+  | 'extra';
 
 export interface OperandSpec {
   readonly text: string;
@@ -27,7 +39,19 @@ export interface OperandSpec {
   readonly unsigned: boolean;
 }
 
-const sizes: Readonly<Record<string, number>> = { b: 1, w: 2, d: 4, q: 8, x: 16, qq: 32, v: 0, y: -1, z: 0, p: 0, '': 0 };
+const sizes: Readonly<Record<string, number>> = {
+  b: 1,
+  w: 2,
+  d: 4,
+  q: 8,
+  x: 16,
+  qq: 32,
+  v: 0,
+  y: -1,
+  z: 0,
+  p: 0,
+  '': 0,
+};
 const places: Readonly<Record<string, OperandPlace>> = {
   E: 'rm',
   M: 'rm',

@@ -58,8 +58,7 @@ export const broadcast =
     const width = c.vectorBytes(0);
     const from = operandAddress(c, 1, bytes);
     const narrow = bytes === 8 || bytes === 16 ? undefined : i32.wrap(loadSized(bytes, from));
-    const value =
-      bytes === 16 ? v128.load(from) : v128.splat(bytes, narrow === undefined ? i64.load(from) : narrow);
+    const value = bytes === 16 ? v128.load(from) : v128.splat(bytes, narrow === undefined ? i64.load(from) : narrow);
     c.do(v128.store(ZERO, VECTOR_STAGE, value));
     c.do(v128.store(c.vector(0), 0, v128.load(ZERO, VECTOR_STAGE)));
     if (width === 32) c.do(v128.store(c.vector(0), 16, v128.load(ZERO, VECTOR_STAGE)));

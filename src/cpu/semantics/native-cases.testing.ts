@@ -110,7 +110,8 @@ export function encode(row: Encoding, next: () => number): number[] {
     else if (!memory) bytes.push(0xc0 | (reg << 3) | (next() & 7));
     else {
       const disp = (next() % 6) * 16;
-      if (row.options.has('vsib')) bytes.push(0x44 | (reg << 3), ((next() % 4) << 6) | ((4 + (next() % 4)) << 3) | 7, disp);
+      if (row.options.has('vsib'))
+        bytes.push(0x44 | (reg << 3), ((next() % 4) << 6) | ((4 + (next() % 4)) << 3) | 7, disp);
       else if (next() % 2 === 0) bytes.push(0x40 | (reg << 3) | 7, disp);
       else bytes.push(0x44 | (reg << 3), ((next() % 4) << 6) | (6 << 3) | 7, disp);
     }

@@ -156,7 +156,8 @@ export function floatState(seed: number): { readonly next: () => number; readonl
 function upperHalves(next: Next, view: DataView): void {
   for (let i = 0; i < 8; i++) next();
   for (let i = 0; i < 32; i++) {
-    const value = i % 3 === 0 ? big(next) : i % 3 === 1 ? small(next, 52, 11) : small(next, 23, 8) | (small(next, 23, 8) << 32n);
+    const value =
+      i % 3 === 0 ? big(next) : i % 3 === 1 ? small(next, 52, 11) : small(next, 23, 8) | (small(next, 23, 8) << 32n);
     view.setBigUint64(UPPER_AT + i * 8, value, true);
   }
 }
@@ -272,7 +273,11 @@ export function differences(ours: Uint8Array, host: Uint8Array): string[] {
     check(`xmm${i >> 1}.${i & 1}`, a.getBigUint64(160 + i * 8, true), b.getBigUint64(160 + i * 8, true));
   }
   for (let i = 0; i < 32; i++) {
-    check(`ymm${i >> 1}.${2 + (i & 1)}`, a.getBigUint64(UPPER_AT + i * 8, true), b.getBigUint64(UPPER_AT + i * 8, true));
+    check(
+      `ymm${i >> 1}.${2 + (i & 1)}`,
+      a.getBigUint64(UPPER_AT + i * 8, true),
+      b.getBigUint64(UPPER_AT + i * 8, true),
+    );
   }
   for (let i = 0; i < 16; i++) {
     if (i !== 4) check(`gpr${i}`, a.getBigUint64(512 + i * 8, true), b.getBigUint64(512 + i * 8, true));

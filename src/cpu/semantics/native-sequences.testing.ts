@@ -80,7 +80,11 @@ function special(next: Next): { code: number[]; count: number; name: string } {
     case 1: {
       const size = next() % 2 === 0 ? [0x66] : [];
       const restore = size.length === 0 ? [0x58 + low()] : [0x66, 0x58 + low()];
-      return { code: [...size, 0x68, ...Array.from({ length: size.length === 0 ? 4 : 2 }, () => next() & 0xff), ...restore], count: 2, name: 'PUSHI POP' };
+      return {
+        code: [...size, 0x68, ...Array.from({ length: size.length === 0 ? 4 : 2 }, () => next() & 0xff), ...restore],
+        count: 2,
+        name: 'PUSHI POP',
+      };
     }
     case 2:
       // call +2; jmp +1; ret

@@ -28,7 +28,15 @@ import {
   STATUS_RELOAD,
 } from '../state.ts';
 import { Breakpoints } from './breakpoints.ts';
-import { cr4Known, SVME_ADDRESS_CHECK, svmFeature, XSTATE_HAS_COMPACT, XSTATE_HAS_XGETBV1, xcr0Known, xstateFeature } from './features.ts';
+import {
+  cr4Known,
+  SVME_ADDRESS_CHECK,
+  svmFeature,
+  XSTATE_HAS_COMPACT,
+  XSTATE_HAS_XGETBV1,
+  xcr0Known,
+  xstateFeature,
+} from './features.ts';
 import { Stack } from './stack.ts';
 import {
   SEG_WORDS,

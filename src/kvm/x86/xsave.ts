@@ -105,6 +105,11 @@ export function setXcrs(vcpu: VcpuState, xcrs: readonly Xcr[]): number {
   if (xcrs.length > MOST_XCRS) return -EINVAL;
   const first = xcrs.find((x) => x.xcr === 0);
   if (first === undefined) return 0;
-  const refused = setXcr(vcpu, 0, Number(BigInt.asIntN(32, first.value)), Number(BigInt.asIntN(32, first.value >> 32n)));
+  const refused = setXcr(
+    vcpu,
+    0,
+    Number(BigInt.asIntN(32, first.value)),
+    Number(BigInt.asIntN(32, first.value >> 32n)),
+  );
   return refused !== 0 ? -EINVAL : 0;
 }
