@@ -8,6 +8,7 @@ import {
   STANDARD_SCENES,
 } from '../tools/bench/explore.ts';
 import { benchFaults, type FaultBench } from '../tools/bench/faults.ts';
+import { addCpuBench } from './bench-cpu.ts';
 import { THREAD_CODE } from './built-threads.ts';
 import { count } from './options.ts';
 import { Progress, print, printJson } from './output.ts';
@@ -17,6 +18,7 @@ export function addBench(program: Command): void {
     .command('bench')
     .description('the benchmarks')
     .addHelpText('after', '\nExample:\n  softkvm bench faults --mib 256\n  softkvm bench explore');
+  addCpuBench(bench);
   addExploreBench(bench);
   bench
     .command('faults')

@@ -6,6 +6,10 @@ export interface KvmParams {
   readonly tdpMmu: boolean;
   /** kvm.nx_huge_pages: effective value, off on processors without the erratum. */
   readonly nxHugePages: boolean;
+  /** kvm.nx_huge_pages_recovery_ratio: 1/ratio of what nx_huge_pages split is recovered each period; 0: never. */
+  readonly nxHugePagesRecoveryRatio: number;
+  /** kvm.nx_huge_pages_recovery_period_ms: 0 for one that halves the number in an hour. */
+  readonly nxHugePagesRecoveryPeriodMs: number;
   /** kvm.eager_page_split */
   readonly eagerPageSplit: boolean;
   /** kvm.ignore_msrs */
@@ -22,6 +26,8 @@ export const defaultParams: KvmParams = {
   mmioCaching: true,
   tdpMmu: true,
   nxHugePages: false,
+  nxHugePagesRecoveryRatio: 60,
+  nxHugePagesRecoveryPeriodMs: 0,
   eagerPageSplit: true,
   ignoreMsrs: false,
   enableVmwareBackdoor: false,

@@ -44,6 +44,20 @@ export const MODULE_PARAMS: readonly ModuleParam[] = [
     meaning: 'map huge pages without execute rights',
   },
   {
+    name: 'kvm.nx_huge_pages_recovery_ratio',
+    key: 'nxHugePagesRecoveryRatio',
+    type: 'int',
+    missing: any,
+    meaning: 'of the huge pages that were split for execute rights, which part (1/n) comes back at a time; 0: none',
+  },
+  {
+    name: 'kvm.nx_huge_pages_recovery_period_ms',
+    key: 'nxHugePagesRecoveryPeriodMs',
+    type: 'int',
+    missing: any,
+    meaning: 'how often; 0: so that half of them come back in an hour',
+  },
+  {
     name: 'kvm.eager_page_split',
     key: 'eagerPageSplit',
     type: 'bool',

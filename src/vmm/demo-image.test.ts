@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { describe, expect, it } from 'vitest';
 import { demoImage } from './demo.ts';
+import { guestImage } from './guest-image.ts';
 import { loadImage } from './loaders/load.ts';
 
 const guests = fileURLToPath(new URL('../../guests/', import.meta.url));
@@ -29,6 +30,17 @@ describe('the demo guest', () => {
       const out = join(folder, 'demo.elf');
       execFileSync('make', ['-s', '-C', guests, `OUT=${out}`]);
       expect(readFileSync(out).equals(demoImage())).toBe(true);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
+  it.skipIf(compiler() !== madeBy)('and those of the benchmark are what their source compiles to', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'softkvm-guest-'));
+    try {
+      execFileSync('make', ['-s', '-C', guests, 'bench', `BENCH=${folder}`]);
+      for (const name of ['bench64.bin', 'bench32.bin', 'bench-disk.bin'])
+        expect(readFileSync(join(folder, name)).equals(guestImage(name))).toBe(true);
     } finally {
       rmSync(folder, { recursive: true });
     }

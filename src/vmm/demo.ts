@@ -2,7 +2,6 @@
  * The tour: the demo guest on a software-protected VM, with the devices and the policy it asks for, and an account of every fault it
  * takes. guests/machine.h is the other side of the addresses and ports here.
  */
-import { readFileSync } from 'node:fs';
 import { Kvm, type TraceEvent } from '../kvm/api/index.ts';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../kvm/memslots/memslot.ts';
 import { Board, type BoardSlot } from './board.ts';
@@ -11,6 +10,7 @@ import { RegisterFile } from './devices/mmio-device.ts';
 import type { PortDevice } from './devices/port-device.ts';
 import type { EndState } from './end-state.ts';
 import { FaultAccount, type FaultCounts, noFaults } from './fault-account.ts';
+import { guestImage } from './guest-image.ts';
 import { loadImage } from './loaders/load.ts';
 import type { MemoryFaultMode } from './memory-fault-policy.ts';
 import { RunLoop } from './run-loop.ts';
@@ -91,7 +91,7 @@ export interface DemoResult {
 
 /** The committed image of the guest. */
 export function demoImage(): Uint8Array {
-  return readFileSync(new URL('../../guests/demo.elf', import.meta.url));
+  return guestImage('demo.elf');
 }
 
 /** Runs the tour to its end. */

@@ -1,5 +1,5 @@
 /** The context of compiled code: operands are read from the record while the code is made, registers and flags are locals. */
-import { FS, RAX, RSP } from '../../arch/registers.ts';
+import { FS, RAX, RSP, SS } from '../../arch/registers.ts';
 import { unreachable } from '../../arch/unreachable.ts';
 import {
   BASE_RIP,
@@ -9,6 +9,7 @@ import {
   RECORD_IMM,
   RECORD_IMM2,
   RECORD_INDEX,
+  RECORD_MODE,
   RECORD_OPSIZE,
   RECORD_REG,
   RECORD_RM,
@@ -36,6 +37,7 @@ import {
 } from '../wasm/code.ts';
 import { call, type FunctionRef, type Local32, type Local64 } from '../wasm/function.ts';
 import type { Instruction } from './region.ts';
+import { linearOf } from './segment-checks.ts';
 import type { Surroundings } from './surroundings.ts';
 import type { Translation } from './translation.ts';
 
@@ -64,6 +66,8 @@ export class CompileContext extends MachineContext {
   private readonly end: BlockEnd;
   private readonly memory: boolean;
   private readonly bitString: boolean;
+  /** Not 64-bit code: segments and 32-bit addresses. */
+  private readonly legacy: boolean;
   private linear: Local64 | undefined;
   private written: Local32 | undefined;
 
@@ -77,6 +81,7 @@ export class CompileContext extends MachineContext {
     this.assistant = around.assist;
     this.end = end;
     this.record = i32.const(at.record);
+    this.legacy = around.u8[at.record + RECORD_MODE] !== 2;
     this.memory = recordIsMemory(around.u8, at.record);
     this.bitString = at.row.options.has('bits') && this.memory;
   }
@@ -294,25 +299,45 @@ export class CompileContext extends MachineContext {
     }
     if (base === BASE_RIP) at = i64.add(this.rip(), at);
     else if (base !== REGISTER_NONE) at = i64.add(this.t.register(base >> 3).get, at);
-    return this.byte(RECORD_ADDRSIZE) === 4 ? i64.and(at, i64.const(0xffffffff)) : at;
+    return this.addressed(at);
+  }
+  /** Truncates to the address size. */
+  private addressed(at: I64): I64 {
+    const size = this.byte(RECORD_ADDRSIZE);
+    return size === 8 ? at : i64.and(at, i64.const(size === 4 ? 0xffffffff : 0xffff));
   }
   private bitStringDelta(): I64 {
     const shift = this.size === 2 ? 4 : this.size === 4 ? 5 : 6;
     return i64.mul(i64.shrS(this.read(1).get, i64.const(shift)), i64.const(this.size));
   }
-  private linearAddress(delta: I64 | undefined): Local64 {
+  private linearAddress(size: number, delta: I64 | undefined): Local64 {
     if (this.linear !== undefined && delta === undefined) return this.linear;
     const displacement = this.bitString ? this.bitStringDelta() : delta;
     let at = this.offset();
-    if (displacement !== undefined) at = i64.add(at, displacement);
+    if (displacement !== undefined) at = this.addressed(i64.add(at, displacement));
     const segment = this.byte(RECORD_SEGMENT);
-    if (segment >= FS) at = i64.add(at, state64(SEG + segment * SEG_SIZE + SEG_BASE));
-    const linear = this.f.i64(at);
+    if (!this.legacy && segment >= FS) at = i64.add(at, state64(SEG + segment * SEG_SIZE + SEG_BASE));
+    const linear = this.legacy ? this.segmented(segment, at, size) : this.f.i64(at);
     if (delta === undefined) this.linear = linear;
     return linear;
   }
+  /** The linear address of `size` bytes at an offset; what a limit or another kind of segment forbids is the interpreter's. */
+  private segmented(segment: number, offset: I64, size: number): Local64 {
+    const linear = this.f.i64(offset);
+    const used = this.t.segments.use(segment);
+    if (used === null) {
+      this.bail();
+      return linear;
+    }
+    const { limit } = used;
+    if (limit !== undefined) {
+      this.f.if(i64.gtU(i64.add(linear.get, i64.const(size - 1)), limit.get), () => this.bail());
+    }
+    if (used.base !== undefined) this.do(linear.set(linearOf(used, linear.get)));
+    return linear;
+  }
   pointer(size: number, access: number, delta?: I64): Local32 {
-    const pointer = this.pointerTo(this.linearAddress(delta), size, access);
+    const pointer = this.pointerTo(this.linearAddress(size, delta), size, access);
     if (access !== ACCESS_READ) this.written = pointer;
     return pointer;
   }
@@ -323,7 +348,7 @@ export class CompileContext extends MachineContext {
   /** What crosses a page is the interpreter's. */
   finish(): void {}
   requireAligned(size: number): void {
-    const linear = this.linearAddress(undefined);
+    const linear = this.linearAddress(size, undefined);
     this.f.if(i32.and(i32.wrap(linear.get), i32.const(size - 1)), () => this.bail());
   }
 
@@ -336,16 +361,18 @@ export class CompileContext extends MachineContext {
     return this.t.at(this.at.offset + this.at.length);
   }
   relativeTarget(): I64 {
-    return i64.add(this.rip(), this.immediate());
+    const target = i64.add(this.rip(), this.immediate());
+    return this.legacy ? zeroExtend(this.size, target) : target;
   }
   jumpRelative(): void {
     this.end.taken();
   }
   jump(target: I64): void {
-    this.end.indirect(target);
+    this.end.indirect(this.legacy ? zeroExtend(this.size, target) : target);
   }
   addressMask(): I64 {
-    return this.byte(RECORD_ADDRSIZE) === 8 ? i64.const(-1) : i64.const(0xffffffff);
+    const size = this.byte(RECORD_ADDRSIZE);
+    return i64.const(size === 8 ? -1 : size === 4 ? 0xffffffff : 0xffff);
   }
 
   // The stack.
@@ -354,12 +381,16 @@ export class CompileContext extends MachineContext {
     return this.t.register(RSP).get;
   }
   setSp(value: I64): void {
-    this.t.setRegister(RSP, value);
+    this.setGpr(RSP, this.legacy ? this.t.segments.stackSize() : 8, value);
+  }
+  private stackLinear(sp: I64, size: number): Local64 {
+    if (!this.legacy) return this.f.i64(sp);
+    return this.segmented(SS, zeroExtend(this.t.segments.stackSize(), sp), size);
   }
   stackWrite(sp: I64, value: I64, size: number): void {
-    this.do(storeSized(size, this.pointerTo(this.f.i64(sp), size, ACCESS_WRITE).get, 0, value));
+    this.do(storeSized(size, this.pointerTo(this.stackLinear(sp, size), size, ACCESS_WRITE).get, 0, value));
   }
   stackRead(sp: I64, size: number): Local64 {
-    return this.f.i64(loadUnsigned(size, this.pointerTo(this.f.i64(sp), size, ACCESS_READ).get));
+    return this.f.i64(loadUnsigned(size, this.pointerTo(this.stackLinear(sp, size), size, ACCESS_READ).get));
   }
 }

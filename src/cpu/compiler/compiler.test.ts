@@ -2,8 +2,9 @@
 import { readFileSync } from 'node:fs';
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
-import { RAX, RCX, RSP } from '../../arch/registers.ts';
-import { FlatMachine } from '../interpreter/flat-machine.testing.ts';
+import { CS, DS, ES, FS, GS, RAX, RCX, RDI, RSP, SS } from '../../arch/registers.ts';
+import { VMCB_ATTR_DB } from '../../arch/vmcb.ts';
+import { FlatMachine, type Mode } from '../interpreter/flat-machine.testing.ts';
 import {
   COMPARABLE,
   DATA_ADDRESS,
@@ -19,6 +20,11 @@ import {
   FPU_REGS,
   GPR,
   RIP_AT,
+  SEG,
+  SEG_ATTR,
+  SEG_BASE,
+  SEG_LIMIT,
+  SEG_SIZE,
   STATE_END,
   STATUS_BUDGET,
   STATUS_EXIT,
@@ -35,8 +41,45 @@ const freshPage = (): number => 0x400000 + (page++ % 3000) * 4096;
 const STACK = 0x300000;
 const PAGE = 4096;
 
-function machines(): [FlatMachine, FlatMachine] {
-  return [new FlatMachine('long64', INTERPRETER), new FlatMachine('long64', { compileAfter: 1 })];
+function machines(mode: Mode = 'long64'): [FlatMachine, FlatMachine] {
+  return [new FlatMachine(mode, INTERPRETER), new FlatMachine(mode, { compileAfter: 1 })];
+}
+
+/** Segments of a machine in a mode other than 64-bit: where they begin, and where they end. */
+interface Segments {
+  readonly mode: Mode;
+  readonly name: string;
+  /** Added to the place that a segment is for. */
+  readonly shift: number;
+  readonly limit: number;
+  /** CS, data and stack begin at the code, data and stack of the case, not at zero. */
+  readonly based: boolean;
+  readonly wideStack: boolean;
+}
+const LEGACY: readonly Segments[] = [
+  { mode: 'protected32', name: 'flat', shift: 0, limit: -1, based: false, wideStack: true },
+  { mode: 'protected32', name: 'with bases and limits', shift: 0x100, limit: 0x17f, based: true, wideStack: true },
+  { mode: 'protected32', name: 'with a narrow stack', shift: 0x1000, limit: 0xffff, based: true, wideStack: false },
+  { mode: 'real16', name: 'with bases', shift: 0x40, limit: 0xffff, based: true, wideStack: false },
+];
+/** Sets the segments and what counts from their starts. */
+function setSegments(m: FlatMachine, s: Segments, at: number): void {
+  const { i32 } = m.memory;
+  const set = (segment: number, base: number, limit: number): void => {
+    const word = (SEG + segment * SEG_SIZE) >> 2;
+    i32[word + (SEG_BASE >> 2)] = base;
+    i32[word + (SEG_LIMIT >> 2)] = limit;
+  };
+  const place = (address: number): number => (s.based ? address - s.shift : 0);
+  set(CS, place(at), s.based ? 0xffff : -1);
+  for (const segment of [DS, ES, FS, GS]) set(segment, place(DATA_ADDRESS), s.limit);
+  set(SS, place(STACK), s.based ? 0xffff : -1);
+  const attr = (SEG + SS * SEG_SIZE + SEG_ATTR) >> 2;
+  i32[attr] = s.wideStack ? i32[attr]! | VMCB_ATTR_DB : i32[attr]! & ~VMCB_ATTR_DB;
+  if (!s.based) return;
+  m.rip = s.shift;
+  m.setRegister(RSP, s.shift);
+  m.setRegister(RDI, s.shift + DATA_SIZE / 2);
 }
 
 function setUp(m: FlatMachine, at: number, code: ArrayLike<number>, state: NativeState): void {
@@ -131,6 +174,51 @@ function program(seed: number, rdi: number): number[] {
   jump([0xe9], starts[next() % starts.length]!);
   return bytes;
 }
+
+test.each(LEGACY)('every recorded instruction as $mode, segments $name', (segments) => {
+  const vectors = JSON.parse(readFileSync(new URL('../semantics/native-vectors.json', import.meta.url), 'utf8'));
+  const [plain, compiled] = machines(segments.mode);
+  for (const [hex, seed] of (vectors as [string, number][]).filter((_, i) => i % 4 === 0)) {
+    const code = [...Buffer.from(hex, 'hex'), 0xeb, 0xfe];
+    const state = stateOf(seed);
+    const at = freshPage();
+    const results = [plain, compiled].map((m) => {
+      setUp(m, at, code, state);
+      setSegments(m, segments, at);
+      return seen(m, m.run(8));
+    });
+    expect(results[1], `${hex} seed ${seed}`).toEqual(results[0]);
+  }
+  expect(compiled.interpreter.compilerStatistics.compiled).toBeGreaterThan(vectors.length / 8);
+});
+
+test.each(LEGACY)('random programs as $mode, segments $name', (segments) => {
+  const [plain, compiled] = machines(segments.mode);
+  fc.assert(
+    fc.property(fc.integer({ min: 1, max: 1_000_000 }), fc.integer({ min: 1, max: 400 }), (seed, budget) => {
+      const code = program(seed, segments.based ? segments.shift + DATA_SIZE / 2 : DATA_ADDRESS + DATA_SIZE / 2);
+      const state = stateOf(seed);
+      const at = freshPage();
+      for (const m of [plain, compiled]) {
+        setUp(m, at, code, state);
+        setSegments(m, segments, at);
+        if (seed % 3 === 0) m.flushTlb();
+      }
+      for (let piece = 0; piece < 4; piece++) {
+        const results = [plain, compiled].map((m) => seen(m, m.run(budget)));
+        expect(results[1]).toEqual(results[0]);
+        if (results[0]!.status !== STATUS_BUDGET) break;
+        // Other segments under the same code.
+        if (seed % 5 === 0) {
+          for (const m of [plain, compiled])
+            m.memory.i32[(SEG + DS * SEG_SIZE + SEG_LIMIT) >> 2] = 0x3f + (seed & 0x3c0);
+        }
+      }
+    }),
+    { numRuns: Number(process.env['COMPILER_RUNS'] ?? 150), seed: 7 },
+  );
+  expect(compiled.interpreter.compilerStatistics.compiled).toBeGreaterThan(100);
+});
 
 test('random programs', () => {
   const [plain, compiled] = machines();

@@ -5,7 +5,6 @@
  */
 import { FS } from '../../arch/registers.ts';
 import {
-  RECORD_ADDRSIZE,
   RECORD_COMPILED,
   RECORD_ENCODING,
   RECORD_HANDLER,
@@ -61,11 +60,8 @@ export function flowOf(row: Encoding): Flow {
   return relative ? 'conditional' : 'straight';
 }
 
-/** Memory is in 64-bit registers' reach, or the address is only computed. */
-const addressable = (u8: Uint8Array, record: number, row: Encoding): boolean =>
-  !recordIsMemory(u8, record) ||
-  u8[record + RECORD_ADDRSIZE] === 8 ||
-  (row.mnemonic === 'LEA' && u8[record + RECORD_ADDRSIZE] === 4);
+/** Bytes of a branch target, by mode (CODE_MODE_AT), when no prefix says otherwise. */
+const TARGET_SIZES = [2, 4, 8];
 
 /** Finds regions among records. */
 export class RegionFinder {
@@ -88,18 +84,18 @@ export class RegionFinder {
     const { u8, handlers } = this;
     const handler = this.word(record, this.word(record, RECORD_COMPILED) !== 0 ? RECORD_INNER : RECORD_HANDLER);
     if (handler === handlers.stale || handler === handlers.undefined || handler === handlers.crossing) return undefined;
-    if (u8[record + RECORD_MODE] !== 2) return undefined;
+    const mode = u8[record + RECORD_MODE]!;
     const row = ENCODINGS[u8[record + RECORD_ENCODING]! | (u8[record + RECORD_ENCODING + 1]! << 8)];
     if (row === undefined || row.meaning.kind !== 'emit' || row.mnemonic === 'ENTER') return undefined;
-    if (!addressable(u8, record, row)) return undefined;
     if (
+      mode === 2 &&
       recordIsMemory(u8, record) &&
       u8[record + RECORD_SEGMENT]! >= FS &&
       row.operands.some((o) => o.file !== 'gpr')
     ) {
       return undefined;
     }
-    if (flowOf(row) !== 'straight' && u8[record + RECORD_OPSIZE] !== 8) return undefined;
+    if (flowOf(row) !== 'straight' && u8[record + RECORD_OPSIZE] !== TARGET_SIZES[mode]) return undefined;
     return { record, row, offset, length: u8[record + RECORD_LENGTH]!, relative: this.word(record, RECORD_IMM) };
   }
 

@@ -1,8 +1,9 @@
 /** Translates a region: structured control from its flow graph, each instruction through its emitter. */
+import { RECORD_MODE, RECORD_OPSIZE } from '../decode/record.ts';
 import { LEFT_BEFORE, LEFT_BEFORE_PLAIN, LEFT_NEXT, LEFT_TAKEN, STATUS_LEFT } from '../semantics/handler-status.ts';
 import { tlbEntry } from '../semantics/tlb-lookup.ts';
 import { TLB_BASE, TLB_CODE_TAG, TLB_PAGE } from '../state.ts';
-import { type I64, i32, i64 } from '../wasm/code.ts';
+import { type I64, i32, i64, zeroExtend } from '../wasm/code.ts';
 import type { FunctionBuilder, Label } from '../wasm/function.ts';
 import { type BlockEnd, CompileContext } from './compile-context.ts';
 import { FlowGraph } from './flow-graph.ts';
@@ -15,6 +16,8 @@ class RegionTranslator {
   private readonly t: Translation;
   private readonly around: Surroundings;
   private readonly page: number;
+  /** Not 64-bit code. */
+  private readonly legacy: boolean;
   /** Starts of loops, and ends of the blocks before which merges lie. */
   private readonly loops = new Map<Block, Label>();
   private readonly merges = new Map<Block, Label>();
@@ -23,7 +26,8 @@ class RegionTranslator {
     this.graph = new FlowGraph(region);
     this.around = around;
     this.page = page;
-    this.t = new Translation(around.flags, region.entry.instructions[0]!);
+    this.t = new Translation(around, region.entry.instructions[0]!);
+    this.legacy = around.u8[region.entry.instructions[0]!.record + RECORD_MODE] !== 2;
   }
 
   function(entry: Block): FunctionBuilder {
@@ -93,8 +97,14 @@ class RegionTranslator {
   private finish(from: Block, to: Block | undefined, last: Instruction, how: number, distance: number): void {
     const { t, graph } = this;
     t.count(from.instructions.length);
-    if (to === undefined || graph.isCut(from, to)) t.leave(last.record | how, t.at(last.offset + distance));
-    else this.go(from, to);
+    if (to !== undefined && !graph.isCut(from, to)) {
+      this.go(from, to);
+      return;
+    }
+    const rip = t.at(last.offset + distance);
+    // A branch ends where its size has room for; what follows an instruction is not truncated.
+    const size = this.legacy && how === LEFT_TAKEN ? this.around.u8[last.record + RECORD_OPSIZE]! : 8;
+    t.leave(last.record | how, zeroExtend(size, rip));
   }
   private go(from: Block, to: Block): void {
     const { t, graph } = this;
@@ -110,7 +120,7 @@ class RegionTranslator {
     t.count(from.instructions.length);
     const to = f.i64(target);
     const places = from.returns.filter((b) => !graph.isCut(from, b));
-    if (places.length !== 0) {
+    if (places.length !== 0 && (!this.legacy || t.segments.isCodeLinear())) {
       const page = f.i64(i64.and(to.get, i64.const(-4096)));
       const entry = f.i32(tlbEntry(to.get, t.tlbContext));
       const mapped = i32.and(

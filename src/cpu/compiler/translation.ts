@@ -7,6 +7,8 @@ import { BUDGET_AT, FLAGS_DST, FLAGS_OP, FLAGS_RES, FLAGS_SRC, GPR, RIP_AT } fro
 import { type Code, type I32, type I64, i32, i64, T_I32 } from '../wasm/code.ts';
 import { FunctionBuilder, type Label, type Local32, type Local64 } from '../wasm/function.ts';
 import type { Instruction } from './region.ts';
+import { SegmentChecks } from './segment-checks.ts';
+import type { Surroundings } from './surroundings.ts';
 
 /** Most instructions in one call of compiled code: V8 replaces code by better code between calls only. */
 export const FUEL = 8192;
@@ -73,8 +75,12 @@ export class Translation {
   retired = 0;
   current: Instruction;
 
-  constructor(flagFunctions: FlagFunctions, first: Instruction) {
+  /** Segments that the code relies on; none in 64-bit mode. */
+  readonly segments: SegmentChecks;
+
+  constructor({ flags: flagFunctions, i32: words }: Surroundings, first: Instruction) {
     const { f } = this;
+    this.segments = new SegmentChecks(words, () => f.lasting64());
     this.flagFunctions = flagFunctions;
     this.current = first;
     this.base = f.lasting64();
@@ -163,13 +169,14 @@ export class Translation {
   /** The function: prologue, what `inside` translates, epilogue. */
   body(first: Instruction, bound: number, refused: number, inside: () => void): FunctionBuilder {
     const { f } = this;
+    const checks: Code[] = [];
     const prologue: Code[] = [];
     const fuel = i32.const(FUEL);
     f.do(this.start.set(state32(BUDGET_AT)));
     f.do(this.start.set(i32.select(i32.ltS(this.start.get, fuel), this.start.get, fuel)));
     f.do(this.left.set(this.start.get));
     f.if(this.isShort(bound), () => f.return(i32.const(refused)));
-    f.do(prologue);
+    f.do(checks, prologue);
     f.do(this.base.set(i64.sub(state64(RIP_AT), i64.const(first.offset))), this.context.set(tlbContext()));
     this.known = undefined;
     f.block((exit) => {
@@ -182,6 +189,10 @@ export class Translation {
       prologue.push(local.set(state64(GPR + number * 8)));
       if (this.written.has(number)) f.do(setState64(GPR + number * 8, local.get));
     });
+    const changed = this.segments.changed();
+    // if (changed) return refused
+    if (changed !== undefined) checks.push([changed, 0x04, 0x40, i32.const(refused), 0x0f, 0x0b]);
+    prologue.push(...this.segments.loads);
     if (this.flagsUsed) {
       const [res, dst, src] = this.flagLocals;
       prologue.push(this.flagOp.set(state32(FLAGS_OP)), res.set(state64(FLAGS_RES)));

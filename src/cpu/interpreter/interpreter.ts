@@ -141,8 +141,9 @@ export class Interpreter {
 
   private hot(record: number): void {
     if (this.code.compileAfter === 0) return;
-    const offset = this.i32[RIP_AT >> 2]! & 0xfff;
-    const slot = this.u8[record + RECORD_MODE] === 2 ? this.code.slotOf(record, offset) : -1;
+    const base = this.u8[record + RECORD_MODE] === 2 ? 0 : this.i32[(CS_AT + SEG_BASE) >> 2]!;
+    const offset = (this.i32[RIP_AT >> 2]! + base) & 0xfff;
+    const slot = this.code.slotOf(record, offset);
     if (slot >= 0) this.compiler.compile(record, slot, offset);
   }
 

@@ -9,6 +9,8 @@ import type { VmState } from '../vm-state.ts';
 export const STAGE_NEXT = 0;
 /** The actor is finished: the stages that follow are not run. */
 export const STAGE_DONE = -1;
+/** The stage before this one comes again; such a stage has `loops`. */
+export const STAGE_AGAIN = -2;
 
 /** One atomic step of an actor that works on a context `C`. */
 export interface ActorStage<C> {
@@ -24,7 +26,9 @@ export interface ActorStage<C> {
   /** What the stage reads and changes for others to see: RES_* bits. */
   readonly reads: number;
   readonly writes: number;
-  /** STAGE_NEXT, STAGE_DONE, or how many stages to leave out. */
+  /** It can answer STAGE_AGAIN. */
+  readonly loops?: boolean;
+  /** STAGE_NEXT, STAGE_DONE, STAGE_AGAIN, or how many stages to leave out. */
   readonly run: (context: C) => number;
 }
 

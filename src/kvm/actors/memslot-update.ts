@@ -13,7 +13,16 @@ import {
   nextGeneration,
   prepareMemoryRegion,
 } from '../memslots/update.ts';
-import { archZapMemslot, mmioGenerationWraps, slotZapsAll } from '../mmu/slot-hooks.ts';
+import {
+  archZapMemslot,
+  collapseAfterLog,
+  logLocks,
+  mmioGenerationWraps,
+  slotLogChange,
+  slotZapsAll,
+  splitForLog,
+  writeProtectForLog,
+} from '../mmu/slot-hooks.ts';
 import { flushRemoteTlbsRange } from '../mmu/tlb-flush.ts';
 import { zapAllFastBackHalf, zapAllFastFrontHalf } from '../mmu/zap-all-fast.ts';
 import type { VmState } from '../vm-state.ts';
@@ -239,17 +248,58 @@ export const slotInstall: Stage = {
   },
 };
 
-/** A new state of dirty logging takes mmu_lock for read. */
+/** What follows depends on whether dirty logging of the slot ends or begins. */
 export const slotCommit: Stage = {
   name: 'commit',
   kvmFunction: 'kvm_commit_memory_region',
   takes: 0,
-  takesNow: ({ change }) => (change === 'flags-only' ? LOCK_MMU_READ : 0),
-  reads: RES_TABLES | RES_ROOTS | RES_SLOTS,
-  writes: RES_TABLES | RES_DIRTY_LOG | RES_GMEM | RES_REQUESTS,
+  reads: RES_ROOTS | RES_SLOTS,
+  writes: RES_DIRTY_LOG | RES_GMEM,
   run(update) {
-    update.flush = commitMemoryRegion(update.vm, update.slotA, update.slotB, update.change);
-    return update.flush ? STAGE_NEXT : STAGE_DONE;
+    const { vm, slotA: old, slotB: next, change } = update;
+    commitMemoryRegion(vm, old, next, change);
+    const log = slotLogChange(vm, old, next, change);
+    if (log === 'ends') return STAGE_NEXT;
+    return log === 'begins' ? 1 : STAGE_DONE;
+  },
+};
+
+export const slotCollapse: Stage = {
+  name: 'zap-collapsible',
+  kvmFunction: 'kvm_mmu_zap_collapsible_sptes',
+  takes: 0,
+  takesNow: ({ vm }) => logLocks(vm),
+  reads: RES_TABLES | RES_ROOTS | RES_SLOTS,
+  writes: RES_TABLES | RES_REQUESTS,
+  run({ vm, slotB }) {
+    collapseAfterLog(vm, slotB!);
+    return STAGE_DONE;
+  },
+};
+
+export const slotSplit: Stage = {
+  name: 'split-huge-pages',
+  kvmFunction: 'kvm_mmu_slot_try_split_huge_pages',
+  takes: 0,
+  takesNow: ({ vm }) => logLocks(vm),
+  reads: RES_TABLES | RES_ROOTS,
+  writes: RES_TABLES | RES_REQUESTS,
+  run({ vm, slotB }) {
+    splitForLog(vm, slotB!);
+    return STAGE_NEXT;
+  },
+};
+
+export const slotWriteProtect: Stage = {
+  name: 'write-protect',
+  kvmFunction: 'kvm_mmu_slot_remove_write_access',
+  takes: 0,
+  takesNow: ({ vm }) => logLocks(vm),
+  reads: RES_TABLES | RES_ROOTS,
+  writes: RES_TABLES,
+  run({ vm, slotB }) {
+    writeProtectForLog(vm, slotB!);
+    return STAGE_NEXT;
   },
 };
 
@@ -266,7 +316,17 @@ export const slotCommitFlush: Stage = {
 };
 
 const endOfSwap = [slotSynchronize, slotMmioFlushed, slotMmioZap, slotGeneration];
-const newSlot = [slotPrepare, slotInstall, ...endOfSwap, slotCommit, slotCommitFlush, lastFlushedStage];
+const newSlot = [
+  slotPrepare,
+  slotInstall,
+  ...endOfSwap,
+  slotCommit,
+  slotCollapse,
+  slotSplit,
+  slotWriteProtect,
+  slotCommitFlush,
+  lastFlushedStage,
+];
 
 /** Creating a slot, or changing its flags. */
 export const memslotReplaceStages: readonly Stage[] = [slotArchLock, ...newSlot];

@@ -4,14 +4,11 @@
  */
 import { hex, hiOf, loOf, numberOf } from '../../arch/halves.ts';
 import { EINVAL } from '../../host/errno.ts';
+import { runActor } from '../actors/actor.ts';
+import { DirtyRingReset, dirtyRingResetStages } from '../actors/dirty-ring-reset.ts';
 import { KVM_EXIT_DIRTY_RING_FULL } from '../kvm-run.ts';
-import { LOCK_MMU_WRITE, LOCK_SLOTS } from '../locks.ts';
-import { KVM_USER_MEM_SLOTS } from '../memslots/memslot.ts';
-import { enableLogDirtyPtMasked } from '../mmu/slot-hooks.ts';
-import { flushRemoteTlbs } from '../mmu/tlb-flush.ts';
 import { checkRequest, makeRequest, REQ_DIRTY_RING_SOFT_FULL, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
-import { PageMask } from './page-mask.ts';
 
 export const KVM_DIRTY_GFN_F_DIRTY = 1 << 0;
 export const KVM_DIRTY_GFN_F_RESET = 1 << 1;
@@ -116,69 +113,15 @@ function tracePush(vm: VmState, ring: DirtyRing, slot: number, offset: number): 
 }
 
 /**
- * Takes back the entries that userspace marked and write-protects their pages again, neighbours of 64 pages together.
- * Caller holds slots_lock. @returns entries reset @kvm dirty_ring.c kvm_dirty_ring_reset
- */
-function dirtyRingReset(vm: VmState, ring: DirtyRing): number {
-  let slot = 0;
-  let offset = 0;
-  const mask = new PageMask();
-  let count = 0;
-  for (let entry = ring.takeReset(); entry !== null; entry = ring.takeReset()) {
-    const delta = entry.offset - offset;
-    const joins = count > 0 && entry.slot === slot;
-    count++;
-    if (joins && delta >= 0 && delta < 64) {
-      mask.set(delta);
-      continue;
-    }
-    // An earlier page joins when no marked page would be shifted out.
-    if (joins && delta > -64 && delta < 0 && mask.last() - delta < 64) {
-      offset = entry.offset;
-      mask.shiftUp(-delta);
-      mask.set(0);
-      continue;
-    }
-    resetDirtyGfns(vm, slot, offset, mask);
-    slot = entry.slot;
-    offset = entry.offset;
-    mask.restart();
-  }
-  resetDirtyGfns(vm, slot, offset, mask);
-  if (vm.trace.enabled) {
-    const text = `ring ${ring.index}: dirty ${hex(ring.dirtyIndex)} reset ${hex(ring.resetIndex)} (used ${ring.used})`;
-    vm.trace.emit('kvm_dirty_ring_reset', { text });
-  }
-  return count;
-}
-
-/** Userspace owns the entries: what does not name pages of a slot is ignored. @kvm dirty_ring.c kvm_reset_dirty_gfn */
-function resetDirtyGfns(vm: VmState, slot: number, offset: number, mask: PageMask): void {
-  const last = mask.last();
-  if (last < 0) return;
-  const asId = slot >>> 16;
-  const id = slot & 0xffff;
-  if (asId >= vm.slots.count || id >= KVM_USER_MEM_SLOTS) return;
-  const memslot = vm.slots.sets[asId]!.idToMemslot(id);
-  if (memslot === null || offset >= memslot.npages || offset + last >= memslot.npages) return;
-  vm.locks.acquire(LOCK_MMU_WRITE);
-  enableLogDirtyPtMasked(vm, memslot, offset, mask.lo, mask.hi);
-  vm.locks.release(LOCK_MMU_WRITE);
-}
-
-/**
  * KVM_RESET_DIRTY_RINGS: takes back what userspace harvested from every ring.
  * @returns entries reset, or -EINVAL: no ring
  * @kvm kvm_main.c kvm_vm_ioctl_reset_dirty_pages
  */
 export function dirtyRingsReset(vm: VmState): number {
   if (vm.dirtyRingSize === 0) return -EINVAL;
-  vm.locks.acquire(LOCK_SLOTS);
-  let cleared = 0;
-  for (const vcpu of vm.vcpus) if (vcpu.dirtyRing !== null) cleared += dirtyRingReset(vm, vcpu.dirtyRing);
-  vm.locks.release(LOCK_SLOTS);
-  if (cleared > 0) flushRemoteTlbs(vm);
-  return cleared;
+  const reset = new DirtyRingReset(vm);
+  runActor(dirtyRingResetStages, reset);
+  return reset.cleared;
 }
 
 /**

@@ -137,7 +137,21 @@ export function gfnToMemslot(vm: VmState, gfn: number, asId = 0): Memslot | null
 
 /** As the vCPU sees it now. @kvm kvm_main.c kvm_vcpu_gfn_to_memslot. HOT */
 export function vcpuGfnToMemslot(vcpu: VcpuState, gfn: number): Memslot | null {
-  return vcpu.vm.slots.sets[vcpuMemslotsId(vcpu)]!.find(gfn);
+  return slotInSpace(vcpu.vm, vcpu.smm ? 1 : 0, gfn);
+}
+
+/** The second address space's, which never changes. */
+const STRAY_GENERATION = 1;
+
+/**
+ * The slot that a vCPU finds in address space `asId`. System management mode in a VM with one space: Linux looks in a second one all the same,
+ * which is empty. But each vCPU remembers the slot that it found last by the generation of the slots alone, and with the generation that the
+ * empty space has, it takes that one. HOT
+ */
+export function slotInSpace(vm: VmState, asId: number, gfn: number): Memslot | null {
+  const { sets } = vm.slots;
+  if (asId < sets.length) return sets[asId]!.find(gfn);
+  return sets[0]!.generation === STRAY_GENERATION ? sets[0]!.find(gfn) : null;
 }
 
 /** @kvm kvm_main.c kvm_is_visible_gfn */

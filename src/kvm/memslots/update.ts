@@ -74,19 +74,18 @@ function setAllPages(bitmap: Uint8Array, npages: number): void {
   if ((npages & 7) !== 0) bitmap[npages >>> 3] = (1 << (npages & 7)) - 1;
 }
 
-/** The change is done. True when TLBs must be flushed. @kvm kvm_main.c kvm_commit_memory_region */
+/** The change is done; what it means for the mappings of the slot comes after. @kvm kvm_main.c kvm_commit_memory_region */
 export function commitMemoryRegion(
   vm: VmState,
   old: Memslot | null,
   next: Memslot | null,
   change: MemslotChange,
-): boolean {
+): void {
   if (change === 'delete') vm.slots.nrMemslotPages -= old!.npages;
   else if (change === 'create') vm.slots.nrMemslotPages += next!.npages;
   const oldLogs = old === null ? 0 : old.flags & KVM_MEM_LOG_DIRTY_PAGES;
   const newLogs = next === null ? 0 : next.flags & KVM_MEM_LOG_DIRTY_PAGES;
   if (oldLogs !== newLogs) vm.slots.nrDirtyLogging += newLogs !== 0 ? 1 : -1;
-  const flush = archCommitMemoryRegion(vm, old, next, change);
+  archCommitMemoryRegion(vm, change);
   if (change === 'delete') gmemUnbind(old!);
-  return flush;
 }

@@ -72,54 +72,63 @@ export function archFlushShadowAll(vm: VmState): void {
   vm.locks.release(LOCK_MMU_WRITE);
 }
 
-/** The change is done; `old` and `next` are null where there is none. True when TLBs must be flushed. @kvm x86.c kvm_arch_commit_memory_region */
-export function archCommitMemoryRegion(
+/** A slot is there, or gone: the limit of shadow pages follows. @kvm x86.c kvm_arch_commit_memory_region */
+export function archCommitMemoryRegion(vm: VmState, change: MemslotChange): void {
+  if (vm.mmu.nRequestedMmuPages === 0 && (change === 'create' || change === 'delete')) {
+    changeMmuPages(vm, Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES));
+  }
+}
+
+/** What a change of flags means for the mappings of the slot (@kvm x86.c kvm_mmu_slot_apply_flags). */
+export type LogChange = 'none' | 'begins' | 'ends';
+
+/** `old` and `next` are null where there is none. Where every page counts as dirty when logging begins, nothing is to be done yet. */
+export function slotLogChange(
   vm: VmState,
   old: Memslot | null,
   next: Memslot | null,
   change: MemslotChange,
-): boolean {
-  if (vm.mmu.nRequestedMmuPages === 0 && (change === 'create' || change === 'delete')) {
-    changeMmuPages(vm, Math.max(Math.floor(vm.slots.nrMemslotPages / SLOT_PAGES_TO_MMU_PAGES), MIN_ALLOC_MMU_PAGES));
-  }
-  return applyFlags(vm, old === null ? 0 : old.flags, next, change);
+): LogChange {
+  if (change !== 'flags-only' || next === null || (next.flags & KVM_MEM_READONLY) !== 0) return 'none';
+  const same = (((old === null ? 0 : old.flags) ^ next.flags) & KVM_MEM_LOG_DIRTY_PAGES) === 0;
+  if (vm.log.warnOnOnce(same, 'kvm_mmu_slot_apply_flags', 'no change')) return 'none';
+  if ((next.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) return 'ends';
+  return dirtyLogManualProtectAndInitSet(vm) ? 'none' : 'begins';
 }
 
-/** Dirty logging goes on or off: true when TLBs must be flushed (@kvm x86.c kvm_mmu_slot_apply_flags). */
-function applyFlags(vm: VmState, oldFlags: number, next: Memslot | null, change: MemslotChange): boolean {
-  if (change !== 'flags-only' || next === null || (next.flags & KVM_MEM_READONLY) !== 0) return false;
-  if (
-    vm.log.warnOnOnce(
-      ((oldFlags ^ next.flags) & KVM_MEM_LOG_DIRTY_PAGES) === 0,
-      'kvm_mmu_slot_apply_flags',
-      'no change',
-    )
-  ) {
-    return false;
-  }
-  const end = next.baseGfn + next.npages;
-  if ((next.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) {
-    inBothMmus(
-      vm,
-      () => rmapZapCollapsibleSptes(vm, next),
-      () => zapCollapsibleSptes(vm, next),
-    );
-    return false;
-  }
-  if (dirtyLogManualProtectAndInitSet(vm)) return false;
-  if (vm.mmu.eagerPageSplit && vm.mmu.tdpMmuEnabled) {
-    inBothMmus(
-      vm,
-      () => rmapTrySplitHugePages(vm, next, next.baseGfn, end, PG_LEVEL_4K),
-      () => trySplitHugePages(vm, next, next.baseGfn, end, PG_LEVEL_4K, true),
-    );
-  }
+/** Small pages of a slot that is no longer logged go where a huge one could be. @kvm mmu.c kvm_mmu_zap_collapsible_sptes */
+export function collapseAfterLog(vm: VmState, slot: Memslot): void {
   inBothMmus(
     vm,
-    () => walkSlotRmaps(vm, next, PG_LEVEL_4K, KVM_MAX_HUGEPAGE_LEVEL, next.baseGfn, end, rmapWriteProtectForLog),
-    () => wrprotSlot(vm, next, PG_LEVEL_4K),
+    () => rmapZapCollapsibleSptes(vm, slot),
+    () => zapCollapsibleSptes(vm, slot),
   );
-  return true;
+}
+
+/** Huge pages of a slot that is to be logged become small ones, all at once (kvm.eager_page_split). @kvm mmu.c kvm_mmu_slot_try_split_huge_pages */
+export function splitForLog(vm: VmState, slot: Memslot): void {
+  if (!vm.mmu.eagerPageSplit || !vm.mmu.tdpMmuEnabled) return;
+  const end = slot.baseGfn + slot.npages;
+  inBothMmus(
+    vm,
+    () => rmapTrySplitHugePages(vm, slot, slot.baseGfn, end, PG_LEVEL_4K),
+    () => trySplitHugePages(vm, slot, slot.baseGfn, end, PG_LEVEL_4K, true),
+  );
+}
+
+/** The next write to each page of the slot is seen, once TLBs are flushed. @kvm mmu.c kvm_mmu_slot_remove_write_access */
+export function writeProtectForLog(vm: VmState, slot: Memslot): void {
+  const end = slot.baseGfn + slot.npages;
+  inBothMmus(
+    vm,
+    () => walkSlotRmaps(vm, slot, PG_LEVEL_4K, KVM_MAX_HUGEPAGE_LEVEL, slot.baseGfn, end, rmapWriteProtectForLog),
+    () => wrprotSlot(vm, slot, PG_LEVEL_4K),
+  );
+}
+
+/** Locks that each of these takes, one after the other. */
+export function logLocks(vm: VmState): number {
+  return (memslotsHaveRmaps(vm) ? LOCK_MMU_WRITE : 0) | (vm.mmu.tdpMmuEnabled ? LOCK_MMU_READ : 0);
 }
 
 /** First the shadow MMU's share, under the write lock, then the TDP MMU's, under the read lock; each where there is one. */

@@ -47,8 +47,8 @@ export class VmMmu {
   nxHugePages = false;
   /** @kvm mmu.h enable_mmio_caching: parameter and hardware both allow MMIO SPTEs. */
   enableMmioCaching = false;
-  /** Page tables on whose removal a huge page could follow (nx_huge_pages). */
-  possibleNxHugePages = 0;
+  /** Page tables on whose removal a huge page could follow, the oldest first. @kvm kvm_host.h possible_nx_huge_pages */
+  readonly possibleNxHugePages: ShadowPage[] = [];
 
   /** Result of the entry makers in spte.ts. */
   readonly newSpte = new SpteWord();

@@ -130,7 +130,7 @@ function execute(vcpu: VcpuState, work: AsyncPfWork): boolean {
 }
 
 /** The host has provided a page: the workers that wait look again. */
-function retryWaiting(vcpu: VcpuState): void {
+export function retryWaiting(vcpu: VcpuState): void {
   const apf = vcpu.x86.asyncPf;
   for (const work of apf.waiting.splice(0)) if (!execute(vcpu, work)) apf.waiting.push(work);
   if (apf.waiting.length === 0) stopListening(vcpu);

@@ -14,7 +14,7 @@ import { Memslot, type MemslotChange } from '../../kvm/memslots/memslot.ts';
 import { ageGfn } from '../../kvm/mmu/notifier-handlers.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
 import { part } from './kvm-model/kernel-actor.ts';
-import type { SceneState } from './kvm-model/state.ts';
+import type { SceneWorld } from './kvm-model/state.ts';
 import { hostMemory } from './kvm-model/vm.ts';
 import type { KernelSpec } from './scene.ts';
 
@@ -73,11 +73,11 @@ export function setAttributes(
 
 /** Finds the slot and makes the one that is to take its place, under slots_lock (@kvm kvm_main.c __kvm_set_memory_region). */
 class RegionUpdate extends MemslotUpdate {
-  readonly state: SceneState;
+  readonly state: SceneWorld;
   readonly id: number;
   readonly makeNext: (old: Memslot | null) => Memslot | null;
 
-  constructor(state: SceneState, change: MemslotChange, id: number, makeNext: (old: Memslot | null) => Memslot | null) {
+  constructor(state: SceneWorld, change: MemslotChange, id: number, makeNext: (old: Memslot | null) => Memslot | null) {
     super(state.vm, null, null, change);
     this.state = state;
     this.id = id;
@@ -202,22 +202,24 @@ export function setFlags(id: number, flags: number, stages = memslotReplaceStage
 // ---- the process's memory ----
 
 /** What happens to a page of the process between the start and the end of an invalidation. */
-class PageChange extends HvaInvalidation {
+export class PageChange extends HvaInvalidation {
   /** The frame that was there, to be freed; -1 for none. */
   old = -1;
-  readonly state: SceneState;
+  readonly state: SceneWorld;
 
-  constructor(state: SceneState, start: number, end: number) {
+  constructor(state: SceneWorld, start: number, end: number) {
     super(state.vm, start, end);
     this.state = state;
   }
 
+  // What is the invalidation's own is written out: through `super` an accessor costs as much as a step.
   override get locals(): number {
-    return super.locals | ((this.state.pages.data.indexOf(this.old) + 1) << 2);
+    return (this.flush ? 1 : 0) | (this.found ? 2 : 0) | ((this.state.pages.data.indexOf(this.old) + 1) << 2);
   }
 
   override set locals(bits: number) {
-    super.locals = bits;
+    this.flush = (bits & 1) !== 0;
+    this.found = (bits & 2) !== 0;
     const index = bits >>> 2;
     this.old = index === 0 ? -1 : this.state.pages.data[index - 1]!;
   }
@@ -255,7 +257,7 @@ const clearPage: ActorStage<PageChange> = {
   },
 };
 
-const freePage: ActorStage<PageChange> = {
+export const freePage: ActorStage<PageChange> = {
   name: 'free-page',
   kvmFunction: 'put_page',
   takes: 0,
@@ -276,7 +278,7 @@ export interface Bracket {
 
 export const rangeBracket: Bracket = { start: rangeStartStages, end: rangeEndStages };
 
-function hvaOf(state: SceneState, gfn: number): number {
+export function hvaOf(state: SceneWorld, gfn: number): number {
   const slot = state.vm.slots.sets[0]!.find(gfn);
   if (slot === null) throw new Error(`gfn 0x${gfn.toString(16)} of a scene has no slot, and so no host memory`);
   return slotHva(slot, gfn);
@@ -284,10 +286,11 @@ function hvaOf(state: SceneState, gfn: number): number {
 
 /** The page behind `gfn` moves to another frame, and its old one is freed. */
 export function migratePage(gfn: number, bracket = rangeBracket): KernelSpec {
-  return kernel('migrate page', [gfn], (state) => {
+  const actor = kernel('migrate page', [gfn], (state) => {
     const hva = hvaOf(state, gfn);
     return [part([...bracket.start, replacePage, freePage, ...bracket.end], new PageChange(state, hva, hva + 4096))];
   });
+  return { ...actor, movesPages: true };
 }
 
 /** The page behind `gfn` goes; a later touch makes a new one. */
@@ -328,12 +331,12 @@ export function punchHole(gfn: number, stages = punchHoleStages): KernelSpec {
 // ---- dirty log ----
 
 class SceneHarvest extends DirtyLogHarvest {
-  readonly state: SceneState;
+  readonly state: SceneWorld;
   readonly id: number;
   /** First frame of the slot. */
   private readonly baseGfn: number;
 
-  constructor(state: SceneState, id: number) {
+  constructor(state: SceneWorld, id: number) {
     super(state.vm, null, 0, new Int32Array(2));
     this.state = state;
     this.id = id;

@@ -90,5 +90,35 @@ describe('a captured state', () => {
         if (differs || other.describe().join() !== model.describe().join()) expect(again).toEqual(words);
       }
     });
+
+    it(`goes back after each step, and says what it changed: ${scene.name}`, () => {
+      const model = new KvmModel(scene);
+      const stepper = new KvmModel(scene);
+      const other = new KvmModel(scene);
+      const list = new Int32Array(model.stateWords);
+      const values = new Int32Array(model.stateWords);
+      const again = new Int32Array(model.stateWords);
+      for (const words of visited(model)) {
+        stepper.restore(words, 0);
+        for (let actor = 0; actor < model.actors.length; actor++) {
+          if ((stepper.enabled() & (1 << actor)) === 0) continue;
+          for (let choice = 0; choice < stepper.choices(actor); choice++) {
+            stepper.step(actor, choice);
+            const after = words.slice();
+            const n = stepper.changes(list, values);
+            for (let k = 0; k < n; k++) after[list[k]!] = values[k]!;
+            stepper.rewind();
+            other.restore(words, 0);
+            other.step(actor, choice);
+            other.lookAgain();
+            other.capture(again, 0);
+            if (!same(again, after)) expect(after).toEqual(again);
+          }
+        }
+        stepper.lookAgain();
+        stepper.capture(again, 0);
+        if (!same(again, words)) expect(again).toEqual(words);
+      }
+    });
   }
 });

@@ -3,10 +3,12 @@ import { revisions } from '../../kvm/mmu/revisions/index.ts';
 import type { KvmParams } from '../../kvm/params.ts';
 import { MODULE_PARAMS, moduleParams } from '../module-params.ts';
 import { KvmModel } from './kvm-model/kvm-model.ts';
-import type { ModelSpec } from './model.ts';
+import type { Model, ModelSpec } from './model.ts';
 import type { Scene } from './scene.ts';
 import type { SceneInfo } from './scene-library.ts';
 import { kvmScenes } from './scenes/index.ts';
+import { shadowScenes } from './scenes/shadow.ts';
+import { ShadowModel } from './shadow-model/model.ts';
 
 /** Of the parameters, those that are given. @throws InputError, UnsupportedError */
 function givenParams(given: Readonly<Record<string, string>>): Partial<KvmParams> {
@@ -16,8 +18,9 @@ function givenParams(given: Readonly<Record<string, string>>): Partial<KvmParams
 }
 
 /** The model of a scene, with what the spec asks for. @throws InputError, UnsupportedError */
-export function makeKvmModel(scene: Scene, spec: ModelSpec): KvmModel {
-  return new KvmModel(scene, {
+export function makeKvmModel(scene: Scene, spec: ModelSpec): Model {
+  const Made = scene.vm?.paging === 'shadow' ? ShadowModel : KvmModel;
+  return new Made(scene, {
     revision: spec.revision,
     params: spec.params === undefined ? undefined : givenParams(spec.params),
   });
@@ -34,4 +37,4 @@ export function kvmSceneInfo(scene: Scene): SceneInfo {
   };
 }
 
-export const kvmSceneInfos: readonly SceneInfo[] = kvmScenes.map(kvmSceneInfo);
+export const kvmSceneInfos: readonly SceneInfo[] = [...kvmScenes, ...shadowScenes].map(kvmSceneInfo);

@@ -24,6 +24,13 @@ export interface Model {
   capture(into: Int32Array, at: number): void;
   /** HOT */
   restore(from: Int32Array, at: number): void;
+  /**
+   * Where the state differs from that of the last `restore` or `rewind`, after one step: the numbers of the words, ascending, into `list`,
+   * the words into `values`; how many. Absent: everything is captured and compared. HOT
+   */
+  changes?(list: Int32Array, values: Int32Array): number;
+  /** Goes back to the state of the last `restore`, after one step and `changes`. HOT */
+  rewind?(): void;
   /** Bit i: actor i has a next step and may take it now. HOT */
   enabled(): number;
   /** Bit i: actor i has not finished. An actor that has finished stays so. HOT */

@@ -1,15 +1,14 @@
-/** A search in several threads, of a Piscina pool: who starts them and puts together what they found. */
+/** A search in several threads: this one, and those of a Piscina pool. */
+import { MessageChannel } from 'node:worker_threads';
 import type { Piscina } from 'piscina';
-import { conclude, type Part } from './conclusion.ts';
-import { Overseer, sharedSpace } from './exchange.ts';
+import type { Part } from './conclusion.ts';
+import { boundsOf, searchWith } from './explorer.ts';
 import { GrowingInts } from './growing.ts';
 import type { Model, ModelSpec } from './model.ts';
-import { shareOut } from './ownership.ts';
 import type { SearchOptions, SearchResult } from './search.ts';
-import { buffersOf, type Pieces, runShard, type WorkerAnswer, type WorkerTask } from './worker.ts';
-
-/** Milliseconds between two looks at how far they are. */
-const TICK = 100;
+import { StateTable } from './state-table.ts';
+import { FAILED_ELSEWHERE, Team, teamSpace } from './team.ts';
+import { buffersOf, type Pieces, runThread, type WorkerAnswer, type WorkerTask } from './worker.ts';
 
 /** Where threads find their code: a module of the build that exports `name`. */
 export interface ThreadCode {
@@ -17,23 +16,24 @@ export interface ThreadCode {
   readonly name: string;
 }
 
-/** Threads that search together, one model after the other. */
+/** Threads that search together, one model after the other. The thread that asks is the first of them. */
 export class SearchThreads {
-  private readonly pool: Piscina;
+  private readonly pool: Piscina | null;
   private readonly workers: number;
 
-  private constructor(pool: Piscina, workers: number) {
+  private constructor(pool: Piscina | null, workers: number) {
     this.pool = pool;
     this.workers = workers;
   }
 
   static async start({ file, name }: ThreadCode, workers: number): Promise<SearchThreads> {
+    if (workers === 1) return new SearchThreads(null, 1);
     const { Piscina } = await import('piscina');
     const pool = new Piscina({
       filename: file,
       name,
-      minThreads: workers,
-      maxThreads: workers,
+      minThreads: workers - 1,
+      maxThreads: workers - 1,
       concurrentTasksPerWorker: 1,
       // each has one task at a time, in which it waits for the others itself
       atomics: 'disabled',
@@ -42,37 +42,47 @@ export class SearchThreads {
   }
 
   async stop(): Promise<void> {
-    await this.pool.destroy();
+    await this.pool?.destroy();
   }
 
   /** Each thread makes `spec` again; `model` is one in its first state. The result is the one of `search`, except for memory and time. */
   async search(model: Model, spec: ModelSpec, options: SearchOptions): Promise<SearchResult> {
-    const start = performance.now();
     const { workers } = this;
-    const space = sharedSpace(workers, model.stateWords, shareOut(model, workers));
-    const overseer = new Overseer(space);
-    const timer = setInterval(() => {
-      if (options.interrupted?.() === true) overseer.stop();
-      options.onProgress?.({ states: overseer.states(), depth: 0, level: 0 });
-    }, TICK);
+    const table = new StateTable(model.stateWords, true);
+    const space = teamSpace(workers);
+    const channels = Array.from({ length: workers - 1 }, () => new MessageChannel());
+    const bounds = boundsOf(options);
+    const team = new Team(
+      space,
+      0,
+      table,
+      bounds,
+      channels.map((c) => c.port1),
+    );
+    const tasks = channels.map(async ({ port2 }, i): Promise<WorkerAnswer> => {
+      const { reduce } = options;
+      const task: WorkerTask = { space, me: i + 1, table: table.memory, port: port2, spec, reduce, bounds };
+      try {
+        return await this.pool!.run(task, { transferList: [port2] });
+      } catch (error) {
+        team.abort();
+        throw error;
+      }
+    });
+    const answers = allOrCause(tasks);
+    answers.catch(() => {});
     try {
-      const { depth, maxStates, reduce, livelock } = options;
-      const bounds = { ...(depth === undefined ? {} : { depth }), ...(maxStates === undefined ? {} : { maxStates }) };
-      const tasks = Array.from({ length: workers }, (_, me): Promise<WorkerAnswer> => {
-        const task: WorkerTask = { space, me, spec, reduce, livelock, bounds };
-        return this.pool.run(task).catch((error: unknown) => {
-          overseer.abort();
-          throw error;
-        });
-      });
-      const answers = await allOrFirstError(tasks);
-      const parts = answers.map(
-        (answer): Part => ({ ...answer, edges: joined(answer.edges), finished: joined(answer.finished) }),
+      return await searchWith(model, table, team, options, async () =>
+        (await answers).flatMap((a): Part[] =>
+          a === null ? [] : [{ ...a, edges: joined(a.edges), finished: joined(a.finished) }],
+        ),
       );
-      const stopped = answers.find((a) => a.stopped !== null)?.stopped ?? null;
-      return conclude(parts, answers[0]!.depth, stopped, livelock, () => (performance.now() - start) / 1000);
+    } catch (error) {
+      team.abort();
+      if (isHearsay(error)) await answers;
+      throw error;
     } finally {
-      clearInterval(timer);
+      for (const { port1 } of channels) port1.close();
     }
   }
 }
@@ -97,27 +107,24 @@ function joined({ pieces, length }: Pieces): GrowingInts {
   return new GrowingInts(pieces, length);
 }
 
-/** The error that came first is the cause; the others only heard of it. */
-async function allOrFirstError<T>(tasks: readonly Promise<T>[]): Promise<T[]> {
-  let first: { readonly error: unknown } | null = null;
-  const settled = await Promise.allSettled(
-    tasks.map((task) =>
-      task.catch((error: unknown) => {
-        first ??= { error };
-        throw error;
-      }),
-    ),
-  );
-  if (first !== null) throw (first as { readonly error: unknown }).error;
+/** Of several errors the cause: the others only heard of it. */
+async function allOrCause<T>(tasks: readonly Promise<T>[]): Promise<T[]> {
+  const settled = await Promise.allSettled(tasks);
+  const errors = settled.flatMap((s): unknown[] => (s.status === 'rejected' ? [s.reason] : []));
+  if (errors.length > 0) throw errors.find((e) => !isHearsay(e)) ?? errors[0];
   return settled.map((s) => (s as PromiseFulfilledResult<T>).value);
 }
 
-/** What a thread runs: makes the model again and searches its share. */
+function isHearsay(error: unknown): boolean {
+  return error instanceof Error && error.message === FAILED_ELSEWHERE;
+}
+
+/** What a thread runs: makes the model again and searches with the others. */
 export async function threadMain(
   task: WorkerTask,
   makeModel: (spec: ModelSpec) => Model | Promise<Model>,
 ): Promise<unknown> {
   const { move, transferableSymbol, valueSymbol } = (await import('piscina')).Piscina;
-  const answer = runShard(await makeModel(task.spec), task);
+  const answer = await runThread(task, makeModel);
   return move({ [transferableSymbol]: buffersOf(answer), [valueSymbol]: answer } as never);
 }

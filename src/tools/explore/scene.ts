@@ -2,13 +2,24 @@
 import { remove } from '../../kvm/mmu/revisions/edit.ts';
 import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
 import type { FaultStage, Revision, RevisionRules } from '../../kvm/mmu/revisions/revision.ts';
+import type { mapInstall } from '../../kvm/mmu/tdp-mmu/map.ts';
 import type { KvmParams } from '../../kvm/params.ts';
 import type { KernelActor } from './kvm-model/kernel-actor.ts';
+import type { GuestSpec, GuestTable, ShadowGuard } from './shadow-scene.ts';
 
-/** One thing that a vCPU does. `pre-fault` is KVM_PRE_FAULT_MEMORY, `page-ready` the end of an asynchronous page fault. */
+/**
+ * One thing that a vCPU does. `pre-fault` is KVM_PRE_FAULT_MEMORY, `page-ready` the end of an asynchronous page fault; `walk` the processor's look
+ * at a table of the guest's own, without which no instruction can be fetched; `emulated-read` and `emulated-write` what the emulator does to
+ * memory for an instruction that it got for another reason.
+ */
 export interface VcpuOp {
-  readonly kind: 'read' | 'write' | 'fetch' | 'pre-fault' | 'page-ready';
+  readonly kind: 'read' | 'write' | 'fetch' | 'walk' | 'pre-fault' | 'page-ready' | 'emulated-read' | 'emulated-write';
   readonly gfn: number;
+  /**
+   * The guest says itself that the access is private, as under SNP, whatever KVM's attribute says: a mapping of other memory than the guest_memfd's
+   * does not do.
+   */
+  readonly isPrivate?: boolean;
 }
 
 export interface VcpuSpec {
@@ -18,6 +29,10 @@ export interface VcpuSpec {
   readonly before: readonly VcpuOp[];
   /** Runs in system management mode: sees the other address space. */
   readonly smm: boolean;
+  /** Where the host has to read a page from swap it goes to sleep meanwhile, as with asynchronous page faults. */
+  readonly async?: boolean;
+  /** Where KVM shadows the guest's tables: what the guest does under them, instead of `ops` and `before`. */
+  readonly guest?: GuestSpec;
 }
 
 /** One actor on the kernel's side: what it does, in order. */
@@ -32,6 +47,14 @@ export interface KernelSpec {
   readonly changesSlots?: boolean;
   /** It takes pages of the process away without giving others. */
   readonly dropsPages?: boolean;
+  /** It puts other pages in the place of those of its frames. */
+  readonly movesPages?: boolean;
+}
+
+/** The stage `map` with another way to store what it makes: between its look at the entry and the store others may come in. */
+export interface SteppedMap extends FaultStage {
+  /** Instead of `mapInstall`: stores below the entry that the walk found, with the verdict of that. */
+  readonly install: typeof mapInstall;
 }
 
 export type ActorSpec = VcpuSpec | KernelSpec;
@@ -46,11 +69,13 @@ export interface SlotSpec {
   readonly gmem?: boolean;
   /** Address space: 1 is SMM's. */
   readonly asId?: number;
+  /** It shows the same memory as the slot of this id in the first address space. */
+  readonly sameMemoryAs?: number;
   /**
-   * Host memory behind it: there and writable (the default), there but read-only until it is written, not there yet, one page of 2 MiB, or
+   * Host memory behind it: there and writable (the default), there but read-only until it is written, not there yet, in swap, one page of 2 MiB, or
    * one of 2 MiB for which pages are made at the first touch.
    */
-  readonly host?: 'present' | 'read-only' | 'absent' | 'huge';
+  readonly host?: 'present' | 'read-only' | 'absent' | 'swapped' | 'huge';
 }
 
 export interface SceneSpec {
@@ -64,10 +89,25 @@ export interface SceneSpec {
   readonly revision?: string | Revision;
   readonly vm?: {
     readonly type?: 'default' | 'sw-protected';
+    /** `shadow`: no two-dimensional paging, KVM shadows the tables in `tables`. */
+    readonly paging?: 'tdp' | 'shadow';
+    /** Limit of shadow pages, KVM_SET_NR_MMU_PAGES. */
+    readonly mmuPages?: number;
+    /** Under shadow paging: KVM's warnings are no finding, but what comes of them. */
+    readonly ignoreWarnings?: boolean;
+    /** Guards of the shadow MMU that this twin goes without. */
+    readonly without?: readonly ShadowGuard[];
     readonly params?: Partial<KvmParams>;
     readonly quirks?: number;
+    /**
+     * Each vCPU has a dirty ring of `entries` (8), of which `reserved` (4) are kept free: with fewer left the guest is not entered, unless
+     * `stops` is false.
+     */
+    readonly dirtyRing?: { readonly entries?: number; readonly reserved?: number; readonly stops?: boolean };
   };
   readonly slots: readonly SlotSpec[];
+  /** The guest's own tables, where KVM shadows them. */
+  readonly tables?: readonly GuestTable[];
   /** Ranges that are private from the start: first frame and number. */
   readonly private?: readonly (readonly [number, number])[];
   readonly actors: readonly ActorSpec[];
@@ -80,8 +120,11 @@ export interface SceneSpec {
    * with nobody else in the way.
    */
   readonly expect: 'safe' | 'livelock' | { readonly violates: string };
-  /** What is not wrong in every scene but in this one: the emulation of an access to private memory. */
-  readonly alsoForbids?: readonly 'private-emulation'[];
+  /**
+   * What is not wrong in every scene but in this one: the emulation of an access to private memory; the use of a translation that another
+   * processor's write has made void, flushed before KVM is done with the emulation of that write.
+   */
+  readonly alsoForbids?: readonly ('private-emulation' | 'stale-during-emulation')[];
   /** For what looks wrong and is so in Linux: intended, harmless or a bug, and what VMs whose memory the hardware protects do there. */
   readonly judgement?: string;
   /** The scene without its guard, of which this one is the twin. */
@@ -97,6 +140,11 @@ export function scene(spec: SceneSpec): Scene {
   if (!/^[a-z0-9][a-z0-9-]*$/.test(spec.name))
     throw new Error(`scene ${spec.name}: a name is small letters, digits and dashes`);
   if (spec.actors.length < 1 || spec.actors.length > 8) throw new Error(`scene ${spec.name}: 1 to 8 actors`);
+  const shadow = spec.vm?.paging === 'shadow';
+  for (const actor of spec.actors) {
+    if (actor.kind === 'vcpu' && (actor.guest !== undefined) !== shadow)
+      throw new Error(`scene ${spec.name}: under shadow paging vCPUs are guestVcpu(...), and only there`);
+  }
   return { ...spec, isScene: true };
 }
 
@@ -122,8 +170,11 @@ export function ruled(name: string, what: string, rules: Partial<RevisionRules>)
 }
 
 /** A vCPU that does `ops` one after the other. */
-export function vcpu(ops: readonly VcpuOp[], options: { before?: readonly VcpuOp[]; smm?: boolean } = {}): VcpuSpec {
-  return { kind: 'vcpu', ops, before: options.before ?? [], smm: options.smm === true };
+export function vcpu(
+  ops: readonly VcpuOp[],
+  options: { before?: readonly VcpuOp[]; smm?: boolean; async?: boolean } = {},
+): VcpuSpec {
+  return { kind: 'vcpu', ops, before: options.before ?? [], smm: options.smm === true, async: options.async === true };
 }
 
 export function read(gfn: number): VcpuOp {
@@ -136,6 +187,19 @@ export function write(gfn: number): VcpuOp {
 
 export function fetch(gfn: number): VcpuOp {
   return { kind: 'fetch', gfn };
+}
+
+/** The access as a guest makes it that decides itself what is private. */
+export function privately(op: VcpuOp): VcpuOp {
+  return { ...op, isPrivate: true };
+}
+
+export function walk(gfn: number): VcpuOp {
+  return { kind: 'walk', gfn };
+}
+
+export function emulated(op: VcpuOp): VcpuOp {
+  return { kind: op.kind === 'write' ? 'emulated-write' : 'emulated-read', gfn: op.gfn };
 }
 
 export function preFault(gfn: number): VcpuOp {

@@ -11,6 +11,13 @@ export interface Move {
   readonly choice: number;
 }
 
+const ACTOR_BITS = 5;
+
+/** A step in one word. Of the ways from one state to another the one with the lowest word is told. */
+export function stepWord(actor: number, choice: number): number {
+  return actor | (choice << ACTOR_BITS);
+}
+
 const MOVE = /,?([0-9]*)([a-zA-Z])(?:\.([0-9]+))?/y;
 const MAX_MOVES = 1_000_000;
 

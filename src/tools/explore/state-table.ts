@@ -4,42 +4,73 @@
  * A state is kept as a tree: its words in blocks of four, the blocks' numbers in blocks of four, and so on up to a root of at most eight.
  * Every block is kept once (block-table.ts), so two states that differ in a few words share all but a few blocks, and the comparison is
  * exact: states are equal when their roots are. A step changes few words; only the blocks above those are looked up again.
+ *
+ * Several threads may look for states and add them at the same time, each with a StateTable of its own over the same memory; only to
+ * enlarge it must the others keep away (team.ts).
  */
-import { BlockTable, enlarged, mixWord, resized } from './block-table.ts';
+import { BlockTable, mixWord } from './block-table.ts';
+import { BUSY, enlarged, resized, roomFor, type Words, words } from './shared-words.ts';
 
 /** Words of a root, at most: a block less to look up at each step is worth more than what a longer root takes. */
 const MAX_ROOT = 8;
 /** States that there is room for at first. */
-const FIRST = 64;
+const FIRST = 256;
+const FIRST_SHARED = 1 << 16;
+/** A place in the hash table: a state's number plus 1 in the lower bits, and in the upper ones bits of its hash. */
+const ID_BITS = 27;
+const ID_MASK = (1 << ID_BITS) - 1;
+const TAG_MASK = ~ID_MASK;
+/** States that can be told apart. */
+export const MOST_STATES = ID_MASK - (1 << 17);
+/** Words of the counter: states, then blocks in a cache line of their own. */
+const COUNTER_WORDS = 32;
 
 /** One state, taken apart: its words and the numbers of its blocks, level by level. */
 export interface Cursor {
   readonly data: Int32Array;
   hash: number;
+  /** What `change` has changed, to be undone: places, what was there, and the hash. */
+  readonly changedAt: Int32Array;
+  readonly changedFrom: Int32Array;
+  changed: number;
+  hashBefore: number;
+}
+
+/** What a table is kept in: for other threads. */
+export interface TableMemory {
+  readonly counter: Words;
+  readonly roots: Words;
+  readonly hashes: Words;
+  readonly slots: Words;
+  readonly limit: number;
+  readonly blocks: BlockTable['memory'];
 }
 
 export class StateTable {
   readonly stateWords: number;
-  count = 0;
   /** Whether the last `insert` found the state new. */
   fresh = false;
-  /** By state: its hash; which state it was reached from, that one's hash, and by which step (see `stepWord`). */
-  parents = new Int32Array(FIRST);
-  steps = new Int32Array(FIRST);
-  parentHashes = new Int32Array(FIRST);
-  private readonly inner = new BlockTable();
-  private roots: Int32Array<ArrayBuffer>;
+  /** By state. */
+  hashes: Words;
+  private roots: Words;
+  /** Open addressing; 0 for nothing. */
+  private slots: Words;
+  private shift: number;
+  private limit: number;
+  private readonly counter: Words;
+  private readonly inner: BlockTable;
+  private readonly shared: boolean;
   private readonly rootWords: number;
-  hashes = new Int32Array(FIRST);
-  /** Open addressing; pairs of a state's number plus 1, 0 for nothing, and its hash. */
-  private slots = new Int32Array(4 * FIRST);
-  private shift = 25;
   /** Where each level begins in a cursor; the last is the root block. */
   private readonly offsets: Int32Array;
   private readonly cursorWords: number;
+  /** Nodes of a level that have changed, from its beginning. */
+  private readonly touched: Int32Array;
 
-  constructor(stateWords: number) {
+  /** `shared`: with other threads; or over the memory of another thread's table. */
+  constructor(stateWords: number, shared = false, memory: TableMemory | null = null) {
     this.stateWords = stateWords;
+    this.shared = shared;
     const offsets = [0];
     let length = stateWords;
     let end = 0;
@@ -51,14 +82,40 @@ export class StateTable {
     this.offsets = Int32Array.from(offsets);
     this.rootWords = length;
     this.cursorWords = end + length;
-    this.roots = new Int32Array(FIRST * length);
+    this.touched = new Int32Array(stateWords);
+    const first = shared ? FIRST_SHARED : FIRST;
+    this.counter = memory?.counter ?? words(COUNTER_WORDS, shared);
+    this.inner = new BlockTable(memory === null ? first : 1, this.counter.subarray(COUNTER_WORDS / 2), shared);
+    this.limit = first;
+    this.hashes = memory?.hashes ?? words(roomFor(first, shared), shared);
+    this.roots = memory?.roots ?? words(roomFor(first, shared) * length, shared);
+    this.slots = memory?.slots ?? words(2 * first, shared);
+    this.shift = Math.clz32(this.slots.length) + 1;
+    if (memory !== null) this.adopt(memory);
+  }
+
+  get count(): number {
+    return this.counter[0]!;
+  }
+
+  /** It is to be enlarged soon. HOT */
+  get crowded(): boolean {
+    return this.counter[0]! >= this.limit || this.inner.count >= this.inner.limit;
   }
 
   /** A cursor at the state whose words are all 0. */
   cursor(): Cursor {
-    const cursor = { data: new Int32Array(this.cursorWords), hash: 0 };
+    const { cursorWords } = this;
+    const data = new Int32Array(cursorWords);
+    const cursor: Cursor = {
+      data,
+      hash: 0,
+      changedAt: new Int32Array(cursorWords),
+      changedFrom: new Int32Array(cursorWords),
+      changed: 0,
+      hashBefore: 0,
+    };
     for (let i = 0; i < this.stateWords; i++) cursor.hash ^= mixWord(0, i);
-    const { data } = cursor;
     for (let level = 0; level + 1 < this.offsets.length; level++) {
       const from = this.offsets[level]!;
       const to = this.offsets[level + 1]!;
@@ -68,74 +125,98 @@ export class StateTable {
     return cursor;
   }
 
-  /** Completes `cursor`, whose words were just written, from one that is complete and, best, differs in little. HOT */
-  fold(cursor: Cursor, base: Cursor): void {
-    const { data } = cursor;
-    const old = base.data;
-    const { offsets, inner } = this;
-    const top = offsets.length - 1;
-    let hash = base.hash;
-    if (top === 0) {
-      for (let p = 0; p < data.length; p++) if (data[p] !== old[p]) hash ^= mixWord(data[p]!, p) ^ mixWord(old[p]!, p);
-      cursor.hash = hash;
-      return;
-    }
-    const end = offsets[1]!;
-    let q = end;
-    for (let p = 0; p < end; p += 4, q++) {
-      const a = data[p]!;
-      const b = data[p + 1]!;
-      const c = data[p + 2]!;
-      const d = data[p + 3]!;
-      if (a === old[p] && b === old[p + 1] && c === old[p + 2] && d === old[p + 3]) {
-        data[q] = old[q]!;
-        continue;
+  /** Changes `n` words of the state at the cursor: those whose numbers are in `list`, ascending, to `values`. HOT */
+  change(cursor: Cursor, list: Int32Array, values: Int32Array, n: number): void {
+    const { data, changedAt, changedFrom } = cursor;
+    const { offsets, inner, touched } = this;
+    let { hash } = cursor;
+    cursor.hashBefore = hash;
+    let changes = 0;
+    let nodes = 0;
+    let last = -1;
+    for (let k = 0; k < n; k++) {
+      const p = list[k]!;
+      const from = data[p]!;
+      const to = values[k]!;
+      hash ^= mixWord(from, p) ^ mixWord(to, p);
+      changedAt[changes] = p;
+      changedFrom[changes++] = from;
+      data[p] = to;
+      if (p >>> 2 !== last) {
+        last = p >>> 2;
+        touched[nodes++] = last;
       }
-      if (a !== old[p]) hash ^= mixWord(a, p) ^ mixWord(old[p]!, p);
-      if (b !== old[p + 1]) hash ^= mixWord(b, p + 1) ^ mixWord(old[p + 1]!, p + 1);
-      if (c !== old[p + 2]) hash ^= mixWord(c, p + 2) ^ mixWord(old[p + 2]!, p + 2);
-      if (d !== old[p + 3]) hash ^= mixWord(d, p + 3) ^ mixWord(old[p + 3]!, p + 3);
-      data[q] = inner.intern(a, b, c, d);
     }
     cursor.hash = hash;
-    for (let level = 1; level < top; level++) {
-      const to = offsets[level + 1]!;
-      q = to;
-      for (let p = offsets[level]!; p < to; p += 4, q++) {
-        const a = data[p]!;
-        const b = data[p + 1]!;
-        const c = data[p + 2]!;
-        const d = data[p + 3]!;
-        data[q] =
-          a === old[p] && b === old[p + 1] && c === old[p + 2] && d === old[p + 3] ? old[q]! : inner.intern(a, b, c, d);
+    const top = offsets.length - 1;
+    for (let level = 0; level < top; level++) {
+      const below = offsets[level]!;
+      const above = offsets[level + 1]!;
+      const blocks = nodes;
+      nodes = 0;
+      last = -1;
+      for (let k = 0; k < blocks; k++) {
+        const block = touched[k]!;
+        const p = below + (block << 2);
+        const node = inner.intern(data[p]!, data[p + 1]!, data[p + 2]!, data[p + 3]!);
+        const q = above + block;
+        changedAt[changes] = q;
+        changedFrom[changes++] = data[q]!;
+        data[q] = node;
+        if (block >>> 2 !== last) {
+          last = block >>> 2;
+          touched[nodes++] = last;
+        }
+      }
+    }
+    cursor.changed = changes;
+  }
+
+  /** Back to the state before the last `change`. HOT */
+  undo(cursor: Cursor): void {
+    const { data, changedAt, changedFrom, changed } = cursor;
+    for (let k = 0; k < changed; k++) data[changedAt[k]!] = changedFrom[k]!;
+    cursor.hash = cursor.hashBefore;
+    cursor.changed = 0;
+  }
+
+  /** The number of the state at `cursor`: the one that it has, or a new one. HOT */
+  insert(cursor: Cursor): number {
+    const { data, hash } = cursor;
+    const { slots } = this;
+    const root = this.offsets[this.offsets.length - 1]!;
+    const mask = slots.length - 1;
+    for (let at = Math.imul(hash, 0x9e3779b1) >>> this.shift; ; at = (at + 1) & mask) {
+      let held = slots[at]!;
+      if (held === 0 || held === BUSY) {
+        held = this.claim(at);
+        if (held === 0) return this.add(at, data, root, hash);
+      }
+      const id = (held & ID_MASK) - 1;
+      if (((held ^ hash) & TAG_MASK) === 0 && this.isRoot(id, data, root)) {
+        this.fresh = false;
+        return id;
       }
     }
   }
 
-  /** The number of the state at `cursor`, which is complete: the one that it has, or a new one. HOT */
-  insert(cursor: Cursor): number {
-    const { data, hash } = cursor;
-    const { slots, rootWords } = this;
-    const root = this.offsets[this.offsets.length - 1]!;
-    const mask = slots.length - 1;
-    let at = (Math.imul(hash, 0x9e3779b1) >>> this.shift) << 1;
-    for (;;) {
-      const id = slots[at]! - 1;
-      if (id < 0) break;
-      if (slots[at + 1] === hash && this.isRoot(id, data, root)) {
-        this.fresh = false;
-        return id;
-      }
-      at = (at + 2) & mask;
-    }
-    const id = this.count++;
-    if (id === this.hashes.length) this.grow();
-    const { roots } = this;
+  /** 0: the place is ours to fill. Else what another thread has just put there. */
+  private claim(at: number): number {
+    if (!this.shared) return 0;
+    let held = Atomics.compareExchange(this.slots, at, 0, BUSY);
+    while (held === BUSY) held = Atomics.load(this.slots, at);
+    return held;
+  }
+
+  private add(at: number, data: Int32Array, root: number, hash: number): number {
+    const { counter, roots, rootWords, hashes } = this;
+    const id = this.shared ? Atomics.add(counter, 0, 1) : counter[0]!++;
+    if (id >= hashes.length) throw new Error('the table of states was not enlarged in time');
     for (let i = 0, p = id * rootWords; i < rootWords; i++) roots[p + i] = data[root + i]!;
-    this.hashes[id] = hash;
-    this.slots[at] = id + 1;
-    this.slots[at + 1] = hash;
-    if (this.count * 3 > this.slots.length) this.rehash();
+    hashes[id] = hash;
+    const held = (hash & TAG_MASK) | (id + 1);
+    if (this.shared) Atomics.store(this.slots, at, held);
+    else this.slots[at] = held;
     this.fresh = true;
     return id;
   }
@@ -148,55 +229,94 @@ export class StateTable {
     return true;
   }
 
-  /** Takes a state apart again: the words are at 0 in the cursor's data. HOT */
+  /** Takes a state apart again: the words are at 0 in the cursor's data. What it has in common with the cursor's state is left alone. HOT */
   decode(id: number, into: Cursor): void {
     const { data } = into;
-    const { offsets } = this;
-    const cells = this.inner.cells;
-    const { roots, rootWords } = this;
-    let to = offsets[offsets.length - 1]!;
-    for (let i = 0, p = id * rootWords; i < rootWords; i++) data[to + i] = roots[p + i]!;
-    for (let level = offsets.length - 2; level >= 0; level--) {
-      const from = offsets[level]!;
-      for (let q = to, p = from; p < to; q++, p += 4) {
-        const cell = data[q]! << 2;
-        data[p] = cells[cell]!;
-        data[p + 1] = cells[cell + 1]!;
-        data[p + 2] = cells[cell + 2]!;
-        data[p + 3] = cells[cell + 3]!;
-      }
-      to = from;
-    }
+    const { offsets, roots, rootWords } = this;
+    const { cells } = this.inner;
+    const top = offsets.length - 1;
+    const root = offsets[top]!;
+    const first = id * rootWords;
     into.hash = this.hashes[id]!;
+    into.changed = 0;
+    if (top === 0) {
+      for (let i = 0; i < rootWords; i++) data[i] = roots[first + i]!;
+      return;
+    }
+    for (let i = 0; i < rootWords; i++) {
+      const node = roots[first + i]!;
+      if (data[root + i] === node) continue;
+      data[root + i] = node;
+      this.open(data, cells, top, i);
+    }
   }
 
-  private grow(): void {
-    const length = enlarged(this.hashes.length);
-    this.roots = resized(this.roots, length * this.rootWords);
-    this.hashes = resized(this.hashes, length);
-    this.parents = resized(this.parents, length);
-    this.steps = resized(this.steps, length);
-    this.parentHashes = resized(this.parentHashes, length);
+  /** Writes what is below node `i` of `level`, as far as it is something else. */
+  private open(data: Int32Array, cells: Words, level: number, i: number): void {
+    const { offsets } = this;
+    let p = data[offsets[level]! + i]! << 2;
+    const below = offsets[level - 1]! + (i << 2);
+    if (level === 1) {
+      data[below] = cells[p]!;
+      data[below + 1] = cells[p + 1]!;
+      data[below + 2] = cells[p + 2]!;
+      data[below + 3] = cells[p + 3]!;
+      return;
+    }
+    const end = offsets[level]!;
+    for (let k = 0; k < 4 && below + k < end; k++, p++) {
+      const node = cells[p]!;
+      if (data[below + k] === node) continue;
+      data[below + k] = node;
+      this.open(data, cells, level - 1, (i << 2) + k);
+    }
+  }
+
+  /** Makes room for more; nobody else may be at the table. */
+  grow(): void {
+    const { inner, shared } = this;
+    if (inner.count >= inner.limit) inner.grow();
+    if (this.count < this.limit) return;
+    this.limit = enlarged(this.limit);
+    const room = roomFor(this.limit, shared);
+    this.roots = resized(this.roots, room * this.rootWords, shared);
+    this.hashes = resized(this.hashes, room, shared);
+    if (this.limit * 4 > this.slots.length * 3) this.rehash();
   }
 
   private rehash(): void {
-    const slots = new Int32Array(this.slots.length * 2);
+    const slots = words(this.slots.length * 2, this.shared);
     const mask = slots.length - 1;
+    const { hashes, count } = this;
     this.shift--;
-    for (let id = 0; id < this.count; id++) {
-      const hash = this.hashes[id]!;
-      let at = (Math.imul(hash, 0x9e3779b1) >>> this.shift) << 1;
-      while (slots[at] !== 0) at = (at + 2) & mask;
-      slots[at] = id + 1;
-      slots[at + 1] = hash;
+    for (let id = 0; id < count; id++) {
+      const hash = hashes[id]!;
+      let at = Math.imul(hash, 0x9e3779b1) >>> this.shift;
+      while (slots[at] !== 0) at = (at + 1) & mask;
+      slots[at] = (hash & TAG_MASK) | (id + 1);
     }
     this.slots = slots;
   }
 
-  /** Bytes of everything that is kept for the states. */
+  /** What another thread has to know of the table. */
+  get memory(): TableMemory {
+    const { counter, roots, hashes, slots, limit, inner } = this;
+    return { counter, roots, hashes, slots, limit, blocks: inner.memory };
+  }
+
+  /** Goes over to what another thread has enlarged. */
+  adopt({ roots, hashes, slots, limit, blocks }: TableMemory): void {
+    this.roots = roots;
+    this.hashes = hashes;
+    this.slots = slots;
+    this.shift = Math.clz32(slots.length) + 1;
+    this.limit = limit;
+    this.inner.adopt(blocks);
+  }
+
+  /** Of everything that is kept for the states, as far as it is in use. */
   get bytes(): number {
-    const byState = [this.roots, this.hashes, this.parents, this.steps, this.parentHashes, this.slots];
-    return byState.reduce((sum, array) => sum + array.byteLength, this.inner.bytes);
+    return 4 * this.count * (this.rootWords + 1) + this.slots.byteLength + this.inner.bytes;
   }
 }
 

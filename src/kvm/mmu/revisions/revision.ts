@@ -91,6 +91,8 @@ export interface RevisionRules {
   readonly roomBeforeStale: boolean;
   /** A page is write-tracked if it is in either address space (0f38453cdb2e). */
   readonly tracksBothSpaces: boolean;
+  /** Room is made at the cost of roots in use, too: no Linux of these does so, but see docs/revisions.md, 20. */
+  readonly reclaimTakesRoots?: boolean;
   // Map.
   /** An entry that allows the access already is left alone, even if this fault would make a lesser one (386d69f9f29b, Linux 6.13). */
   readonly keepsAllowingEntries?: boolean;

@@ -20,7 +20,7 @@ function zapOldestMmuPages(vm: VmState, wanted: number): void {
   for (let sp = vm.mmu.activePages.oldest; sp !== null; ) {
     const newer: ShadowPage | null = sp.newer;
     // A root in use could not be freed anyway.
-    if (sp.rootCount !== 0) {
+    if (sp.rootCount !== 0 && vm.revision.rules.reclaimTakesRoots !== true) {
       sp = newer;
       continue;
     }

@@ -2,6 +2,7 @@
  * Tables of the lowest level that the guest may write: what KVM shadows of them is good until the guest flushes its TLB, as an
  * entry in a real TLB would be (@kvm mmu.c kvm_unsync_page, mmu_try_to_unsync_pages, mark_unsync).
  */
+import { PG_LEVEL_4K } from '../../../arch/paging.ts';
 import type { Memslot } from '../../memslots/memslots.ts';
 import type { VmState } from '../../vm-state.ts';
 import { traceSyncPage, traceUnsyncPage } from '../mmutrace.ts';
@@ -66,6 +67,7 @@ export function mmuTryToUnsyncPages(
     if (!canUnsync) return true;
     if (sp.unsync) continue;
     if (prefetch) return true;
+    vm.log.warnOnOnce(roleLevel(sp.role) !== PG_LEVEL_4K, 'mmu_try_to_unsync_pages', 'an upper table becomes unsync');
     unsyncPage(vm, sp);
   }
   return false;

@@ -7,7 +7,7 @@ import { isObsoleteSp } from '../obsolete.ts';
 import { ROLE_GUEST_MODE, ROLE_INVALID, roleLevel } from '../role.ts';
 import type { ShadowPage } from '../shadow-page.ts';
 import { isLastSpte, isMmioSpte, isShadowPresent, sptePfn } from '../spte.ts';
-import { ENTRIES_PER_PAGE, freeSp, untrackPossibleNxHugePage } from '../tdp-mmu/pages.ts';
+import { ENTRIES_PER_PAGE, freeSp, unaccountNxHugePage } from '../tdp-mmu/pages.ts';
 import { flushRemoteTlbs, makeAllCpusRequest } from '../tlb-flush.ts';
 import { unaccountShadowed } from './account.ts';
 import { dropSpte } from './rmap.ts';
@@ -90,10 +90,7 @@ export function prepareZapPage(vm: VmState, sp: ShadowPage, invalid: ShadowPage[
   } else {
     zappedRoot = !isObsoleteSp(vm, sp);
   }
-  if (sp.nxHugePageDisallowed) {
-    sp.nxHugePageDisallowed = false;
-    untrackPossibleNxHugePage(vm, sp);
-  }
+  if (sp.nxHugePageDisallowed) unaccountNxHugePage(vm, sp);
   sp.role |= ROLE_INVALID;
   if (zappedRoot) makeAllCpusRequest(vm, REQ_MMU_FREE_OBSOLETE_ROOTS);
   vm.mmu.listUnstable = unstable;

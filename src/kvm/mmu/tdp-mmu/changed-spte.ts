@@ -8,6 +8,7 @@ import type { VmState } from '../../vm-state.ts';
 import { setPfnAccessed, setPfnDirty } from '../host-page.ts';
 import { tracePrepareZapPage, traceSpteChanged } from '../mmutrace.ts';
 import { roleAsId, roleLevel } from '../role.ts';
+import type { ShadowPage } from '../shadow-page.ts';
 import {
   FROZEN_SPTE_HI,
   FROZEN_SPTE_LO,
@@ -24,7 +25,7 @@ import {
 } from '../spte.ts';
 import { pagesPerLevel, type TdpIter } from '../tdp-iter.ts';
 import { flushRemoteTlbsGfn } from '../tlb-flush.ts';
-import { ENTRIES_PER_PAGE, freeSp, untrackPossibleNxHugePage } from './pages.ts';
+import { ENTRIES_PER_PAGE, freeSp, unaccountNxHugePage } from './pages.ts';
 import { writeSpte } from './write-spte.ts';
 
 /** @kvm mmu.h kvm_update_page_stats. HOT */
@@ -95,10 +96,7 @@ function handleRemovedPt(vm: VmState, pfn: number, shared: boolean): void {
   const step = pagesPerLevel(level);
   if (vm.trace.enabled) tracePrepareZapPage(vm, sp);
   vm.mmu.tdpMmuPages--;
-  if (sp.nxHugePageDisallowed) {
-    sp.nxHugePageDisallowed = false;
-    untrackPossibleNxHugePage(vm, sp);
-  }
+  if (sp.nxHugePageDisallowed) unaccountNxHugePage(vm, sp);
   for (let i = 0; i < ENTRIES_PER_PAGE; i++) {
     const sptep = (pfn << 10) | (i << 1);
     const oldLo = i32[sptep]!;
@@ -163,4 +161,22 @@ export function iterSetSpte(vm: VmState, iter: TdpIter, lo: number, hi: number):
   iter.refresh();
   writeSpte(vm.memory.i32, iter.sptep, lo, hi);
   handleChangedSpte(vm, iter.asId, iter.gfn, iter.oldLo, iter.oldHi, lo, hi, iter.level, false);
+}
+
+/**
+ * Empties the entry that points to `sp`, which goes with all below it; mmu_lock held for write. True when TLBs must be flushed.
+ * @kvm tdp_mmu.c kvm_tdp_mmu_zap_sp
+ */
+export function tdpMmuZapSp(vm: VmState, sp: ShadowPage): boolean {
+  vm.locks.assertHeld(LOCK_MMU_WRITE);
+  const { ptep } = sp;
+  if (vm.log.warnOnOnce(ptep < 0, 'kvm_tdp_mmu_zap_sp', 'a root')) return false;
+  const i32 = vm.memory.i32;
+  const lo = i32[ptep]!;
+  const hi = i32[ptep + 1]!;
+  if (vm.log.warnOnOnce(!isShadowPresent(lo), 'kvm_tdp_mmu_zap_sp', 'nothing points to the page')) return false;
+  writeSpte(i32, ptep, SHADOW_NONPRESENT_LO, SHADOW_NONPRESENT_HI);
+  const level = roleLevel(sp.role) + 1;
+  handleChangedSpte(vm, roleAsId(sp.role), sp.gfn, lo, hi, SHADOW_NONPRESENT_LO, SHADOW_NONPRESENT_HI, level, false);
+  return true;
 }

@@ -54,14 +54,21 @@ export function freeSp(vm: VmState, sp: ShadowPage): void {
 export function trackPossibleNxHugePage(vm: VmState, sp: ShadowPage): void {
   if (sp.possibleNxHugePage) return;
   sp.possibleNxHugePage = true;
-  vm.mmu.possibleNxHugePages++;
+  vm.mmu.possibleNxHugePages.push(sp);
   vm.stats.nx_lpage_splits++;
 }
 
 /** @kvm mmu.c untrack_possible_nx_huge_page */
 export function untrackPossibleNxHugePage(vm: VmState, sp: ShadowPage): void {
   if (!sp.possibleNxHugePage) return;
+  const list = vm.mmu.possibleNxHugePages;
   sp.possibleNxHugePage = false;
-  vm.mmu.possibleNxHugePages--;
+  list.splice(list.indexOf(sp), 1);
   vm.stats.nx_lpage_splits--;
+}
+
+/** The page is no longer what stands in the way of a huge page, or is taken to be so (@kvm mmu.c unaccount_nx_huge_page). */
+export function unaccountNxHugePage(vm: VmState, sp: ShadowPage): void {
+  sp.nxHugePageDisallowed = false;
+  untrackPossibleNxHugePage(vm, sp);
 }

@@ -3,9 +3,11 @@ import { PTE_FRAME_MASK, PTE_PRESENT } from '../../../host/page-table.ts';
 import { memIsPrivate } from '../../../kvm/attributes.ts';
 import { slotHva } from '../../../kvm/memslots/hva.ts';
 import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEMSLOT_INVALID, type Memslot } from '../../../kvm/memslots/memslot.ts';
+import { type MemslotSet, slotInSpace } from '../../../kvm/memslots/memslots.ts';
 import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
 import { ROLE_INVALID, roleAsId } from '../../../kvm/mmu/role.ts';
 import {
+  isExecutable,
   isMmioSpte,
   isShadowPresent,
   isWritable,
@@ -13,8 +15,10 @@ import {
   mmioSpteGeneration,
 } from '../../../kvm/mmu/spte.ts';
 import { gfnRoundForLevel, pagesPerLevel } from '../../../kvm/mmu/tdp-iter.ts';
+import type { VmState } from '../../../kvm/vm-state.ts';
+import { ringHas } from './ring-word.ts';
 import type { SceneState } from './state.ts';
-import { TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
+import { TLB_EXEC, TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
 
 export const BUG = 1;
 const SPTE_FREED = 2;
@@ -32,6 +36,7 @@ const TLB_EXCEEDS = 13;
 const DIRTY_LOST = 14;
 const STATISTICS = 15;
 const PRIVATE_EMULATION = 16;
+const NX_HUGE = 17;
 
 /** Invariant n + 1 in words. */
 export const invariantTexts: readonly string[] = [
@@ -48,10 +53,16 @@ export const invariantTexts: readonly string[] = [
   'every huge entry covers one attribute',
   'every huge entry lies in one slot',
   'with nobody at work, no TLB allows what the page tables do not',
-  'a page that the guest wrote is in the dirty log, or userspace was told',
+  'a page that the guest wrote is in the dirty log or a dirty ring, or userspace was told',
   'the counts of mapped pages and of page tables are right',
   'no access to a private gfn is emulated (where the scene forbids it)',
+  'no huge entry is executable while the NX workaround is on',
 ];
+
+/** Slots of an address space; where there is only one, those of that. */
+function slotsOf(vm: VmState, asId: number): MemslotSet {
+  return vm.slots.sets[asId] ?? vm.slots.sets[0]!;
+}
 
 /** The frame of the process behind `gfn`, -1 for none. */
 function hostFrame(state: SceneState, slot: Memslot, gfn: number): number {
@@ -77,7 +88,7 @@ function isFreed(state: SceneState, pfn: number): boolean {
 function mappingWrong(state: SceneState, asId: number, gfn: number, pfn: number, freed: number, stale: number): number {
   const { vm } = state;
   if (isFreed(state, pfn)) return freed;
-  const slot = vm.slots.sets[asId]!.find(gfn);
+  const slot = slotInSpace(vm, asId, gfn);
   if (slot === null) return NO_SLOT;
   // On its way out: its mappings go next, and only then is anything of it given away.
   if ((slot.flags & KVM_MEMSLOT_INVALID) !== 0) return 0;
@@ -94,7 +105,7 @@ function hugeWrong(state: SceneState, asId: number, gfn: number, level: number):
   const { vm } = state;
   const start = gfnRoundForLevel(gfn, level);
   const end = start + pagesPerLevel(level);
-  const slot = vm.slots.sets[asId]!.find(gfn);
+  const slot = slotInSpace(vm, asId, gfn);
   if (slot !== null && (start < slot.baseGfn || end > slot.baseGfn + slot.npages)) return HUGE_SLOT;
   if (vm.hasPrivateMem && !vm.attributes.private.uniform(start, end, memIsPrivate(vm, gfn))) return HUGE_ATTRIBUTES;
   return 0;
@@ -123,12 +134,13 @@ function rootsWrong(state: SceneState): number {
         if (leaf.level > 1) {
           const huge = hugeWrong(state, asId, gfn, leaf.level);
           if (huge !== 0) return huge;
+          if (vm.mmu.nxHugePages && isExecutable(m, leaf.lo, leaf.hi)) return NX_HUGE;
         }
       } else if (vm.mmu.enableMmioCaching && isMmioSpte(m, leaf.lo, leaf.hi)) {
-        const set = vm.slots.sets[asId]!;
+        const set = slotsOf(vm, asId);
         const counts =
           !set.updateInProgress && mmioSpteGeneration(leaf.lo, leaf.hi) === set.generation % (MMIO_SPTE_GEN_MASK + 1);
-        if (counts && set.find(gfn) !== null) return MMIO_ENTRY;
+        if (counts && slotInSpace(vm, asId, gfn) !== null) return MMIO_ENTRY;
       }
     }
   }
@@ -139,9 +151,14 @@ function tlbsWrong(state: SceneState): number {
   const { gfns } = state;
   for (const v of state.vcpus) {
     const asId = v.vcpu.smm ? 1 : 0;
-    const set = state.vm.slots.sets[asId]!;
+    const set = slotsOf(state.vm, asId);
     const { mmioGfn, mmioGen } = v.vcpu.mmu;
-    if (mmioGfn !== 0 && mmioGen === set.generation && !set.updateInProgress && set.find(mmioGfn) !== null)
+    if (
+      mmioGfn !== 0 &&
+      mmioGen === set.generation &&
+      !set.updateInProgress &&
+      slotInSpace(state.vm, asId, mmioGfn) !== null
+    )
       return MMIO_CACHE;
     if (!v.tlbLive) continue;
     for (let g = 0; g < gfns.length; g++) {
@@ -163,6 +180,7 @@ function quiet(state: SceneState): boolean {
 
 function tlbExceedsTables(state: SceneState): boolean {
   const { tables, gfns } = state;
+  const { masks } = state.vm.mmu;
   for (const v of state.vcpus) {
     const root = v.vcpu.mmu.mmu.root.pfn;
     if (!v.tlbLive || v.vcpu.requests !== 0 || root === INVALID_ROOT) continue;
@@ -173,6 +191,7 @@ function tlbExceedsTables(state: SceneState): boolean {
       const leaf = tables.leaf(r, g);
       if (leaf.pfn !== tlbFrame(word)) return true;
       if ((word & TLB_WRITE) !== 0 && !isWritable(leaf.lo)) return true;
+      if ((word & TLB_EXEC) !== 0 && !isExecutable(masks, leaf.lo, leaf.hi)) return true;
     }
   }
   return false;
@@ -186,8 +205,13 @@ function dirtyLost(state: SceneState): boolean {
     if ((state.unreported & (1 << g)) === 0) continue;
     const gfn = state.gfns[g]!;
     const slot = state.vm.slots.sets[0]!.find(gfn);
-    if (slot === null || (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0 || slot.dirtyBitmap === null) continue;
+    if (slot === null || (slot.flags & KVM_MEM_LOG_DIRTY_PAGES) === 0) continue;
     const page = gfn - slot.baseGfn;
+    if (state.vm.dirtyRingSize !== 0) {
+      if (!state.vm.vcpus.some((v) => v.dirtyRing !== null && ringHas(v.dirtyRing, slot.id, page))) return true;
+      continue;
+    }
+    if (slot.dirtyBitmap === null) continue;
     if (((slot.dirtyBitmap[page >>> 3]! >>> (page & 7)) & 1) === 0) return true;
   }
   return false;

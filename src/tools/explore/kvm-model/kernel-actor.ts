@@ -4,7 +4,7 @@ import { RES_SRCU, STAGE_DONE } from '../../../kvm/actors/actor.ts';
 import { MemslotUpdate } from '../../../kvm/actors/memslot-update.ts';
 import { LOCK_MMU } from '../../../kvm/locks.ts';
 import type { Memslot } from '../../../kvm/memslots/memslot.ts';
-import { type ModelActor, RES_QUIET, type SceneState } from './state.ts';
+import { type ModelActor, RES_QUIET, type SceneWorld } from './state.ts';
 
 /** A list of stages and what they work on. Slots that the context refers to are captured by number. */
 export interface KernelPart {
@@ -14,7 +14,7 @@ export interface KernelPart {
 }
 
 /** Makes the parts of an actor for a scene's VM. */
-export type KernelActor = (state: SceneState) => readonly KernelPart[];
+export type KernelActor = (state: SceneWorld) => readonly KernelPart[];
 
 /** A part of any kind of context. */
 export function part<C extends ActorContext>(stages: readonly ActorStage<C>[], context: C): KernelPart {
@@ -25,19 +25,23 @@ export class SceneKernelActor implements ModelActor {
   readonly name: string;
   readonly cpu: string;
   readonly words = 2;
+  readonly idle = false;
+  readonly selfContained = true;
   held = 0;
   srcu = 0;
   note = '';
   private pc = 0;
+  /** The context that may hold something of a part that is under way. */
+  private inHand: KernelPart['context'] | null = null;
   private readonly stages: ActorStage<ActorContext>[] = [];
   private readonly contexts: KernelPart['context'][] = [];
   /** By stage: the stage after the last one of its part. */
   private readonly partEnd: number[] = [];
   private readonly restReads: Int32Array;
   private readonly restWrites: Int32Array;
-  private readonly state: SceneState;
+  private readonly state: SceneWorld;
 
-  constructor(state: SceneState, name: string, cpu: string, parts: readonly KernelPart[]) {
+  constructor(state: SceneWorld, name: string, cpu: string, parts: readonly KernelPart[]) {
     this.state = state;
     this.name = name;
     this.cpu = cpu;
@@ -56,6 +60,17 @@ export class SceneKernelActor implements ModelActor {
       this.restReads[i] = this.restReads[i + 1]! | this.stages[i]!.reads;
       this.restWrites[i] = this.restWrites[i + 1]! | this.stages[i]!.writes;
     }
+    this.countLoops();
+  }
+
+  /** A stage that can go back to the one before it leaves as much as that one. */
+  private countLoops(): void {
+    const { stages, restReads, restWrites } = this;
+    for (let i = 1; i < stages.length; i++) {
+      if (stages[i]!.loops !== true) continue;
+      restReads[i]! |= restReads[i - 1]!;
+      restWrites[i]! |= restWrites[i - 1]!;
+    }
   }
 
   /** It makes, replaces or removes slots. */
@@ -66,7 +81,8 @@ export class SceneKernelActor implements ModelActor {
   /** Locks that stages from `pc` on may take. */
   takesFrom(pc: number): number {
     let mask = 0;
-    for (let i = pc; i < this.stages.length; i++) {
+    const from = pc > 0 && this.stages[pc]?.loops === true ? pc - 1 : pc;
+    for (let i = from; i < this.stages.length; i++) {
       const { takes, takesNow } = this.stages[i]!;
       mask |= takesNow === undefined ? takes : takes | LOCK_MMU;
     }
@@ -105,11 +121,14 @@ export class SceneKernelActor implements ModelActor {
 
   step(): void {
     const { pc } = this;
+    this.inHand = this.contexts[pc]!;
     const answer = this.stages[pc]!.run(this.contexts[pc]!);
     this.pc = answer === STAGE_DONE ? this.partEnd[pc]! : pc + 1 + answer;
     if (this.finished && this.quietBit(pc) === 0) throw new Error(`${this.name} ended at ${this.stages[pc]!.name}`);
     // What a part remembers ends with it.
-    if (this.pc === this.partEnd[pc]) this.forget(this.contexts[pc]!);
+    if (this.pc !== this.partEnd[pc]) return;
+    this.forget(this.contexts[pc]!);
+    if (!this.finished) this.forget(this.contexts[this.pc]!);
   }
 
   private forget(context: KernelPart['context']): void {
@@ -135,8 +154,10 @@ export class SceneKernelActor implements ModelActor {
     this.pc = word & 255;
     this.held = (word >>> 8) & 63;
     this.srcu = (word >>> 14) & 3;
-    if (this.pc === this.stages.length) return;
-    const context = this.contexts[this.pc]!;
+    const context = this.pc === this.stages.length ? null : this.contexts[this.pc]!;
+    if (this.inHand !== null && this.inHand !== context) this.forget(this.inHand);
+    this.inHand = context;
+    if (context === null) return;
     const rest = from[at + 1]!;
     context.locals = rest & 0xffff;
     if (context.slotA !== undefined) context.slotA = state.slots.slot((rest >>> 16) & 63);

@@ -26,7 +26,7 @@ import { makeSceneState } from './make-state.ts';
 import { type ModelActor, RES_GUESTS, RES_MMU_LOCK, RES_QUIET, RES_SLOTS_LOCK, type SceneState } from './state.ts';
 import type { SceneVcpu } from './vcpu.ts';
 import type { SceneOverrides } from './vm.ts';
-import { REGION_ACTOR, REGION_ACTORS, REGION_TABLES, VmWords } from './vm-words.ts';
+import { REGION_ACTOR, REGION_ACTOR_SHIFT, REGION_ACTORS, REGION_TABLES, VmWords } from './vm-words.ts';
 
 const TABLE_BITS = RES_TABLES | RES_ROOTS;
 /** In `stale`: somebody took a step. */
@@ -46,6 +46,11 @@ export class KvmModel implements Model {
   private brokenText = '';
   /** The words of the present state, but for what `stale` (resources) and `stepped` (actors, as bits) say has changed since. */
   private readonly live: Int32Array;
+  /** The words of the state that was restored last, and the regions in which `live` may differ from it. */
+  private readonly base: Int32Array;
+  private touched = -1;
+  /** Actors, as bits, that took steps since: more than their words may have changed. */
+  private moved = -1;
   private stale = RES_ALL | RES_GUESTS;
   private stepped = -1;
   /** A step since the last restore may have put new objects in the place of slots or of their parts. */
@@ -56,7 +61,11 @@ export class KvmModel implements Model {
   private readonly tableWords: number;
   /** REGION_* by word. */
   private readonly regionOf: Int32Array;
+  /** By word: the first one after it that belongs to another region. */
+  private readonly regionEnd: Int32Array;
   private readonly scratch: Int32Array;
+  /** Actors, as bits, whose words say something else when others change what all share. */
+  private readonly dependents: number;
   /** Somebody waits for SRCU grace periods: without, read sections are nobody's business. */
   private readonly usesSrcu: boolean;
 
@@ -78,7 +87,12 @@ export class KvmModel implements Model {
     this.stateWords = next + state.tables.words;
     this.live = new Int32Array(this.stateWords);
     this.scratch = new Int32Array(this.stateWords);
+    this.base = new Int32Array(this.stateWords);
     this.regionOf = this.regions();
+    this.regionEnd = new Int32Array(this.stateWords);
+    for (let i = this.stateWords - 1; i >= 0; i--)
+      this.regionEnd[i] = this.regionOf[i] === this.regionOf[i + 1] ? this.regionEnd[i + 1]! : i + 1;
+    this.dependents = this.list.reduce((mask, a, i) => (a.selfContained === true ? mask : mask | (1 << i)), 0);
     // What is active at the start is what restores use.
     for (let asId = 0; asId < vm.slots.count; asId++) state.slots.active(asId);
     this.usesSrcu = state.actors.some((a) => a instanceof SceneKernelActor && a.changesSlots);
@@ -218,15 +232,23 @@ export class KvmModel implements Model {
     if (stale === 0) return;
     this.stale = 0;
     this.scan();
-    this.words.refresh(live, stale, this.broken !== 0);
-    if ((stale & TABLE_BITS) !== 0) state.tables.capture(live, this.tableWords);
+    let touched = this.words.refresh(live, stale, this.broken !== 0);
+    if ((stale & TABLE_BITS) !== 0) {
+      state.tables.capture(live, this.tableWords);
+      touched |= REGION_TABLES;
+    }
     // What a vCPU has in hand is worth something else when these change.
-    const all = (stale & (TABLE_BITS | RES_SEQUENCE | RES_REQUESTS)) !== 0;
+    let saved = this.stepped;
+    if ((stale & (TABLE_BITS | RES_SEQUENCE | RES_REQUESTS)) !== 0) saved |= this.dependents;
     const { actorWords } = this;
     for (let i = 0; i < list.length; i++) {
-      if (all || (this.stepped & (1 << i)) !== 0) list[i]!.save(live, actorWords[i]!);
+      if ((saved & (1 << i)) === 0) continue;
+      list[i]!.save(live, actorWords[i]!);
+      touched |= REGION_ACTOR << i;
     }
+    this.moved |= this.stepped;
     this.stepped = 0;
+    this.touched |= touched;
   }
 
   /** The next capture looks at everything, whatever the steps since have said: to check them by. */
@@ -242,29 +264,82 @@ export class KvmModel implements Model {
     for (let i = 0; i < stateWords; i++) into[at + i] = live[i]!;
   }
 
+  /* HOT */
+  changes(list: Int32Array, values: Int32Array): number {
+    this.refresh();
+    const { live, base, touched, regionOf, stateWords, regionEnd } = this;
+    let n = 0;
+    for (let i = 0; i < stateWords; ) {
+      if ((touched & regionOf[i]!) === 0) {
+        i = regionEnd[i]!;
+        continue;
+      }
+      const word = live[i]!;
+      if (word !== base[i]) {
+        list[n] = i;
+        values[n++] = word;
+      }
+      i++;
+    }
+    return n;
+  }
+
+  /* HOT */
+  rewind(): void {
+    const whole = this.slotsReplaced;
+    this.refresh();
+    const { live, base, touched, regionOf, stateWords, regionEnd } = this;
+    const attributes = this.words.attributesOf(live);
+    let differ = 0;
+    for (let i = 0; i < stateWords; ) {
+      if ((touched & regionOf[i]!) === 0) {
+        i = regionEnd[i]!;
+        continue;
+      }
+      const word = base[i]!;
+      if (live[i] !== word) {
+        live[i] = word;
+        differ |= regionOf[i]!;
+      }
+      i++;
+    }
+    this.putBack(whole ? -1 : differ, attributes);
+  }
+
+  /* HOT */
   restore(from: Int32Array, at: number): void {
-    const { state, live, stateWords, regionOf } = this;
     // New objects for slots, and parts of slots, may be in use: then nothing of the present is kept.
     const whole = this.slotsReplaced;
     this.refresh();
-    this.slotsReplaced = false;
-    this.broken = 0;
+    const { live, base, stateWords, regionOf } = this;
     const attributes = this.words.attributesOf(live);
     let differ = 0;
     for (let i = 0; i < stateWords; i++) {
       const word = from[at + i]!;
+      base[i] = word;
       if (live[i] === word) continue;
       live[i] = word;
       differ |= regionOf[i]!;
     }
-    if (whole) differ = -1;
-    differ = this.words.restore(live, differ, attributes);
+    this.putBack(whole ? -1 : differ, attributes);
+  }
+
+  /** Makes the VM and its actors what `live` says now. `differ`: the regions in which they are not; `attributes`: the word as it was. HOT */
+  private putBack(differ: number, attributes: number): void {
+    const { live, dependents } = this;
+    this.slotsReplaced = false;
+    this.broken = 0;
+    this.touched = 0;
+    let all =
+      this.words.restore(live, differ, attributes, dependents << REGION_ACTOR_SHIFT) |
+      (this.moved << REGION_ACTOR_SHIFT);
+    this.moved = 0;
     if ((differ & REGION_TABLES) !== 0) {
-      state.tables.restore(live, this.tableWords);
+      this.state.tables.restore(live, this.tableWords);
       this.scanned = false;
-      differ |= REGION_ACTORS;
+      all |= dependents << REGION_ACTOR_SHIFT;
     }
-    if ((differ & REGION_ACTORS) !== 0) this.loadActors(differ);
+    if ((all & REGION_ACTORS) !== 0) this.loadActors(all);
     if (this.words.isBroken(live)) this.broken = BUG;
   }
 

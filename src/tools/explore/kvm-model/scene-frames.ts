@@ -1,7 +1,7 @@
 /** What a scene is about: its frames, the host pages behind them, ranges of attributes, the roots that there can be. */
 import { slotHva } from '../../../kvm/memslots/hva.ts';
 import type { Scene } from '../scene.ts';
-import type { SceneState } from './state.ts';
+import type { SceneWorld } from './state.ts';
 
 /** Roots at a time: the one in use, one of SMM, and those that slot changes made obsolete. */
 export function maxRoots(scene: Scene): number {
@@ -21,7 +21,7 @@ export function framesOf(scene: Scene): number[] {
 }
 
 /** Host pages behind the scene's frames in any slot; a huge page is one. */
-export function findHostAddresses(state: SceneState): void {
+export function findHostAddresses(state: SceneWorld): void {
   const { table } = state.vm.mm;
   for (const set of state.vm.slots.sets) {
     for (const slot of set.slots) {
@@ -35,7 +35,7 @@ export function findHostAddresses(state: SceneState): void {
   }
 }
 
-export function gmemIndices(state: SceneState): number[] {
+export function gmemIndices(state: SceneWorld): number[] {
   const found = new Set<number>();
   for (const slot of state.vm.slots.sets[0]!.slots) {
     if (slot.gmem === null) continue;

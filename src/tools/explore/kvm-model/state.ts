@@ -18,6 +18,10 @@ export interface ModelActor {
   held: number;
   srcu: number;
   readonly finished: boolean;
+  /** It has nothing left to do and waits for the others to finish. */
+  readonly idle: boolean;
+  /** Its words say the same whatever others change: page tables, sequence, requests. */
+  readonly selfContained?: boolean;
   /** What the last step came to, in a word. */
   note: string;
   /** The next step waits for nothing but locks. HOT */
@@ -37,16 +41,14 @@ export interface ModelActor {
   describe(): string;
 }
 
-/** The state that is nobody's own. */
-export class SceneState {
+/** The state that is nobody's own, whatever KVM's page tables are. */
+export class SceneWorld {
   readonly vm: VmState;
   readonly pages: ScenePages;
   readonly gfns: readonly number[];
-  readonly tables: SceneTables;
   readonly slots: SceneSlots;
   readonly gmem: GuestMemfdFile | null;
   readonly actors: ModelActor[] = [];
-  readonly vcpus: SceneVcpu[] = [];
   readonly kernels: SceneKernelActor[] = [];
   /** Addresses of the process behind the scene's frames: each is one page of some size. */
   readonly hvas = new Set<number>();
@@ -57,9 +59,25 @@ export class SceneState {
   unreported = 0;
   /** An access to a private frame was emulated. */
   emulatedPrivate = false;
+
+  constructor(vm: VmState, pages: ScenePages, gfns: readonly number[], slots: SceneSlots, gmem: GuestMemfdFile | null) {
+    this.vm = vm;
+    this.pages = pages;
+    this.gfns = gfns;
+    this.slots = slots;
+    this.gmem = gmem;
+  }
+}
+
+/** The same with the tables of the TDP MMU. */
+export class SceneState extends SceneWorld {
+  readonly tables: SceneTables;
+  readonly vcpus: SceneVcpu[] = [];
   forbidsPrivateEmulation = false;
   /** Pages of the process may be missing at times: a read then maps the zero page, which a write copies. */
   mayCopy = false;
+  /** A vCPU whose dirty ring is nearly full is not entered. */
+  fullRingStops = true;
   /** vCPUs that the present step has interrupted, as bits by actor. */
   interrupted = 0;
 
@@ -71,12 +89,8 @@ export class SceneState {
     slots: SceneSlots,
     gmem: GuestMemfdFile | null,
   ) {
-    this.vm = vm;
-    this.pages = pages;
-    this.gfns = gfns;
+    super(vm, pages, gfns, slots, gmem);
     this.tables = tables;
-    this.slots = slots;
-    this.gmem = gmem;
   }
 
   guestWrote(g: number): void {
@@ -99,10 +113,10 @@ export class SceneState {
 
   /** Everybody but `self` has finished, or idles in the guest. */
   othersRest(self: ModelActor): boolean {
-    for (const actor of this.actors) {
-      if (actor === self || actor.finished) continue;
-      const vcpu = this.vcpus.find((v) => v === actor);
-      if (vcpu === undefined || !vcpu.idle) return false;
+    const { actors } = this;
+    for (let i = 0; i < actors.length; i++) {
+      const actor = actors[i]!;
+      if (actor !== self && !actor.finished && !actor.idle) return false;
     }
     return true;
   }

@@ -18,8 +18,10 @@ import type { VmState } from '../../../kvm/vm-state.ts';
 import type { ScenePages } from './vm.ts';
 
 const ROOT_LEVEL = 4;
-/** Entries that nobody in the scene names stand for all the others of their table. */
-const HEADER_WORDS = 1;
+/** Of a root: what is known of it, and which of its tables the NX workaround made. */
+const HEADER_WORDS = 2;
+/** Of a last-level table: one entry that nobody in the scene names stands for all such. They are there only after a huge page was split. */
+const OTHERS_WORDS = 2;
 
 interface TableEntry {
   readonly index: number;
@@ -34,6 +36,8 @@ interface TableNode {
   readonly entries: readonly TableEntry[];
   /** Word of the first entry, from the root's first word. */
   readonly word: number;
+  /** In the last level, where huge pages are: index of an entry that no gfn of the scene has, -1 elsewhere. Its words come first. */
+  readonly other: number;
 }
 
 /** What maps a gfn in one root: level 0 for nothing. */
@@ -72,16 +76,21 @@ export class SceneTables {
   private scanNumber = 0;
   /** Tables, by level, that are cut off and have nothing but frozen entries: where a walk stands that has lost its table. */
   private readonly cutOff: Int32Array;
+  /** The same with entries that nobody froze, which only happens where something is wrong. */
+  private readonly loose: Int32Array;
   private readonly empty = new Int32Array(1024);
   private readonly vm: VmState;
   private readonly pages: ScenePages;
   private readonly gfnEntry: Int32Array;
+  private readonly splits: boolean;
 
-  constructor(vm: VmState, pages: ScenePages, gfns: readonly number[], maxRoots: number) {
+  /** @param splits huge pages may be split */
+  constructor(vm: VmState, pages: ScenePages, gfns: readonly number[], maxRoots: number, splits: boolean) {
     this.vm = vm;
     this.pages = pages;
     this.gfns = gfns;
     this.maxRoots = maxRoots;
+    this.splits = splits;
     this.layOut();
     const n = this.nodes.length;
     const last = this.nodes[n - 1]!;
@@ -96,6 +105,7 @@ export class SceneTables {
     }
     for (const pfn of this.frames) vm.memory.i32.set(this.empty, pfn << 10);
     this.cutOff = Int32Array.from({ length: ROOT_LEVEL + 1 }, (_, level) => this.cutOffTable(level));
+    this.loose = Int32Array.from({ length: ROOT_LEVEL + 1 }, (_, level) => this.cutOffTable(level));
     this.placeOf = new Int32Array(vm.memory.frames);
     this.stamp = new Int32Array(vm.memory.frames);
     this.leaves = Array.from({ length: maxRoots * gfns.length }, () => new Leaf());
@@ -126,7 +136,13 @@ export class SceneTables {
           if (level > 1) below.push(gfn + index * pagesPerLevel(level));
           return { index, child: level > 1 ? firstChild + below.length - 1 : -1 };
         });
-        this.nodes.push({ level, gfn, entries, word });
+        let other = -1;
+        if (level === 1 && this.splits) {
+          other = 511;
+          while (indices.includes(other)) other--;
+          word += OTHERS_WORDS;
+        }
+        this.nodes.push({ level, gfn, entries, word, other });
         word += 2 * entries.length;
       }
       starts.push(below);
@@ -166,7 +182,8 @@ export class SceneTables {
         if (pfn < 0) continue;
         placeOf[pfn] = base + n;
         stamp[pfn] = this.scanNumber;
-        const { entries, level } = nodes[n]!;
+        const { entries, level, other } = nodes[n]!;
+        if (other >= 0 && isShadowPresent(i32[(pfn << 10) | (other << 1)]!)) mapped[level]! += 512 - entries.length;
         for (let e = 0; e < entries.length; e++) {
           const entry = entries[e]!;
           const word = (pfn << 10) | (entry.index << 1);
@@ -246,6 +263,13 @@ export class SceneTables {
     return this.cutOff[level]!;
   }
 
+  /** A table with nothing in it that hangs nowhere. */
+  looseFrame(level: number): number {
+    const pfn = this.loose[level]!;
+    this.vm.memory.i32.set(this.empty, pfn << 10);
+    return pfn;
+  }
+
   /** Whether a word, counted from the end of the tables' words, says something of a root rather than of an entry. */
   isHeader(fromEnd: number): boolean {
     return (this.words + fromEnd) % this.rootWords === 0;
@@ -264,7 +288,8 @@ export class SceneTables {
       }
       const base = r * nodes.length;
       const root = mmu.tdpMmuRoots[r]!;
-      let header =
+      let nx = 0;
+      const header =
         1 |
         ((root.role & ROLE_INVALID) !== 0 ? 2 : 0) |
         (root.scheduledRootToZap ? 4 : 0) |
@@ -275,12 +300,13 @@ export class SceneTables {
         const pfn = now[base + n]!;
         let word = first + node.word;
         if (pfn < 0) {
-          into.fill(0, word, word + 2 * node.entries.length);
+          into.fill(0, node.other < 0 ? word : word - OTHERS_WORDS, word + 2 * node.entries.length);
           continue;
         }
+        if (node.other >= 0) this.captureOthers((pfn << 10) | (node.other << 1), into, word - OTHERS_WORDS);
         const sp = mmu.shadowPage(pfn);
-        header |= (sp.nxHugePageDisallowed ? 1 : 0) << (8 + 2 * n);
-        header |= (sp.possibleNxHugePage ? 1 : 0) << (9 + 2 * n);
+        nx |= (sp.nxHugePageDisallowed ? 1 : 0) << (2 * n);
+        nx |= (sp.possibleNxHugePage ? 2 : 0) << (2 * n);
         for (let e = 0; e < node.entries.length; e++) {
           const entry = node.entries[e]!;
           const from = (pfn << 10) | (entry.index << 1);
@@ -292,6 +318,29 @@ export class SceneTables {
         }
       }
       into[first] = header;
+      into[first + 1] = nx;
+    }
+  }
+
+  private captureOthers(sptep: number, into: Int32Array, at: number): void {
+    const { i32 } = this.vm.memory;
+    const lo = i32[sptep]!;
+    const present = isShadowPresent(lo);
+    into[at] = present ? lo : 0;
+    into[at + 1] = present ? i32[sptep + 1]! : 0;
+  }
+
+  /** Makes the entries of `node`'s table in `pfn` that nobody names map what follows from one of them, which is (lo, hi); 0 for nothing. */
+  private restoreOthers(node: TableNode, pfn: number, lo: number, hi: number): void {
+    const { i32 } = this.vm.memory;
+    const one = (pfn << 10) | (node.other << 1);
+    const now = isShadowPresent(i32[one]!) ? i32[one]! : 0;
+    if (now === lo && (lo === 0 || i32[one + 1] === hi)) return;
+    const first = lo === 0 ? 0 : sptePfn(lo, hi) - node.other;
+    for (let i = 0; i < 512; i++) {
+      const to = (pfn << 10) | (i << 1);
+      i32[to] = lo === 0 ? SHADOW_NONPRESENT_LO : (lo & 0xfff) | ((first + i) << 12);
+      i32[to + 1] = lo === 0 ? SHADOW_NONPRESENT_HI : (hi & ~PT64_FRAME_HI) | Math.floor((first + i) / 0x100000);
     }
   }
 
@@ -307,6 +356,7 @@ export class SceneTables {
       const first = at + r * rootWords;
       const header = from[first]!;
       if (header === 0) continue;
+      const nx = from[first + 1]!;
       const base = r * nodes.length;
       const root = mmu.shadowPage(frames[base]!);
       const invalid = (header & 2) !== 0 ? ROLE_INVALID : 0;
@@ -322,8 +372,8 @@ export class SceneTables {
         sp.pfn = pfn;
         sp.gfn = node.gfn;
         sp.role = (validRole & ~ROLE_LEVEL_MASK) | node.level;
-        sp.nxHugePageDisallowed = (header & (1 << (8 + 2 * n))) !== 0;
-        sp.possibleNxHugePage = (header & (1 << (9 + 2 * n))) !== 0;
+        sp.nxHugePageDisallowed = (nx & (1 << (2 * n))) !== 0;
+        sp.possibleNxHugePage = (nx & (2 << (2 * n))) !== 0;
         sp.tdpMmuRootCount = 0;
         sp.scheduledRootToZap = false;
         if (n === 0) sp.ptep = -1;
@@ -333,6 +383,7 @@ export class SceneTables {
           dirty[pfn] = 0;
         }
         let word = first + node.word;
+        if (node.other >= 0) this.restoreOthers(node, pfn, from[word - 2]!, from[word - 1]!);
         for (let e = 0; e < node.entries.length; e++) {
           const entry = node.entries[e]!;
           const to = (pfn << 10) | (entry.index << 1);
@@ -353,7 +404,22 @@ export class SceneTables {
       root.tdpMmuRootCount = (header >>> 4) & 15;
       root.scheduledRootToZap = (header & 4) !== 0;
     }
+    this.restoreNxPages(from, at);
     this.pages.recycle();
+  }
+
+  /** The list in its order: pages of roots that went come first, as nothing is added to those; a scene has at most one a root. */
+  private restoreNxPages(from: Int32Array, at: number): void {
+    const { mmu } = this.vm;
+    mmu.possibleNxHugePages.length = 0;
+    for (let r = this.maxRoots - 1; r >= 0; r--) {
+      const nx = from[at + r * this.rootWords + 1]!;
+      for (let n = 0; n < this.nodes.length; n++) {
+        if ((nx & (2 << (2 * n))) === 0) continue;
+        mmu.possibleNxHugePages.push(mmu.shadowPage(this.frames[r * this.nodes.length + n]!));
+      }
+    }
+    this.vm.stats.nx_lpage_splits = mmu.possibleNxHugePages.length;
   }
 
   /** Role of a valid root of address space `asId`: the vCPUs' of that address space. */

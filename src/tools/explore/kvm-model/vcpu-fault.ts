@@ -14,6 +14,7 @@ import { reservedBitFault, withPrivateAccess } from '../../../kvm/mmu/page-fault
 import { RET_PF_CONTINUE, RET_PF_FIXED, RET_PF_INVALID } from '../../../kvm/mmu/ret-pf.ts';
 import { mapBegin, mapInstall, mapWalk } from '../../../kvm/mmu/tdp-mmu/map.ts';
 import { walkToLastSpte } from '../../../kvm/mmu/tdp-mmu/walk.ts';
+import type { SteppedMap } from '../scene.ts';
 import type { SceneVcpu } from './vcpu.ts';
 import {
   PHASE_BEGIN,
@@ -112,7 +113,8 @@ function afterWalk(v: SceneVcpu, ret: number): void {
 
 export function installEntry(v: SceneVcpu): void {
   v.vm.mmu.faultIter = v.iter;
-  const ret = mapInstall(v.vcpu, v.vcpu.mmu.fault);
+  const { install = mapInstall } = v.stages[v.mapAt] as Partial<SteppedMap>;
+  const ret = install(v.vcpu, v.vcpu.mmu.fault);
   if (ret === RET_PF_CONTINUE) v.phase = PHASE_WALK;
   else mapped(v, ret);
 }

@@ -75,6 +75,8 @@ export function vcpuResources(v: SceneVcpu): void {
     } else {
       reads = known === undefined ? RES_ALL : known[0];
       writes = known === undefined ? RES_ALL : known[1];
+      // It may go to sleep for the page.
+      if (stage.name === 'fault-in-shared' && v.sleeps) writes |= RES_REQUESTS;
       if (stage.name === 'fault-in-shared' && v.hostCopies()) {
         reads |= RES_SLOTS | RES_NOTIFIER_COUNT;
         writes |= RES_SEQUENCE | RES_TABLES | RES_REQUESTS | RES_NOTIFIER_COUNT | RES_GUESTS;
@@ -82,10 +84,10 @@ export function vcpuResources(v: SceneVcpu): void {
     }
     // The last step of a fault may drop mmu_lock.
   } else if (phase === PHASE_ENTER) {
-    reads = ENTER_READS;
+    reads = v.vcpu.dirtyRing === null ? ENTER_READS : RES_ALL;
     writes = ENTER_WRITES | state.guestBit(v);
   } else if (phase === PHASE_GUEST) {
-    reads = RES_TABLES | RES_REQUESTS;
+    reads = RES_TABLES | RES_REQUESTS | (v.current.isPrivate === true ? RES_SLOTS | RES_GMEM : 0);
     writes = RES_TABLES | RES_SRCU | RES_REQUESTS | RES_DIRTY_LOG | state.guestBit(v);
   } else if (phase === PHASE_CODE) {
     reads = RES_ATTRIBUTES | RES_SLOTS | RES_TABLES;
@@ -100,14 +102,16 @@ export function vcpuResources(v: SceneVcpu): void {
     reads = RES_TABLES;
     writes = RES_TABLES;
   } else if (phase === PHASE_FAST_DIRTY) {
-    writes = RES_DIRTY_LOG;
+    writes = RES_DIRTY_LOG | RES_REQUESTS;
   } else if (phase === PHASE_EMULATE) {
     reads = RES_SLOTS | RES_ATTRIBUTES;
-    writes = RES_HOST | RES_DIRTY_LOG;
+    writes = RES_HOST | RES_DIRTY_LOG | RES_REQUESTS;
   } else {
     reads = RES_ALL;
     writes = RES_REQUESTS | state.guestBit(v);
   }
+  // The last step of a fault that is done again wakes the vCPU up.
+  if (v.redoing) writes |= RES_REQUESTS;
   // Any stage can be the last one, after which the vCPU may return to userspace.
   if (isFaulting(phase) || phase === PHASE_CODE || phase === PHASE_EMULATE) {
     writes |= RES_SRCU;
@@ -129,6 +133,8 @@ export function restVcpuResources(v: SceneVcpu): void {
 export function vcpuChanged(v: SceneVcpu, a: Int32Array, b: Int32Array, at: number, own: boolean): number {
   let mask = 0;
   if (a[at + 1] !== b[at + 1]) mask |= RES_REQUESTS;
+  const asleep = at + 8 + v.gfns.length;
+  if (v.sleeps && a[asleep] !== b[asleep]) mask |= RES_REQUESTS;
   let guest = ((a[at]! ^ b[at]!) & (1 << 10)) !== 0;
   for (let g = 0; g < v.gfns.length; g++) if (a[at + 8 + g] !== b[at + 8 + g]) guest = true;
   if (guest) mask |= v.state.guestBit(v);

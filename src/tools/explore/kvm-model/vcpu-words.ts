@@ -1,11 +1,12 @@
 /** A vCPU of a scene as words, and back. */
-import { PFERR_GUEST_FINAL_HI, PFERR_PRIVATE_ACCESS_HI } from '../../../arch/error-code.ts';
+import { PFERR_PRIVATE_ACCESS_HI } from '../../../arch/error-code.ts';
 import { hiOf, loOf } from '../../../arch/halves.ts';
 import { LOCK_MMU_READ } from '../../../kvm/locks.ts';
 import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
-import { isLargePte, isShadowPresent, SPTE_MMU_PRESENT_MASK } from '../../../kvm/mmu/spte.ts';
+import { isFrozenSpte, isLargePte, isShadowPresent, SPTE_MMU_PRESENT_MASK } from '../../../kvm/mmu/spte.ts';
 import type { SceneVcpu } from './vcpu.ts';
-import { hasEntry, isFaulting, PHASE_BEGIN, PHASE_CODE, PHASE_WALK } from './vcpu-phase.ts';
+import { asyncWord, loadAsync } from './vcpu-async.ts';
+import { hasEntry, isFaulting, PHASE_BEGIN, PHASE_CODE, PHASE_DONE, PHASE_IDLE, PHASE_WALK } from './vcpu-phase.ts';
 
 export function saveVcpu(v: SceneVcpu, into: Int32Array, at: number): void {
   const { vcpu, phase, state, gfns } = v;
@@ -43,7 +44,8 @@ export function saveVcpu(v: SceneVcpu, into: Int32Array, at: number): void {
   if (hasEntry(phase) || phase === PHASE_WALK) {
     const { iter } = v;
     const linked = tables.isLinked(iter.sptep >>> 10);
-    a |= (iter.level << 16) | ((linked ? 0 : 1) << 19);
+    const loose = !linked && !isFrozenSpte(v.vm.memory.i32[iter.sptep]!, v.vm.memory.i32[iter.sptep + 1]!);
+    a |= (iter.level << 16) | ((linked ? 0 : 1) << 19) | ((loose ? 1 : 0) << 20);
     if (hasEntry(phase)) {
       const isTable = iter.level > 1 && isShadowPresent(iter.oldLo) && !isLargePte(iter.oldLo);
       const place = isTable ? tables.placeOfTable(iter.oldLo, iter.oldHi) : -1;
@@ -55,12 +57,14 @@ export function saveVcpu(v: SceneVcpu, into: Int32Array, at: number): void {
   const { mmioGfn, mmioGen, mmioAccess } = vcpu.mmu;
   into[at + 7] = mmioGfn === 0 ? 0 : (gfns.indexOf(mmioGfn) + 1) | (mmioAccess << 4) | ((mmioGen + 1) << 8);
   for (let g = 0; g < gfns.length; g++) into[at + 8 + g] = v.tlb[g]!;
+  if (v.sleeps) into[at + 8 + gfns.length] = asyncWord(v);
 }
 
 export function loadVcpu(v: SceneVcpu, from: Int32Array, at: number): void {
   const { vcpu, state, gfns, vm } = v;
   const a = from[at]!;
   const phase = a & 63;
+  if (v.sleeps) loadAsync(v, from[at + 8 + gfns.length]!);
   v.phase = phase;
   v.op = (a >>> 6) & 15;
   vcpu.inGuest = (a & (1 << 10)) !== 0;
@@ -71,7 +75,9 @@ export function loadVcpu(v: SceneVcpu, from: Int32Array, at: number): void {
   vcpu.requests = from[at + 1]!;
   const code = from[at + 2]!;
   v.errorLo = code & 0xff;
-  v.errorHi = PFERR_GUEST_FINAL_HI | ((code & 0x100) !== 0 ? PFERR_PRIVATE_ACCESS_HI : 0);
+  v.errorHi =
+    (phase === PHASE_DONE || phase === PHASE_IDLE ? 0 : v.walkErrorHi) |
+    ((code & 0x100) !== 0 ? PFERR_PRIVATE_ACCESS_HI : 0);
   const inFault = isFaulting(phase);
   if (inFault) {
     const { fault } = vcpu.mmu;
@@ -110,7 +116,8 @@ function loadIter(v: SceneVcpu, from: Int32Array, at: number, a: number): void {
   const level = (a >>> 16) & 7;
   const cutOff = (a & (1 << 19)) !== 0;
   if (cutOff) {
-    iter.start(vm.mmu.shadowPage(tables.cutOffFrame(level)), 1, gfn);
+    const loose = (a & (1 << 20)) !== 0;
+    iter.start(vm.mmu.shadowPage(loose ? tables.looseFrame(level) : tables.cutOffFrame(level)), 1, gfn);
   } else {
     iter.start(vm.mmu.shadowPage(v.vcpu.mmu.mmu.root.pfn), 1, gfn);
     while (iter.level > level) if (!iter.stepDown()) throw new Error('a walk does not find its place again');

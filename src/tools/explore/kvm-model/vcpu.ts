@@ -2,9 +2,18 @@
  * A vCPU of a scene, with the processor it runs on: enters the guest, accesses memory through its TLB or by a walk of the nested tables,
  * and takes each fault through the revision's own stages, one a step. What runs is KVM's code; here is only where it stops.
  */
-import { PFERR_FETCH, PFERR_GUEST_FINAL_HI, PFERR_USER, PFERR_WRITE } from '../../../arch/error-code.ts';
+import {
+  PFERR_FETCH,
+  PFERR_GUEST_FINAL_HI,
+  PFERR_GUEST_PAGE_HI,
+  PFERR_PRESENT,
+  PFERR_PRIVATE_ACCESS_HI,
+  PFERR_USER,
+  PFERR_WRITE,
+} from '../../../arch/error-code.ts';
 import type { NestedWalker } from '../../../cpu/mmu/nested-walker.ts';
 import { PTE_EXCLUSIVE, PTE_PRESENT, PTE_WRITE } from '../../../host/page-table.ts';
+import { markPageDirty } from '../../../kvm/dirty/mark-dirty.ts';
 import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../../../kvm/locks.ts';
 import { slotHva } from '../../../kvm/memslots/hva.ts';
 import { INVALID_ROOT } from '../../../kvm/mmu/mmu-context.ts';
@@ -22,16 +31,21 @@ import type { FaultStage } from '../../../kvm/mmu/revisions/revision.ts';
 import { mmuReload } from '../../../kvm/mmu/roots.ts';
 import { TdpIter } from '../../../kvm/mmu/tdp-iter.ts';
 import {
+  REQ_APF_HALT,
+  REQ_APF_READY,
+  REQ_DIRTY_RING_SOFT_FULL,
   REQ_MMU_FREE_OBSOLETE_ROOTS,
   REQ_TLB_FLUSH,
   REQ_TLB_FLUSH_CURRENT,
   type VcpuState,
 } from '../../../kvm/vcpu-state.ts';
 import type { VmState } from '../../../kvm/vm-state.ts';
+import type { AsyncPfWork } from '../../../kvm/x86/async-pf-state.ts';
 import { serviceRequests } from '../../../kvm/x86/run.ts';
 import type { VcpuOp } from '../scene.ts';
 import type { ModelActor, SceneState } from './state.ts';
-import { TLB_EXEC, TLB_PFN_SHIFT, TLB_VALID, TLB_WRITE } from './tlb-word.ts';
+import { TLB_EXEC, TLB_PFN_SHIFT, TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
+import { enableAsync, endReady, readyWork } from './vcpu-async.ts';
 import {
   beginFault,
   fastDirty,
@@ -92,8 +106,12 @@ export class SceneVcpu implements ModelActor {
   readonly vm: VmState;
   readonly state: SceneState;
   readonly gfns: readonly number[];
+  /** It has asynchronous page faults. */
+  readonly sleeps: boolean;
+  /** The fault of a page that came is done again. */
+  redoing = false;
 
-  constructor(state: SceneState, vcpu: VcpuState, walker: NestedWalker, ops: readonly VcpuOp[]) {
+  constructor(state: SceneState, vcpu: VcpuState, walker: NestedWalker, ops: readonly VcpuOp[], sleeps: boolean) {
     this.state = state;
     this.vm = state.vm;
     this.vcpu = vcpu;
@@ -103,7 +121,9 @@ export class SceneVcpu implements ModelActor {
     this.name = `vcpu${vcpu.id}`;
     this.cpu = `CPU${vcpu.id}`;
     this.tlb = new Int32Array(this.gfns.length);
-    this.words = 8 + this.gfns.length;
+    this.words = 8 + this.gfns.length + (sleeps ? 1 : 0);
+    this.sleeps = sleeps;
+    if (sleeps) enableAsync(vcpu);
     this.stages = this.vm.revision.stages;
     this.mapAt = this.stages.length - 1;
     this.hasUnknownStage = hasUnknownStage(this.stages);
@@ -130,12 +150,19 @@ export class SceneVcpu implements ModelActor {
     return pfn !== INVALID_ROOT && isObsoleteSp(this.vm, this.vm.mmu.shadowPage(pfn));
   }
 
+  /** The guest is not entered before userspace has reset entries of the ring; it is told so, and tries again when it has. */
+  private get ringFull(): boolean {
+    const { requests, dirtyRing } = this.vcpu;
+    return this.state.fullRingStops && (requests & REQ_DIRTY_RING_SOFT_FULL) !== 0 && dirtyRing?.softFull === true;
+  }
+
   /** All is done, and the TLB still there. */
   get idle(): boolean {
     return this.phase === PHASE_IDLE;
   }
 
   get current(): VcpuOp {
+    if (this.redoing) return { kind: 'page-ready', gfn: readyWork(this.vcpu)!.gfn };
     return this.ops[this.op]!;
   }
 
@@ -157,6 +184,8 @@ export class SceneVcpu implements ModelActor {
 
   ready(): boolean {
     if (this.phase === PHASE_DONE) return false;
+    if (this.phase === PHASE_ENTER && this.ringFull) return this.state.othersRest(this);
+    if (this.phase === PHASE_ENTER && this.vcpu.x86.apfHalted) return readyWork(this.vcpu) !== null;
     if (this.phase !== PHASE_IDLE) return true;
     return this.vcpu.requests !== 0 || this.state.othersRest(this);
   }
@@ -217,7 +246,24 @@ export class SceneVcpu implements ModelActor {
     const { vcpu } = this;
     const { kind } = this.current;
     this.setSrcu(1);
+    if (this.ringFull) {
+      this.note = 'KVM_EXIT_DIRTY_RING_FULL';
+      this.setSrcu(0);
+      this.phase = PHASE_DONE;
+      return;
+    }
+    const work = readyWork(vcpu);
+    // First it goes to sleep, and is woken up at once.
+    if (work !== null && (vcpu.requests & REQ_APF_HALT) === 0) {
+      this.redo(work);
+      return;
+    }
     if (vcpu.requests !== 0 && kind !== 'pre-fault') serviceRequests(vcpu);
+    if (vcpu.x86.apfHalted) {
+      this.note = 'sleeps';
+      this.setSrcu(0);
+      return;
+    }
     if (mmuReload(vcpu) !== 0) throw new Error('no memory for a root');
     if (kind === 'pre-fault' || kind === 'page-ready') {
       this.errorLo = kind === 'page-ready' ? PFERR_USER | PFERR_WRITE : 0;
@@ -228,6 +274,34 @@ export class SceneVcpu implements ModelActor {
     vcpu.inGuest = true;
     this.setSrcu(0);
     this.phase = PHASE_GUEST;
+  }
+
+  /** @kvm mmu.c kvm_arch_async_page_ready */
+  private redo(work: AsyncPfWork): void {
+    this.vcpu.requests &= ~REQ_APF_READY;
+    if (mmuReload(this.vcpu) !== 0) throw new Error('no memory for a root');
+    this.redoing = true;
+    this.errorLo = this.vm.revision.rules.pageReadyKeepsErrorCode ? work.errorLo : 0;
+    this.errorHi = PFERR_GUEST_FINAL_HI;
+    this.phase = PHASE_BEGIN;
+  }
+
+  /** Upper half of a fault's code: whether the processor was at the access itself or at the guest's tables. */
+  get walkErrorHi(): number {
+    return this.current.kind === 'walk' ? PFERR_GUEST_PAGE_HI : PFERR_GUEST_FINAL_HI;
+  }
+
+  private redone(): void {
+    endReady(this.vcpu);
+    this.redoing = false;
+    this.setSrcu(0);
+    this.phase = PHASE_ENTER;
+  }
+
+  /** Address of the process behind `gfn`. */
+  hvaOf(gfn: number): number {
+    const slot = this.vm.slots.sets[0]!.find(gfn);
+    return slot === null ? -1 : slotHva(slot, gfn);
   }
 
   private setSrcu(depth: number): void {
@@ -245,10 +319,22 @@ export class SceneVcpu implements ModelActor {
     }
     const { kind, gfn } = this.current;
     const g = this.gfns.indexOf(gfn);
-    const isWrite = kind === 'write';
+    if (kind === 'emulated-read' || kind === 'emulated-write') {
+      this.exit(PHASE_EMULATE);
+      return;
+    }
+    // A walk of the guest's tables may set A and D: it counts as a write.
+    const isWrite = kind === 'write' || kind === 'walk';
     const isFetch = kind === 'fetch';
     const word = this.tlb[g]!;
     const want = TLB_VALID | (isWrite ? TLB_WRITE : 0) | (isFetch ? TLB_EXEC : 0);
+    if (this.current.isPrivate === true && !this.reachesPrivate(g)) {
+      this.errorLo = PFERR_PRESENT | PFERR_USER | (isWrite ? PFERR_WRITE : 0) | (isFetch ? PFERR_FETCH : 0);
+      this.errorHi = PFERR_GUEST_FINAL_HI | PFERR_PRIVATE_ACCESS_HI;
+      this.note = '#NPF';
+      this.exit(PHASE_CODE);
+      return;
+    }
     if ((word & want) === want) {
       this.note = 'through the TLB';
     } else {
@@ -256,7 +342,7 @@ export class SceneVcpu implements ModelActor {
       walker.rootPfn = vcpu.mmu.mmu.root.pfn;
       if (!walker.walk(gfn, isWrite, isFetch)) {
         this.errorLo = walker.error | PFERR_USER | (isWrite ? PFERR_WRITE : 0) | (isFetch ? PFERR_FETCH : 0);
-        this.errorHi = PFERR_GUEST_FINAL_HI;
+        this.errorHi = this.walkErrorHi;
         this.note = '#NPF';
         this.exit(PHASE_CODE);
         return;
@@ -268,8 +354,19 @@ export class SceneVcpu implements ModelActor {
         (walker.pfn << TLB_PFN_SHIFT);
       this.note = 'by a walk';
     }
-    if (isWrite) this.state.guestWrote(g);
+    if (kind === 'write') this.state.guestWrote(g);
     this.opDone();
+  }
+
+  /** Translations of gfn number `g` lead to private memory: what the processor of a protected VM checks. */
+  private reachesPrivate(g: number): boolean {
+    const gfn = this.gfns[g]!;
+    const slot = this.vm.slots.sets[0]!.find(gfn);
+    if (slot === null || slot.gmem === null || slot.gmem.file === null) return false;
+    const { walker } = this;
+    walker.rootPfn = this.vcpu.mmu.mmu.root.pfn;
+    const pfn = this.tlb[g] !== 0 ? tlbFrame(this.tlb[g]!) : walker.walk(gfn, false, false) ? walker.pfn : -1;
+    return pfn >= 0 && pfn === slot.gmem.file.peekPage(gfn - slot.baseGfn + slot.gmem.pgoff);
   }
 
   private exit(phase: number): void {
@@ -302,7 +399,8 @@ export class SceneVcpu implements ModelActor {
   verdict(ret: number): void {
     this.note = retPfName(ret);
     const { kind } = this.current;
-    if (kind === 'page-ready') this.opDone();
+    if (this.redoing) this.redone();
+    else if (kind === 'page-ready') this.opDone();
     else if (kind === 'pre-fault') {
       // Tries again at once, with the root that it has, until the fault is settled (@kvm mmu.c kvm_tdp_map_page).
       if (ret === RET_PF_RETRY) this.phase = PHASE_BEGIN;
@@ -314,7 +412,18 @@ export class SceneVcpu implements ModelActor {
 
   /** The emulator, or userspace, does the access instead of the guest. */
   private emulate(): void {
-    this.state.emulated(this.current.gfn);
+    const { kind, gfn } = this.current;
+    if (kind === 'walk') {
+      // The emulator cannot fetch the instruction through that table either: it injects a #PF, whose delivery needs the table.
+      this.note = '#PF injected';
+      this.phase = PHASE_ENTER;
+      return;
+    }
+    this.state.emulated(gfn);
+    if (kind === 'emulated-write' && this.hvaOf(gfn) >= 0) {
+      this.state.guestWrote(this.gfns.indexOf(gfn));
+      markPageDirty(this.vcpu, gfn);
+    }
     this.opDone();
   }
 

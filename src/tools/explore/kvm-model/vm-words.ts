@@ -10,10 +10,12 @@ import {
   RES_SRCU,
   RES_TABLES,
 } from '../../../kvm/actors/actor.ts';
+import type { DirtyRing } from '../../../kvm/dirty/dirty-ring.ts';
 import type { Memslot } from '../../../kvm/memslots/memslot.ts';
 import type { VmState } from '../../../kvm/vm-state.ts';
+import { restoreRing, ringWord } from './ring-word.ts';
 import { gmemIndices } from './scene-frames.ts';
-import type { SceneState } from './state.ts';
+import type { SceneWorld } from './state.ts';
 import { DATA_FRAMES } from './vm.ts';
 
 /** Fixed words at the start of a state. */
@@ -36,14 +38,17 @@ export const REGION_FIXED = 1 << 0;
 export const REGION_SLOTS = 1 << 1;
 export const REGION_HOST = 1 << 2;
 export const REGION_TABLES = 1 << 3;
-export const REGION_ACTOR = 1 << 4;
+export const REGION_ATTRIBUTES = 1 << 4;
+export const REGION_RINGS = 1 << 5;
+export const REGION_ACTOR_SHIFT = 6;
+export const REGION_ACTOR = 1 << REGION_ACTOR_SHIFT;
 export const REGION_ACTORS = -REGION_ACTOR;
 
 export class VmWords {
   /** How many there are. */
   readonly count: number;
   private readonly vm: VmState;
-  private readonly state: SceneState;
+  private readonly state: SceneWorld;
   /** Addresses of the process behind the scene's frames, and pages of the guest_memfd. */
   private readonly hvas: readonly number[];
   private readonly gmemPages: readonly number[];
@@ -51,10 +56,12 @@ export class VmWords {
   private readonly gmemSlots: readonly Memslot[];
   /** Ranges of frames that have one attribute throughout: bounds. */
   private readonly attributeBounds: readonly number[];
-  /** First word of the host's page tables. */
+  /** First word of the host's page tables, and of the dirty rings. */
   private readonly hostWords: number;
+  private readonly ringWords: number;
+  private readonly rings: readonly DirtyRing[];
 
-  constructor(state: SceneState, attributeBounds: readonly number[]) {
+  constructor(state: SceneWorld, attributeBounds: readonly number[]) {
     const { vm } = state;
     this.vm = vm;
     this.state = state;
@@ -64,27 +71,34 @@ export class VmWords {
     this.gmemSlots = vm.slots.sets[0]!.slots.filter((s) => s.gmem !== null);
     if (this.gmemSlots.length > 8) throw new Error('a scene has more than eight slots with guest_memfd');
     this.hostWords = FIXED_WORDS + 2 * vm.slots.count;
-    this.count = this.hostWords + this.hvas.length + this.gmemPages.length;
+    this.ringWords = this.hostWords + this.hvas.length + this.gmemPages.length;
+    this.rings = vm.vcpus.flatMap((v) => (v.dirtyRing === null ? [] : [v.dirtyRing]));
+    this.count = this.ringWords + this.rings.length;
   }
 
   /** Writes into `regions` which part each word belongs to. */
   regions(regions: Int32Array): void {
     regions.fill(REGION_FIXED, 0, FIXED_WORDS);
     regions.fill(REGION_SLOTS, FIXED_WORDS, this.hostWords);
-    regions.fill(REGION_HOST, this.hostWords, this.count);
+    regions.fill(REGION_HOST, this.hostWords, this.ringWords);
+    regions.fill(REGION_RINGS, this.ringWords, this.count);
     regions[W_FRAMES] = REGION_HOST;
-    regions[W_ATTRIBUTES] = 0;
+    regions[W_ATTRIBUTES] = REGION_ATTRIBUTES;
     regions[W_DIRTY] = REGION_SLOTS;
     regions[W_MIXED] = REGION_SLOTS;
   }
 
   // ---- capture ----
 
-  /** Brings `live` up to date, as far as resources in `stale` have changed. HOT */
-  refresh(live: Int32Array, stale: number, broken: boolean): void {
+  /** Brings `live` up to date, as far as resources in `stale` have changed; the regions that this were. HOT */
+  refresh(live: Int32Array, stale: number, broken: boolean): number {
     const { vm, state } = this;
+    let touched = REGION_FIXED;
     this.refreshFixed(live, broken);
-    if ((stale & (RES_HOST | RES_GMEM)) !== 0) this.refreshHost(live);
+    if ((stale & (RES_HOST | RES_GMEM)) !== 0) {
+      this.refreshHost(live);
+      touched |= REGION_HOST;
+    }
     if ((stale & RES_ATTRIBUTES) !== 0 && vm.hasPrivateMem) {
       let attributes = 0;
       const { attributeBounds } = this;
@@ -92,6 +106,7 @@ export class VmWords {
         if (vm.attributes.private.has(attributeBounds[i]!)) attributes |= 1 << i;
       }
       live[W_ATTRIBUTES] = attributes;
+      touched |= REGION_ATTRIBUTES;
     }
     if ((stale & RES_SLOTS) !== 0) {
       let w = FIXED_WORDS;
@@ -100,8 +115,17 @@ export class VmWords {
         live[w++] = vm.slots.generation(asId);
       }
       live[W_MIXED] = state.slots.mixedBits();
+      touched |= REGION_SLOTS;
     }
-    if ((stale & (RES_SLOTS | RES_DIRTY_LOG)) !== 0) live[W_DIRTY] = state.slots.dirtyBits();
+    if ((stale & (RES_SLOTS | RES_DIRTY_LOG)) !== 0) {
+      live[W_DIRTY] = state.slots.dirtyBits();
+      touched |= REGION_SLOTS;
+    }
+    if ((stale & RES_DIRTY_LOG) !== 0 && this.rings.length > 0) {
+      for (let i = 0; i < this.rings.length; i++) live[this.ringWords + i] = ringWord(this.rings[i]!);
+      touched |= REGION_RINGS;
+    }
+    return touched;
   }
 
   /* HOT */
@@ -122,7 +146,7 @@ export class VmWords {
       (vm.stats.pages_4k & 0xffff) | (vm.stats.pages_2m << 16) | (vm.stats.pages_1g << 20) | (vm.mmu.tdpMmuPages << 24);
     live[W_MORE] =
       state.unreported |
-      (vm.mmu.possibleNxHugePages << 8) |
+      (vm.slots.nrDirtyLogging << 8) |
       (vm.mmu.mmuValidGen << 16) |
       (state.emulatedPrivate ? EMULATED_PRIVATE : 0) |
       this.boundSlots() |
@@ -160,12 +184,15 @@ export class VmWords {
     return (live[W_MORE]! & BROKEN) !== 0;
   }
 
-  /** Makes the VM what `live` says, in the parts in `differ`; the parts that have to follow. `attributes`: the word as it was. HOT */
-  restore(live: Int32Array, differ: number, attributes: number): number {
+  /**
+   * Makes the VM what `live` says, in the parts in `differ`; the parts that have to follow. `attributes`: the word as it was; `dependents`: the actors
+   * that depend on what others change. HOT
+   */
+  restore(live: Int32Array, differ: number, attributes: number, dependents: number): number {
     const { vm } = this;
     let all = differ;
     if ((differ & REGION_FIXED) !== 0) {
-      if (vm.mmuInvalidateSeq !== (live[W_COUNTS]! & 0x3ff)) all |= REGION_ACTORS;
+      if (vm.mmuInvalidateSeq !== (live[W_COUNTS]! & 0x3ff)) all |= dependents;
       this.restoreFixed(live);
     }
     if (live[W_ATTRIBUTES] !== attributes)
@@ -175,6 +202,9 @@ export class VmWords {
       all |= REGION_ACTORS;
     }
     if ((differ & REGION_HOST) !== 0) this.restoreHost(live);
+    if ((differ & REGION_RINGS) !== 0) {
+      for (let i = 0; i < this.rings.length; i++) restoreRing(this.rings[i]!, live[this.ringWords + i]!);
+    }
     return all;
   }
 
@@ -198,7 +228,7 @@ export class VmWords {
     vm.mmu.tdpMmuPages = stats >>> 24;
     const more = live[W_MORE]!;
     state.unreported = more & 255;
-    vm.mmu.possibleNxHugePages = (more >>> 8) & 255;
+    vm.slots.nrDirtyLogging = (more >>> 8) & 255;
     vm.mmu.mmuValidGen = (more >>> 16) & 1;
     state.emulatedPrivate = (more & EMULATED_PRIVATE) !== 0;
     for (let i = 0; i < this.gmemSlots.length; i++) {
@@ -253,13 +283,14 @@ export class VmWords {
     if (differ(W_COUNTS, -1 << 18)) mask |= RES_SRCU;
     if (differ(W_STATS)) mask |= RES_TABLES;
     if (differ(W_ATTRIBUTES)) mask |= RES_ATTRIBUTES;
-    if (differ(W_DIRTY) || differ(W_MORE, 255)) mask |= RES_DIRTY_LOG;
+    if (differ(W_DIRTY) || differ(W_MORE, 0xffff)) mask |= RES_DIRTY_LOG;
     if (differ(W_MORE, EMULATED_PRIVATE)) mask |= RES_HOST;
     if (differ(W_MORE, 255 << 18)) mask |= RES_GMEM;
     let w = FIXED_WORDS;
     while (w < this.hostWords) if (differ(w++)) mask |= RES_SLOTS;
     for (let i = 0; i < this.hvas.length; i++) if (differ(w++)) mask |= RES_HOST;
     for (let i = 0; i < this.gmemPages.length; i++) if (differ(w++)) mask |= RES_GMEM;
+    for (let i = 0; i < this.rings.length; i++) if (differ(w++)) mask |= RES_DIRTY_LOG;
     // Frames are the host's or the guest_memfd's.
     if (differ(W_FRAMES) && (mask & RES_GMEM) === 0) mask |= RES_HOST;
     return mask;

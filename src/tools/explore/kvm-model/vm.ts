@@ -3,8 +3,9 @@ import type { Processor } from '../../../cpu/processor.ts';
 import { siliconEpyc } from '../../../cpu/profiles/silicon-epyc.ts';
 import { HostMachine } from '../../../host/machine.ts';
 import { FRAME_TOUCHED } from '../../../host/page-allocator.ts';
-import { PTE_WRITE } from '../../../host/page-table.ts';
+import { PTE_FRAME_MASK, PTE_SWAP, PTE_WRITE } from '../../../host/page-table.ts';
 import { GuestMemfdFile } from '../../../kvm/guest-memfd/guest-memfd.ts';
+import { LOCK_MMU } from '../../../kvm/locks.ts';
 import { KVM_MEM_GUEST_MEMFD } from '../../../kvm/memslots/memslot.ts';
 import { setUserMemoryRegion } from '../../../kvm/memslots/set-memory-region.ts';
 import { initVm, mmuCreate } from '../../../kvm/mmu/create.ts';
@@ -18,11 +19,15 @@ import type { VendorOps } from '../../../kvm/vendor-ops.ts';
 import { VmState } from '../../../kvm/vm-state.ts';
 import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM } from '../../../kvm/vm-type.ts';
 import type { Scene, SlotSpec } from '../scene.ts';
+import { holdWorkers } from './vcpu-async.ts';
 
 /** Frames for guest memory of 4 KiB pages: as many as fit one word of reference counts. */
 export const DATA_FRAMES = 16;
 /** Frames for page tables made between two restores. */
 const SCRATCH_TABLES = 96;
+/** Of a dirty ring: entries, and those kept free unless the scene says otherwise. */
+export const DIRTY_RING_ENTRIES = 8;
+export const DIRTY_RING_RESERVED = 4;
 
 /** What a model may be asked to change about its scene. */
 export interface SceneOverrides {
@@ -51,7 +56,8 @@ export class ScenePages {
     for (const pfn of this.data) pages.refs[pfn] = 0;
     for (let i = 0; i < SCRATCH_TABLES; i++) this.scratch.push(this.tableFrame());
     pages.allocPage = () => this.allocData();
-    pages.allocPageForCopy = () => this.allocTable();
+    // Without mmu_lock it is not for a page table: the host reads a page from swap.
+    pages.allocPageForCopy = () => ((vm.locks.held & LOCK_MMU) !== 0 ? this.allocTable() : this.allocData());
     pages.freePage = (pfn) => this.free(pfn);
     const { mmu } = vm;
     mmu.takePage = (pfn) => {
@@ -133,6 +139,8 @@ function makeVendor(onFlush: FlushListener): VendorOps {
     maxTdpLevel: 4,
     maxHugePageLevel: 3,
     loadMmuPgd() {},
+    interruptAllowed: () => 1,
+    getCpl: () => 3,
     flushTlbCurrent: flush,
     flushTlbAll: flush,
   } as unknown as VendorOps;
@@ -144,8 +152,13 @@ export function revisionOf(scene: Scene, asked: string | undefined): Revision {
   return typeof revision === 'object' ? revision : revisionByName(revision ?? 'linux-6.12');
 }
 
-/** Makes the VM with its slots, host memory and attributes; nothing is mapped. */
-export function makeSceneVm(scene: Scene, overrides: SceneOverrides, onFlush: FlushListener): SceneVm {
+/** Makes the VM with its slots, host memory and attributes; nothing is mapped. `vendor` only where it is another than the usual one. */
+export function makeSceneVm(
+  scene: Scene,
+  overrides: SceneOverrides,
+  onFlush: FlushListener,
+  vendor = makeVendor(onFlush),
+): SceneVm {
   const huge = scene.slots.filter((s) => s.host === 'huge').length;
   const host = new HostMachine({ memoryBytes: (64 + 4 * huge) * 1024 * 1024 });
   const type = scene.vm?.type === 'sw-protected' ? KVM_X86_SW_PROTECTED_VM : KVM_X86_DEFAULT_VM;
@@ -156,12 +169,17 @@ export function makeSceneVm(scene: Scene, overrides: SceneOverrides, onFlush: Fl
     profile: siliconEpyc,
     params: { ...defaultParams, ...scene.vm?.params, ...overrides.params },
     revision: revisionOf(scene, overrides.revision),
-    vendor: makeVendor(onFlush),
+    vendor,
     type,
   });
   initVm(vm);
   vm.x86.disabledQuirks = scene.vm?.quirks ?? 0;
   vm.mm.registerNotifier(vm.notifier);
+  // Of what is in swap only the place counts.
+  host.swap.load = () => {};
+  host.swap.synchronous = !scene.actors.some((a) => a.kind === 'vcpu' && a.async === true);
+  if (!host.swap.synchronous) holdWorkers(vm);
+  if (scene.vm?.dirtyRing !== undefined) vm.dirtyRingSize = scene.vm.dirtyRing.entries ?? DIRTY_RING_ENTRIES;
   const pages = new ScenePages(vm);
   const gmemPages = scene.slots.reduce((n, s) => n + (s.gmem === true ? s.pages : 0), 0);
   const gmem = gmemPages > 0 ? new GuestMemfdFile(vm, gmemPages * 4096) : null;
@@ -177,7 +195,8 @@ export function makeSceneVm(scene: Scene, overrides: SceneOverrides, onFlush: Fl
 }
 
 function addSlot(vm: VmState, spec: SlotSpec, gmem: GuestMemfdFile | null, offset: number, folios: number[]): void {
-  const hva = hostMemory(vm, spec, folios);
+  const same = spec.sameMemoryAs === undefined ? null : vm.slots.sets[0]!.idToMemslot(spec.sameMemoryAs);
+  const hva = same === null ? hostMemory(vm, spec, folios) : same.userspaceAddr;
   const r = setUserMemoryRegion(
     vm,
     {
@@ -205,6 +224,13 @@ export function hostMemory(vm: VmState, spec: Pick<SlotSpec, 'pages' | 'host'>, 
     const pfn = vm.mm.userPage(hva + page * 4096, true);
     if (pfn < 0) throw new Error(`a scene has too much host memory: ${DATA_FRAMES} pages are the most`);
     if (step === 512) folios.push(pfn);
+  }
+  if (spec.host === 'swapped') {
+    for (let page = 0; page < spec.pages; page++) {
+      const pfn = vm.mm.table.lookup(hva + page * 4096) & PTE_FRAME_MASK;
+      vm.mm.table.setPte(hva + page * 4096, PTE_SWAP | page);
+      vm.host.pages.put(pfn, 1);
+    }
   }
   if (spec.host === 'read-only') {
     // As after a write to it was to be noticed: the next one makes it writable again, in place.
