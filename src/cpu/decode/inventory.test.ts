@@ -9,7 +9,8 @@ import { hardwareProfile } from '../profiles/index.ts';
 import { DECODE_OK, Decoder } from './decoder.ts';
 
 /** iced-x86's features that all profiles have. What CPUID would tell apart of them (CMOV, MMX, ...) no profile lacks. */
-const EVERYWHERE = `INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 FPU FPU287 FPU387 X64 MSR TSC CMOV MMX SSE SSE2 MULTIBYTENOP PAUSE MONITOR
+const EVERYWHERE =
+  `INTEL8086 INTEL186 INTEL286 INTEL386 INTEL486 FPU FPU287 FPU387 X64 MSR TSC CMOV MMX SSE SSE2 MULTIBYTENOP PAUSE MONITOR
   SMAP XSAVE SVM SKINIT_or_SVM PKU SYSCALL RDPMC SEP CPUID SMM FXSR CLFSH CX8 CMPXCHG16B PREFETCHW`.split(/\s+/);
 /** By their names in features.ts. */
 const NAMED: Readonly<Record<string, string>> = { SSE4_1: 'SSE4.1', SSE4_2: 'SSE4.2' };
@@ -46,48 +47,56 @@ const isTaken = (opcode: number, modrm: number): boolean => {
   return (modrm & 7) === (modrm >= 0xc0 ? 1 : 4) && (modrm >= 0xc0 || modrm < 0x40);
 };
 
-test.each(['silicon-epyc', 'qemu-tcg-epyc'])('%s executes what its CPUID reports, and no more', { timeout: 600_000 }, (name) => {
-  const absent = absentFeatures(hardwareProfile(name).cpuid);
-  const ours = new Decoder(absent);
-  const missing = new Set<string>();
-  const tooMuch = new Set<string>();
-  const executed = new Set<string>();
-  const undefinedOnes = new Set<string>();
-  for (const bits of whole ? [64, 32, 16] : [64]) {
-    for (const head of heads(bits)) {
-      for (let opcode = 0; opcode < 256; opcode++) {
-        for (let modrm = 0; modrm < 256; modrm++) {
-          if (!isTaken(opcode, modrm)) continue;
-          const bytes = Uint8Array.from([...head, opcode, modrm, 0x25, 0, 0, 0, 0, 0, 0, 0, 0]);
-          const theirs = new Iced(bits, bytes, DecoderOptions.None);
-          const instruction = theirs.decode();
-          const decoded = ours.decode(bytes, 0, bytes.length, bits === 64 ? 2 : bits === 32 ? 1 : 0) === DECODE_OK;
-          const mnemonic = Mnemonic[instruction.mnemonic]!;
-          const features = [...instruction.cpuidFeatures()].map((f) => CpuidFeature[f]!);
-          const hex = `${bits} ${mnemonic} ${Buffer.from(bytes.subarray(0, head.length + 2)).toString('hex')}`;
-          if (mnemonic === 'INVALID') {
-            if (decoded) tooMuch.add(`${bits} ${ours.row!.mnemonic} ${Buffer.from(bytes).toString('hex')}`);
-          } else {
-            const has = features.every(
-              (f) => EVERYWHERE.includes(f) || (!absent.has((NAMED[f] ?? f) as never) && KNOWN.has(NAMED[f] ?? f)),
-            );
-            const ignorable = features.some((f) => HARMLESS.includes(f) || SYSTEM.includes(f));
-            if (decoded) executed.add(mnemonic);
-            else undefinedOnes.add(mnemonic);
-            if (has && !decoded && !NOT_EXECUTED.includes(mnemonic)) missing.add(hex);
-            if (!has && decoded && !ignorable && ours.row!.mnemonic !== 'NOP') tooMuch.add(`${features.join('+')} ${hex}`);
+test.each(['silicon-epyc', 'qemu-tcg-epyc'])(
+  '%s executes what its CPUID reports, and no more',
+  { timeout: 600_000 },
+  (name) => {
+    const absent = absentFeatures(hardwareProfile(name).cpuid);
+    const ours = new Decoder(absent);
+    const missing = new Set<string>();
+    const tooMuch = new Set<string>();
+    const executed = new Set<string>();
+    const undefinedOnes = new Set<string>();
+    for (const bits of whole ? [64, 32, 16] : [64]) {
+      for (const head of heads(bits)) {
+        for (let opcode = 0; opcode < 256; opcode++) {
+          for (let modrm = 0; modrm < 256; modrm++) {
+            if (!isTaken(opcode, modrm)) continue;
+            const bytes = Uint8Array.from([...head, opcode, modrm, 0x25, 0, 0, 0, 0, 0, 0, 0, 0]);
+            const theirs = new Iced(bits, bytes, DecoderOptions.None);
+            const instruction = theirs.decode();
+            const decoded = ours.decode(bytes, 0, bytes.length, bits === 64 ? 2 : bits === 32 ? 1 : 0) === DECODE_OK;
+            const mnemonic = Mnemonic[instruction.mnemonic]!;
+            const features = [...instruction.cpuidFeatures()].map((f) => CpuidFeature[f]!);
+            const hex = `${bits} ${mnemonic} ${Buffer.from(bytes.subarray(0, head.length + 2)).toString('hex')}`;
+            if (mnemonic === 'INVALID') {
+              if (decoded) tooMuch.add(`${bits} ${ours.row!.mnemonic} ${Buffer.from(bytes).toString('hex')}`);
+            } else {
+              const has = features.every(
+                (f) => EVERYWHERE.includes(f) || (!absent.has((NAMED[f] ?? f) as never) && KNOWN.has(NAMED[f] ?? f)),
+              );
+              const ignorable = features.some((f) => HARMLESS.includes(f) || SYSTEM.includes(f));
+              if (decoded) executed.add(mnemonic);
+              else undefinedOnes.add(mnemonic);
+              if (has && !decoded && !NOT_EXECUTED.includes(mnemonic)) missing.add(hex);
+              if (!has && decoded && !ignorable && ours.row!.mnemonic !== 'NOP')
+                tooMuch.add(`${features.join('+')} ${hex}`);
+            }
+            instruction.free();
+            theirs.free();
           }
-          instruction.free();
-          theirs.free();
         }
       }
     }
-  }
-  expect([...missing].slice(0, 20)).toEqual([]);
-  expect([...tooMuch].slice(0, 20)).toEqual([]);
-  if (whole) console.log(`${name}: ${executed.size} instructions are executed, ${undefinedOnes.size} have undefined encodings`);
-  expect(executed.size).toBeGreaterThan(name === 'silicon-epyc' ? 900 : 500);
-});
+    expect([...missing].slice(0, 20)).toEqual([]);
+    expect([...tooMuch].slice(0, 20)).toEqual([]);
+    if (whole)
+      console.log(
+        `${name}: ${executed.size} instructions are executed, ${undefinedOnes.size} have undefined encodings`,
+      );
+    expect(executed.size).toBeGreaterThan(name === 'silicon-epyc' ? 900 : 500);
+  },
+);
 
 /** Every name of features.ts. */
 const KNOWN: ReadonlySet<string> = absentFeatures([]);
