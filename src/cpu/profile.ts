@@ -19,6 +19,8 @@ export interface HardwareProfile {
   readonly asids: number;
   /** The whole guest TLB is lost at every VMRUN and #VMEXIT. */
   readonly tlbFlushedAtEntry: boolean;
+  /** Walks remember the upper levels of the page tables until they are told to forget them. */
+  readonly walkCaches: boolean;
   /** A reserved-bit fault is reported without P in its error code. */
   readonly rsvdWithoutP: boolean;
   /** The low reserved bits of PAE's page-directory pointers are checked. */

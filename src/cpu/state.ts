@@ -119,6 +119,10 @@ export const VECTOR_FLAGS_AT = STATE_BASE + 0x840;
  */
 export const TABLE_CACHE = STATE_BASE + 0x1000;
 export const TABLE_CACHE_ENTRIES = 16;
+/** Upper levels of the guest's walks, and of nested ones: src/cpu/mmu/walk-cache.ts. 16 bytes an entry. */
+export const WALK_CACHE = STATE_BASE + 0x1100;
+export const NESTED_WALK_CACHE = STATE_BASE + 0x1200;
+export const WALK_CACHE_ENTRIES = 16;
 
 /**
  * The TLB that generated code looks into: three MMU contexts (see MMU_INDEX_AT) of 1024 direct-mapped entries, indexed by bits

@@ -19,8 +19,8 @@ import type { HardwareProfile } from '../profile.ts';
 import { hardwareProfile } from '../profiles/index.ts';
 import { ACCESS_FETCH, ACCESS_READ, ACCESS_WRITE } from '../state.ts';
 import { GuestWalker, WALK_NESTED_FAULT, WALK_OK, WALK_PAGE_FAULT } from './guest-walker.ts';
-import { TableCache } from './table-cache.ts';
 import { TLB_GLOBAL } from './tlb.ts';
+import { WalkCaches } from './walk-cache.ts';
 
 const tcg = hardwareProfile('qemu-tcg-epyc');
 const silicon = { ...hardwareProfile('silicon-epyc'), la57: true };
@@ -29,8 +29,8 @@ const LEAF_PFN = 0x3800n;
 const memory = new PhysicalMemory(64 * 1024 * 1024);
 const BASE = CR0_PE | CR0_PG;
 
-const tables = new TableCache(memory);
-const makeWalker = (profile: HardwareProfile): GuestWalker => new GuestWalker(memory, profile, tables);
+const caches = new WalkCaches(memory, false);
+const makeWalker = (profile: HardwareProfile): GuestWalker => new GuestWalker(memory, profile, caches);
 
 beforeAll(() => memory.u8.fill(0, ROOT, ROOT + 0x100000));
 
@@ -277,7 +277,7 @@ describe('nested paging', () => {
     memory.u8.fill(0, NESTED, NESTED + 0x4000);
     for (let i = 0; i < 3; i++) memory.u64[(NESTED + i * 0x1000) / 8] = BigInt(NESTED + (i + 1) * 0x1000) | 7n;
     for (let gfn = 0; gfn < 512; gfn++) memory.u64[entry(gfn)] = BigInt(0x3400000 + gfn * 0x1000) | 7n;
-    tables.flush();
+    caches.flush();
     walker.nested = true;
     walker.nestedWalker.rootPfn = NESTED >> 12;
     for (let i = 0; i < 3; i++) memory.u64[(0x3410000 + i * 0x1000) / 8] = BigInt(0x11000 + i * 0x1000) | 7n;
@@ -332,5 +332,47 @@ describe('nested paging', () => {
     memory.u64[(NESTED + 0x2000) / 8] = 0x3402087n;
     expect(walker.walk(0x1234, 0, ACCESS_WRITE, 0)).toBe(WALK_NESTED_FAULT);
     expect(walker.error).toBe(0xf);
+  });
+});
+
+describe('a processor that remembers upper levels', () => {
+  const remembered = new WalkCaches(memory, true);
+  const walker = new GuestWalker(memory, silicon, remembered);
+  const table = (n: number): number => (ROOT + n * 0x1000) / 8;
+
+  /** Four levels with one table each; the last maps page `n` to frame 0x3800 + n. */
+  function map(): void {
+    memory.u8.fill(0, ROOT, ROOT + 0x5000);
+    for (let i = 0; i < 3; i++) memory.u64[table(i)] = BigInt(ROOT + (i + 1) * 0x1000) | 7n;
+    for (let n = 0; n < 512; n++) memory.u64[table(3) + n] = ((LEAF_PFN + BigInt(n)) << 12n) | 7n;
+    remembered.flush();
+    walker.nested = false;
+    walker.configure(BASE | CR0_WP, ROOT, 0, CR4_PAE, EFER_LMA | EFER_NX, 0);
+  }
+
+  it('uses them until it is told to forget, and then sees what changed', () => {
+    map();
+    expect(walker.walk(0x1000, 0, ACCESS_READ, 1)).toBe(WALK_OK);
+    memory.u64[table(2)] = 0n;
+    expect(walker.walk(0x2000, 0, ACCESS_READ, 1)).toBe(WALK_OK);
+    expect(walker.pfn).toBe(0x3802);
+    // Other stretches of 2 MiB, and other addresses in the same place, are walked.
+    expect(walker.walk(0x201000, 0, ACCESS_READ, 1)).toBe(WALK_PAGE_FAULT);
+    expect(walker.walk(0x2001000, 0, ACCESS_READ, 1)).toBe(WALK_PAGE_FAULT);
+    expect(walker.walk(0x2000, 1, ACCESS_READ, 1)).toBe(WALK_PAGE_FAULT);
+    remembered.guest.flush();
+    expect(walker.walk(0x2000, 0, ACCESS_READ, 1)).toBe(WALK_PAGE_FAULT);
+  });
+
+  it('keeps the rights that upper levels allow, and still marks the leaf', () => {
+    map();
+    memory.u64[table(1)] = BigInt(ROOT + 0x2000) | 1n | (1n << 63n);
+    expect(walker.walk(0x1000, 0, ACCESS_READ, 0)).toBe(WALK_OK);
+    expect(walker.walk(0x3000, 0, ACCESS_READ, 0)).toBe(WALK_OK);
+    expect([walker.writable, walker.executable]).toEqual([false, false]);
+    expect(memory.u64[table(3) + 3]! & 0x60n).toBe(0x20n);
+    expect(walker.walk(0x3000, 0, ACCESS_WRITE, 0)).toBe(WALK_PAGE_FAULT);
+    expect(walker.walk(0x3000, 0, ACCESS_READ, 1)).toBe(WALK_PAGE_FAULT);
+    expect(walker.walk(0x3000, 0, ACCESS_FETCH, 0)).toBe(WALK_PAGE_FAULT);
   });
 });

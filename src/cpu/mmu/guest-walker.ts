@@ -55,7 +55,8 @@ import type { HardwareProfile } from '../profile.ts';
 import { ACCESS_FETCH, ACCESS_READ } from '../state.ts';
 import { NestedWalker } from './nested-walker.ts';
 import type { TableCache } from './table-cache.ts';
-import { TLB_GLOBAL, TLB_LARGE } from './tlb.ts';
+import { TLB_GLOBAL, TLB_HUGE, TLB_LARGE } from './tlb.ts';
+import { WALK_RIGHTS, WALK_TABLE, WALK_TAG_HI, type WalkCache, type WalkCaches } from './walk-cache.ts';
 
 /** What a walk answers. */
 export const WALK_OK = 0;
@@ -72,6 +73,7 @@ export class GuestWalker {
   private readonly i32: Int32Array;
   private readonly profile: HardwareProfile;
   private readonly tables: TableCache;
+  private readonly upper: WalkCache;
   /** High half of the physical address bits that the processor does not have. */
   readonly physHi: number;
 
@@ -106,19 +108,20 @@ export class GuestWalker {
   /** A store needs no further walk: allowed, and dirty at both levels. */
   writable = false;
   executable = false;
-  /** TLB_GLOBAL, TLB_LARGE. */
+  /** TLB_GLOBAL, TLB_LARGE, TLB_HUGE. */
   flags = 0;
   /** Error code of the fault, low and high half. */
   error = 0;
   errorHi = 0;
 
-  constructor(memory: PhysicalMemory, profile: HardwareProfile, tables: TableCache) {
+  constructor(memory: PhysicalMemory, profile: HardwareProfile, caches: WalkCaches) {
     this.memory = memory;
-    this.tables = tables;
+    this.tables = caches.tables;
+    this.upper = caches.guest;
     this.i32 = memory.i32;
     this.profile = profile;
     this.physHi = rsvdPhysHi(profile.maxPhyAddr);
-    this.nestedWalker = new NestedWalker(memory, profile);
+    this.nestedWalker = new NestedWalker(memory, profile, caches.nested);
   }
 
   /** Takes over the registers that select and modify paging; false when only CR3, or nothing, is new. HOT */
@@ -172,6 +175,19 @@ export class GuestWalker {
   /** Long mode from its top, or PAE from its directory (level 2). HOT */
   private walk64(top: number, root: number, vaLo: number, vaHi: number, access: number, index: number): number {
     const i32 = this.i32;
+    const upper = this.upper;
+    const cached = upper.entry(vaLo >>> 21);
+    const tag = (vaLo & ~0x1fffff) | 1;
+    if (upper.enabled && i32[cached] === tag && i32[cached + WALK_TAG_HI] === vaHi) {
+      const word = (i32[cached + WALK_TABLE]! << 10) | ((vaLo >>> 11) & 0x3fe);
+      const lo = i32[word]!;
+      const hi = i32[word + 1]!;
+      if ((lo & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
+      if ((hi & this.rsvdHi) !== 0) return this.reserved(access, index);
+      const rights = i32[cached + WALK_RIGHTS]!;
+      const gfn = (hi & PT64_FRAME_HI) * 0x100000 + (lo >>> 12);
+      return this.leaf(word, lo, hi, gfn, vaLo, rights & lo, rights | hi, access, index);
+    }
     let level = top;
     let table = root;
     let allowed = PT_USER_MASK | PT_WRITABLE_MASK;
@@ -185,6 +201,10 @@ export class GuestWalker {
       else at = (vaHi >>> 16) & 511;
       const word = this.entryWord(table, at << 3);
       if (word < 0) return word === NO_MEMORY ? this.reserved(access, index) : WALK_NESTED_FAULT;
+      if (level === 1 && upper.enabled) {
+        const rights = (allowed & (PT_USER_MASK | PT_WRITABLE_MASK)) | (noExecute & 0x80000000);
+        upper.insert(cached, tag, vaHi, word >>> 10, rights);
+      }
       const lo = i32[word]!;
       const hi = i32[word + 1]!;
       if ((lo & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
@@ -196,7 +216,7 @@ export class GuestWalker {
       const high = (hi & PT64_FRAME_HI) * 0x100000;
       if (level === 1) return this.leaf(word, lo, hi, high + low, vaLo, allowed, noExecute, access, index);
       if ((lo & PT_PAGE_SIZE_MASK) !== 0) {
-        this.flags = TLB_LARGE;
+        this.flags = level === 2 ? TLB_LARGE : TLB_HUGE;
         if (level === 2) {
           if ((lo & 0x001fe000) !== 0) return this.reserved(access, index);
           const gfn = high + ((low & ~0x1ff) | (page & 0x1ff));

@@ -15,6 +15,7 @@ import {
 } from '../../arch/paging.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
+import { WALK_RIGHTS, WALK_TABLE, WALK_TAG_HI, type WalkCache } from './walk-cache.ts';
 
 /** Index of `gfn` in the table at `level`. */
 function indexAt(gfn: number, level: number): number {
@@ -41,7 +42,11 @@ export class NestedWalker {
   /** After a walk that failed: P and RSVD of the error code. */
   error = 0;
 
-  constructor(memory: PhysicalMemory, profile: HardwareProfile) {
+  private readonly upper: WalkCache | null;
+
+  /** `upper` remembers the upper levels of finished walks, where the processor does. */
+  constructor(memory: PhysicalMemory, profile: HardwareProfile, upper: WalkCache | null = null) {
+    this.upper = upper?.enabled === true ? upper : null;
     this.i32 = memory.i32;
     this.frames = memory.frames;
     this.rsvdHi = rsvdPhysHi(profile.maxPhyAddr);
@@ -52,6 +57,25 @@ export class NestedWalker {
   /** Translates `gfn` for a read, or a write, or a fetch; false after filling `error`. HOT */
   walk(gfn: number, write: boolean, fetch: boolean): boolean {
     const i32 = this.i32;
+    const upper = this.upper;
+    // A tag has 31 bits of the frame.
+    const known = upper === null || gfn >= 0x80000000 ? -1 : upper.entry(gfn >>> 9);
+    const tag = (gfn & ~0x1ff) | 1;
+    if (known !== -1 && i32[known] === tag && i32[known + WALK_TAG_HI] === this.rootPfn) {
+      const word = (i32[known + WALK_TABLE]! << 10) | ((gfn & 511) << 1);
+      const lo = i32[word]!;
+      const hi = i32[word + 1]!;
+      if ((lo & PT_PRESENT_MASK) === 0) {
+        this.error = 0;
+        return false;
+      }
+      if ((hi & this.rsvdHi) !== 0) {
+        this.error = this.rsvdError;
+        return false;
+      }
+      const rights = i32[known + WALK_RIGHTS]!;
+      return this.leaf(gfn, 1, word, lo, hi, rights & lo, rights | hi, write, fetch);
+    }
     let table = this.rootPfn;
     let level = 4;
     let allowed = PT_USER_MASK | PT_WRITABLE_MASK;
@@ -72,6 +96,10 @@ export class NestedWalker {
       if ((hi & this.rsvdHi) !== 0) {
         this.error = this.rsvdError;
         return false;
+      }
+      if (level === 1 && known !== -1) {
+        const rights = (allowed & (PT_USER_MASK | PT_WRITABLE_MASK)) | (noExecute & 0x80000000);
+        upper!.insert(known, tag, this.rootPfn, table, rights);
       }
       allowed &= lo;
       noExecute |= hi;

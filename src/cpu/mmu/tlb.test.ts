@@ -20,7 +20,7 @@ const silicon = hardwareProfile('silicon-epyc');
 
 describe('the TLB in memory', () => {
   const memory = new PhysicalMemory(64 * 1024 * 1024);
-  const tlb = new Tlb(memory);
+  const tlb = new Tlb(memory, true);
 
   it('answers what was inserted until it is flushed', () => {
     tlb.insert(0, 0x1000, 5, 0x3333, TAG_READ, 0);

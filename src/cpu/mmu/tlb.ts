@@ -19,7 +19,7 @@ import {
   TLB_READ_TAG,
   TLB_WRITE_TAG,
 } from '../state.ts';
-import { TableCache } from './table-cache.ts';
+import { WalkCaches } from './walk-cache.ts';
 
 const BASE_WORD = TLB_BASE >> 2;
 const ENTRY_WORDS = TLB_ENTRY_SIZE >> 2;
@@ -34,6 +34,11 @@ const SLOTS = TLB_CONTEXTS * TLB_ENTRIES;
 /** TLB_FLAGS: the guest's entry was global; the translation is a piece of a large page. */
 export const TLB_GLOBAL = 1;
 export const TLB_LARGE = 2;
+/** The same of a page of 1 GiB. */
+export const TLB_HUGE = 4;
+
+const LARGE_SHIFT = 22;
+const LARGE_STRETCHES = 1024;
 
 /** Which tags an insertion sets. */
 export const TAG_READ = 1;
@@ -50,14 +55,20 @@ export class Tlb {
   /** Frames that may have a code tag, or a write tag. */
   private readonly codeFrames: Uint8Array;
   private readonly writeFrames: Uint8Array;
+  /**
+   * Where pieces of large pages may be: a byte for each 4 MiB, folded, and whether there are pieces of 1 GiB. A large page is in one of
+   * these stretches whatever its size is.
+   */
+  private readonly largeAt = new Uint8Array(LARGE_STRETCHES);
   private hasLarge = false;
-  /** Translations of page-table frames, flushed together with the rest. */
-  readonly tables: TableCache;
+  private hasHuge = false;
+  /** What walks remember, flushed together with the rest. */
+  readonly walks: WalkCaches;
 
-  constructor(memory: PhysicalMemory) {
+  constructor(memory: PhysicalMemory, walkCaches: boolean) {
     this.memory = memory;
     this.i32 = memory.i32;
-    this.tables = new TableCache(memory);
+    this.walks = new WalkCaches(memory, walkCaches);
     this.codeFrames = new Uint8Array(memory.frames);
     this.writeFrames = new Uint8Array(memory.frames);
     this.wipe();
@@ -68,8 +79,8 @@ export class Tlb {
     for (let word = BASE_WORD; word < TLB_END >> 2; word += ENTRY_WORDS) this.clear(word);
     this.listed.fill(0);
     this.usedCount = 0;
-    this.hasLarge = false;
-    this.tables.flush();
+    this.forgetLarge();
+    this.walks.flush();
   }
 
   /** Takes over what a restore wrote. */
@@ -77,6 +88,7 @@ export class Tlb {
     const i32 = this.i32;
     this.usedCount = 0;
     this.hasLarge = true;
+    this.hasHuge = true;
     for (let i = 0; i < SLOTS; i++) {
       const word = BASE_WORD + i * ENTRY_WORDS;
       const filled =
@@ -88,7 +100,7 @@ export class Tlb {
       this.codeFrames[pfn] = 1;
       this.writeFrames[pfn] = 1;
     }
-    this.tables.adopt();
+    this.walks.adopt();
   }
 
   /** Word of the entry that `va` falls on in `context`. */
@@ -140,12 +152,23 @@ export class Tlb {
     } else if (!base || i32[word + CODE] !== page || i32[word + CODE + 1] !== vaHi) i32[word + CODE] = TLB_NO_TAG;
     i32[word + PAGE] = pfn << 12;
     i32[word + FLAGS] = flags;
-    if (flags & TLB_LARGE) this.hasLarge = true;
+    if (flags & (TLB_LARGE | TLB_HUGE)) this.noteLarge(vaLo, flags);
     const index = (word - BASE_WORD) >> 3;
     if (this.listed[index] === 0) {
       this.listed[index] = 1;
       this.used[this.usedCount++] = word;
     }
+  }
+
+  private noteLarge(vaLo: number, flags: number): void {
+    this.hasLarge = true;
+    if (flags & TLB_HUGE) this.hasHuge = true;
+    this.largeAt[(vaLo >>> LARGE_SHIFT) & (LARGE_STRETCHES - 1)] = 1;
+  }
+  private forgetLarge(): void {
+    if (this.hasLarge) this.largeAt.fill(0);
+    this.hasLarge = false;
+    this.hasHuge = false;
   }
 
   /** True when a code tag may exist for frame `pfn`: a load then leaves its write tag out. */
@@ -182,12 +205,13 @@ export class Tlb {
       this.listed[(word - BASE_WORD) >> 3] = 0;
     }
     this.usedCount = 0;
-    this.hasLarge = false;
-    this.tables.flush();
+    this.forgetLarge();
+    this.walks.flush();
   }
 
   /** Drops all but global translations: a load of CR3 (@apm 5.5.2). */
   flushNonGlobal(): void {
+    this.walks.guest.flush();
     let kept = 0;
     for (let i = 0; i < this.usedCount; i++) {
       const word = this.used[i]!;
@@ -201,8 +225,27 @@ export class Tlb {
     this.usedCount = kept;
   }
 
-  /** Drops the page of `va` in all contexts, global or not, and all pieces of large pages (any of them may be part of its page). */
+  /** Drops the pieces of large pages in the 4 MiB, or the 1 GiB, around `va`; the high half of the address is not compared. */
+  private dropPieces(vaLo: number): void {
+    const i32 = this.i32;
+    for (let i = 0; i < this.usedCount; i++) {
+      const word = this.used[i]!;
+      const flags = i32[word + FLAGS]!;
+      if ((flags & (TLB_LARGE | TLB_HUGE)) === 0) continue;
+      const shift = (flags & TLB_HUGE) !== 0 ? 30 : LARGE_SHIFT;
+      if ((this.addressOf(word) ^ vaLo) >>> shift === 0) this.clear(word);
+    }
+  }
+  /** Low half of the linear address that a slot is for; that of an empty one means nothing. */
+  private addressOf(word: number): number {
+    const i32 = this.i32;
+    if (i32[word + READ] !== TLB_NO_TAG) return i32[word + READ]!;
+    return i32[word + WRITE] !== TLB_NO_TAG ? i32[word + WRITE]! : i32[word + CODE]!;
+  }
+
+  /** Drops the page of `va` in all contexts, global or not, and the pieces of large pages that may be part of its page. */
   invlpg(vaLo: number, vaHi: number): void {
+    this.walks.guest.flush();
     const page = vaLo & ~0xfff;
     for (let context = 0; context < TLB_CONTEXTS; context++) {
       const word = this.slot(context, vaLo);
@@ -213,11 +256,6 @@ export class Tlb {
         (i32[word + CODE] === page && i32[word + CODE + 1] === vaHi);
       if (hit) this.clear(word);
     }
-    if (this.hasLarge) {
-      for (let i = 0; i < this.usedCount; i++) {
-        const word = this.used[i]!;
-        if (this.i32[word + FLAGS]! & TLB_LARGE) this.clear(word);
-      }
-    }
+    if (this.hasHuge || this.largeAt[(vaLo >>> LARGE_SHIFT) & (LARGE_STRETCHES - 1)] !== 0) this.dropPieces(vaLo);
   }
 }

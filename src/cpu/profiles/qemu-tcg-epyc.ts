@@ -16,6 +16,7 @@ export const qemuTcgEpyc: HardwareProfile = {
   vgif: false,
   asids: 16,
   tlbFlushedAtEntry: true,
+  walkCaches: false,
   rsvdWithoutP: true,
   paePdpteRsvd: false,
   idtErrorAsQemu: true,

@@ -13,6 +13,7 @@ export const siliconEpyc: HardwareProfile = {
   vgif: true,
   asids: 32768,
   tlbFlushedAtEntry: false,
+  walkCaches: true,
   rsvdWithoutP: false,
   paePdpteRsvd: true,
   idtErrorAsQemu: false,

@@ -143,8 +143,8 @@ export class Core {
     this.hasXsavec = xstateFeature(profile, XSTATE_HAS_COMPACT);
     this.hasXgetbv1 = xstateFeature(profile, XSTATE_HAS_XGETBV1);
     this.cr4Known = cr4Known(profile);
-    this.tlb = new Tlb(memory);
-    this.walker = new GuestWalker(memory, profile, this.tlb.tables);
+    this.tlb = new Tlb(memory, profile.walkCaches);
+    this.walker = new GuestWalker(memory, profile, this.tlb.walks);
     this.stack = new Stack(this);
     this.breakpoints = new Breakpoints(this);
   }

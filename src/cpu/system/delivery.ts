@@ -269,16 +269,7 @@ function deliverLong(core: Core, event: GuestEvent): number {
   stack.flat(rspLo & ~15, rspHi, newCpl === 3 ? 1 : IMPLICIT);
   const flags = core.flags();
   const image = event.resumeFlag ? flags | RFLAGS_RF : flags;
-  if (
-    !stack.push(8, core.selector(SS), 0) ||
-    !stack.push(8, oldLo, oldHi) ||
-    !stack.push(8, image, 0) ||
-    !stack.push(8, core.selector(CS), 0) ||
-    !stack.push(8, event.ripLo, event.ripHi)
-  ) {
-    return core.status;
-  }
-  if (event.hasError && !stack.push(8, event.error, 0)) return core.status;
+  if (!pushFrame64(core, event, image, oldLo, oldHi)) return core.status;
   stack.commit();
   if (newCpl < cpl) core.setSegment(SS, newCpl, 0, 0, 0, newCpl << VMCB_ATTR_DPL_SHIFT);
   cacheDescriptor(core, CS, (selector & ~3) | newCpl, codeLo, codeHi);
@@ -286,6 +277,40 @@ function deliverLong(core: Core, event: GuestEvent): number {
   enter(core, flags, ((gateHi >>> 8) & 0x1f) === SYSTEM_INTERRUPT_GATE);
   core.setRip((gateLo & 0xffff) | (gateHi & 0xffff0000), entryHi);
   return STATUS_OK;
+}
+
+/** Pushes SS:RSP, flags, CS:RIP and the error code; false with `core.status`. HOT */
+function pushFrame64(core: Core, event: GuestEvent, image: number, oldLo: number, oldHi: number): boolean {
+  const { stack, i32 } = core;
+  const ss = core.selector(SS);
+  const cs = core.selector(CS);
+  let at = stack.room64(event.hasError ? 48 : 40);
+  if (at === -1) {
+    return (
+      stack.push(8, ss, 0) &&
+      stack.push(8, oldLo, oldHi) &&
+      stack.push(8, image, 0) &&
+      stack.push(8, cs, 0) &&
+      stack.push(8, event.ripLo, event.ripHi) &&
+      (!event.hasError || stack.push(8, event.error, 0))
+    );
+  }
+  if (event.hasError) {
+    i32[at] = event.error;
+    i32[at + 1] = 0;
+    at += 2;
+  }
+  i32[at] = event.ripLo;
+  i32[at + 1] = event.ripHi;
+  i32[at + 2] = cs;
+  i32[at + 3] = 0;
+  i32[at + 4] = image;
+  i32[at + 5] = 0;
+  i32[at + 6] = oldLo;
+  i32[at + 7] = oldHi;
+  i32[at + 8] = ss;
+  i32[at + 9] = 0;
+  return true;
 }
 
 /**

@@ -110,13 +110,25 @@ function iretProtected(core: Core, size: number, long: boolean): number {
   const stack = core.stack;
   const from64 = core.mode64();
   stack.current(currentContext(core));
-  if (!stack.pop(size)) return core.status;
-  const ripLo = core.lo;
-  const ripHi = core.hi;
-  if (!stack.pop(size)) return core.status;
-  const selector = core.lo & 0xffff;
-  if (!stack.pop(size)) return core.status;
-  const image = core.lo;
+  let ripLo: number;
+  let ripHi: number;
+  let selector: number;
+  let image: number;
+  const frame = from64 && size === 8 ? stack.take64(40) : -1;
+  if (frame !== -1) {
+    ripLo = i32[frame]!;
+    ripHi = i32[frame + 1]!;
+    selector = i32[frame + 2]! & 0xffff;
+    image = i32[frame + 4]!;
+  } else {
+    if (!stack.pop(size)) return core.status;
+    ripLo = core.lo;
+    ripHi = core.hi;
+    if (!stack.pop(size)) return core.status;
+    selector = core.lo & 0xffff;
+    if (!stack.pop(size)) return core.status;
+    image = core.lo;
+  }
   const cpl = core.cpl();
   if (!long && size === 4 && cpl === 0 && (image & RFLAGS_VM) !== 0) return core.gp(0);
   const newCpl = selector & 3;
@@ -124,7 +136,11 @@ function iretProtected(core: Core, size: number, long: boolean): number {
   let rspLo = 0;
   let rspHi = 0;
   let stackSelector = 0;
-  if (outer || from64) {
+  if (frame !== -1) {
+    rspLo = i32[frame + 6]!;
+    rspHi = i32[frame + 7]!;
+    stackSelector = i32[frame + 8]! & 0xffff;
+  } else if (outer || from64) {
     if (!stack.pop(size)) return core.status;
     rspLo = core.lo;
     rspHi = core.hi;

@@ -27,9 +27,9 @@ export function read(core: Core, lo: number, hi: number, size: number, context: 
     if (next === -1) return false;
   }
   if (core.breakpoints.watching) core.breakpoints.accessed(lo, hi, size, ACCESS_READ);
-  if (first >= size && size === 8 && (at & 3) === 0) {
-    core.lo = core.i32[at >> 2]!;
-    core.hi = core.i32[(at >> 2) + 1]!;
+  if (first >= size && (size & 3) === 0 && (at & 3) === 0) {
+    core.lo = core.i32[at >>> 2]!;
+    core.hi = size === 8 ? core.i32[(at >>> 2) + 1]! : 0;
     return true;
   }
   let low = 0;
@@ -65,6 +65,11 @@ export function write(
     if (next === -1) return false;
   }
   if (core.breakpoints.watching) core.breakpoints.accessed(lo, hi, size, ACCESS_WRITE);
+  if (first >= size && (size & 3) === 0 && (at & 3) === 0) {
+    core.i32[at >>> 2] = valueLo;
+    if (size === 8) core.i32[(at >>> 2) + 1] = valueHi;
+    return true;
+  }
   for (let i = 0; i < size; i++) {
     core.u8[i < first ? at + i : next + i - first] = i < 4 ? valueLo >>> (i * 8) : valueHi >>> ((i - 4) * 8);
   }

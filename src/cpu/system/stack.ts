@@ -4,6 +4,7 @@
  */
 import { RSP, SS } from '../../arch/registers.ts';
 import { VMCB_ATTR_DB } from '../../arch/vmcb.ts';
+import { TAG_READ, TAG_WRITE } from '../mmu/tlb.ts';
 import type { Core } from './core.ts';
 import { read, write } from './linear-memory.ts';
 import { W_GPR } from './words.ts';
@@ -64,6 +65,31 @@ export class Stack {
     if (!read(this.core, this.addressLo(), this.addressHi(), size, this.context)) return false;
     this.advance(size);
     return true;
+  }
+
+  /**
+   * Makes room for `bytes` on a 64-bit stack, when all of it is in one page that may be written without further ado: index of the lowest
+   * 32-bit word in `core.i32`, or -1 with nothing done. HOT
+   */
+  room64(bytes: number): number {
+    const core = this.core;
+    const lo = (this.lo - bytes) | 0;
+    if (this.lo >>> 0 < bytes || (lo & 0xfff) + bytes > 4096 || (lo & 7) !== 0 || core.breakpoints.watching) return -1;
+    const at = core.tlb.lookup(this.context, lo, this.hi, TAG_WRITE);
+    if (at === -1) return -1;
+    this.lo = lo;
+    return at >>> 2;
+  }
+
+  /** The same for taking `bytes` from it: index of the first word. HOT */
+  take64(bytes: number): number {
+    const core = this.core;
+    const lo = this.lo;
+    if (this.width !== 64 || (lo & 0xfff) + bytes > 4096 || (lo & 7) !== 0 || core.breakpoints.watching) return -1;
+    const at = core.tlb.lookup(this.context, lo, this.hi, TAG_READ);
+    if (at === -1) return -1;
+    this.advance(bytes);
+    return at >>> 2;
   }
 
   /** Moves the pointer by `bytes`, wrapping at its width. */

@@ -4,7 +4,7 @@ import { BackingFile } from '../../host/backing-file.ts';
 import { EIO, ENXIO } from '../../host/errno.ts';
 import { checkExtension } from '../capabilities.ts';
 import { clearDirtyLog, getDirtyLog } from '../dirty/dirty-bitmap.ts';
-import { dirtyRingsReset } from '../dirty/dirty-ring.ts';
+import { dirtyRingsReset } from '../dirty/reset-dirty-rings.ts';
 import { vmEnableCap } from '../enable-cap.ts';
 import { gmemCreate } from '../guest-memfd/guest-memfd.ts';
 import { registerCoalescedMmio, unregisterCoalescedMmio } from '../io-bus/coalesced-mmio.ts';

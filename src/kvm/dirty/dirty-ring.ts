@@ -3,9 +3,6 @@
  * for reset. The memory is the array of struct kvm_dirty_gfn that userspace maps: flags, slot (u32 each), offset (u64).
  */
 import { hex, hiOf, loOf, numberOf } from '../../arch/halves.ts';
-import { EINVAL } from '../../host/errno.ts';
-import { runActor } from '../actors/actor.ts';
-import { DirtyRingReset, dirtyRingResetStages } from '../actors/dirty-ring-reset.ts';
 import { KVM_EXIT_DIRTY_RING_FULL } from '../kvm-run.ts';
 import { checkRequest, makeRequest, REQ_DIRTY_RING_SOFT_FULL, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
@@ -110,18 +107,6 @@ function tracePush(vm: VmState, ring: DirtyRing, slot: number, offset: number): 
     `ring ${ring.index}: dirty ${hex(ring.dirtyIndex)} reset ${hex(ring.resetIndex)} ` +
     `slot ${slot} offset ${hex(offset)} (used ${ring.used})`;
   vm.trace.emit('kvm_dirty_ring_push', { text });
-}
-
-/**
- * KVM_RESET_DIRTY_RINGS: takes back what userspace harvested from every ring.
- * @returns entries reset, or -EINVAL: no ring
- * @kvm kvm_main.c kvm_vm_ioctl_reset_dirty_pages
- */
-export function dirtyRingsReset(vm: VmState): number {
-  if (vm.dirtyRingSize === 0) return -EINVAL;
-  const reset = new DirtyRingReset(vm);
-  runActor(dirtyRingResetStages, reset);
-  return reset.cleared;
 }
 
 /**

@@ -5,8 +5,9 @@ import { makeTestVm } from '../bare-vm.testing.ts';
 import { KVM_EXIT_DIRTY_RING_FULL } from '../kvm-run.ts';
 import { REQ_DIRTY_RING_SOFT_FULL } from '../vcpu-state.ts';
 import { clearDirtyLog, getDirtyLog } from './dirty-bitmap.ts';
-import { DirtyRing, dirtyRingCheckRequest, dirtyRingsReset } from './dirty-ring.ts';
+import { DirtyRing, dirtyRingCheckRequest } from './dirty-ring.ts';
 import { markPageDirty, markVmPageDirty } from './mark-dirty.ts';
+import { dirtyRingsReset } from './reset-dirty-rings.ts';
 
 function logged(manual = 0) {
   const t = makeTestVm();

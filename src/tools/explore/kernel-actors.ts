@@ -10,7 +10,7 @@ import { GmemInvalidation, punchHoleStages } from '../../kvm/actors/punch-hole.t
 import { KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../../kvm/attributes.ts';
 import { LOCK_SLOTS } from '../../kvm/locks.ts';
 import { slotHva } from '../../kvm/memslots/hva.ts';
-import { Memslot, type MemslotChange } from '../../kvm/memslots/memslot.ts';
+import { KVM_MEM_READONLY, Memslot, type MemslotChange } from '../../kvm/memslots/memslot.ts';
 import { ageGfn } from '../../kvm/mmu/notifier-handlers.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
 import { part } from './kvm-model/kernel-actor.ts';
@@ -111,6 +111,16 @@ function overlaps(vm: VmState, next: Memslot): boolean {
   return found;
 }
 
+/**
+ * Whether a slot may be written, and its guest_memfd, stay as they were made; and where nothing is to change, nothing is done (@kvm kvm_main.c
+ * __kvm_set_memory_region).
+ */
+function mayNotChange(old: Memslot | null, next: Memslot): boolean {
+  if (old === null) return false;
+  const same = old.flags === next.flags && old.baseGfn === next.baseGfn;
+  return same || ((old.flags ^ next.flags) & KVM_MEM_READONLY) !== 0 || old.gmem !== null;
+}
+
 const lockAndFind: ActorStage<RegionUpdate> = {
   name: 'slots-lock',
   kvmFunction: 'kvm_set_memory_region',
@@ -122,8 +132,8 @@ const lockAndFind: ActorStage<RegionUpdate> = {
     vm.locks.acquire(LOCK_SLOTS);
     const old = vm.slots.sets[0]!.idToMemslot(id);
     const next = (old === null) === (change === 'create') ? update.makeNext(old) : undefined;
-    // No such slot, or one where another is already: EINVAL, EEXIST.
-    if (next === undefined || (next !== null && overlaps(vm, next))) {
+    // No such slot, one where another is already, a change that none may make, or none: EINVAL, EEXIST, 0.
+    if (next === undefined || (next !== null && (overlaps(vm, next) || mayNotChange(old, next)))) {
       vm.locks.release(LOCK_SLOTS);
       return STAGE_DONE;
     }

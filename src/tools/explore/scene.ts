@@ -93,8 +93,8 @@ export interface SceneSpec {
     readonly paging?: 'tdp' | 'shadow';
     /** Limit of shadow pages, KVM_SET_NR_MMU_PAGES. */
     readonly mmuPages?: number;
-    /** Under shadow paging: KVM's warnings are no finding, but what comes of them. */
-    readonly ignoreWarnings?: boolean;
+    /** Under shadow paging: invariants, by the beginning of their texts, that are passed over, for what comes of their violation. */
+    readonly passesOver?: readonly string[];
     /** Guards of the shadow MMU that this twin goes without. */
     readonly without?: readonly ShadowGuard[];
     readonly params?: Partial<KvmParams>;

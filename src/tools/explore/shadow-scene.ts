@@ -62,7 +62,8 @@ export interface GuestSpec {
 
 /**
  * A guard that a twin goes without: the guest's entry is looked at again once its table is protected; INVLPG, and a load of CR3, bring
- * unsync tables in line; an emulated write drops what shadows the entry, after it; who takes mappings away waits until nobody uses them.
+ * unsync tables in line; an emulated write drops what shadows the entry, after it; who takes mappings away waits until nobody uses them; a
+ * write that was tried natively once more is emulated the next time.
  */
 export type ShadowGuard =
   | 'gpte-recheck'
@@ -70,7 +71,8 @@ export type ShadowGuard =
   | 'cr3-sync'
   | 'track-write'
   | 'track-after-write'
-  | 'remote-flush';
+  | 'remote-flush'
+  | 'retry-guard';
 
 /** A vCPU whose guest has its top table in frame `cr3` and does `ops` one after the other. */
 export function guestVcpu(

@@ -354,7 +354,8 @@ export class SceneVcpu implements ModelActor {
         (walker.pfn << TLB_PFN_SHIFT);
       this.note = 'by a walk';
     }
-    if (kind === 'write') this.state.guestWrote(g);
+    // In SMM it is a page of other slots, with a log of their own.
+    if (kind === 'write' && !vcpu.smm) this.state.guestWrote(g);
     this.opDone();
   }
 

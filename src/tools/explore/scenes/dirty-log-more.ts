@@ -1,5 +1,5 @@
 /** The dirty log with more going on. */
-import { KVM_MEM_LOG_DIRTY_PAGES } from '../../../kvm/memslots/memslot.ts';
+import { KVM_MEM_LOG_DIRTY_PAGES, KVM_MEM_READONLY } from '../../../kvm/memslots/memslot.ts';
 import { agePage, getDirtyLog, inTurn, migratePage, setFlags } from '../kernel-actors.ts';
 import { read, type SceneSpec, scene, vcpu, write } from '../scene.ts';
 
@@ -41,4 +41,26 @@ export const dirtyLogMore = [
     actors: [vcpu([read(0x100), write(0x100)]), vcpu([write(0x100)]), getDirtyLog(0)],
   }),
   scene(huge),
+  scene({
+    ...base,
+    name: 'flags-refused',
+    title: 'userspace tries to make a slot read-only while a vCPU writes it: nothing changes',
+    claim: '__kvm_set_memory_region: whether a slot is read-only is settled when it is made',
+    actors: [base.actors[0]!, setFlags(0, KVM_MEM_LOG_DIRTY_PAGES | KVM_MEM_READONLY), getDirtyLog(0)],
+  }),
+  scene({
+    ...base,
+    name: 'log-of-smm',
+    title: 'dirty logging of the ordinary slot begins while a vCPU in SMM writes the same memory by a slot of its own',
+    claim: 'kvm_mmu_slot_apply_flags: only page tables of the address space of the slot change',
+    slots: [
+      { id: 0, gfn: 0x100, pages: 1 },
+      { id: 0, gfn: 0x100, pages: 1, asId: 1, sameMemoryAs: 0 },
+    ],
+    actors: [
+      vcpu([write(0x100)], { before: [write(0x100)] }),
+      vcpu([write(0x100)], { smm: true, before: [write(0x100)] }),
+      setFlags(0, KVM_MEM_LOG_DIRTY_PAGES),
+    ],
+  }),
 ];

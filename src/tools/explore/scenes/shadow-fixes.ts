@@ -1,7 +1,7 @@
 /** What was wrong in the shadow MMU of Linux 6.12 before its later fixes: each scene on the last revision, and on the one before its fix. */
 import { type Scene, type SceneSpec, scene } from '../scene.ts';
 import { userWritesPte } from '../shadow-actors.ts';
-import { fourLevels, guestVcpu, hugePte, pte, readAt, writeAt, writePte } from '../shadow-scene.ts';
+import { fourLevels, guestVcpu, hugePte, invlpg, loadCr3, pte, readAt, writeAt, writePte } from '../shadow-scene.ts';
 
 /** The scene, and the same before patch `n` of linux-6.12. */
 function fixedBy(n: number, spec: SceneSpec, violates: string): readonly Scene[] {
@@ -103,19 +103,23 @@ const smmTable: SceneSpec = {
   ],
 };
 
-/** What the fix leaves: the page is in use before the table is. */
+const FLUSHED = 'after INVLPG, or a load of CR3';
+const WRITABLE_TABLE = 'no entry is writable whose page holds a table';
+const DISAGREES = 'where a table is write-protected';
+/** What the fix leaves: the page is mapped before it is a table. What comes of that is looked for, not the state by itself. */
 const smmMappedBefore: SceneSpec = {
   ...smmTable,
+  vm: { paging: 'shadow', passesOver: [WRITABLE_TABLE, DISAGREES] },
   name: 'shadow-smm-table-mapped-before',
   title: 'a guest has a page mapped writable that becomes a table of another vCPU, in system management mode',
   claim: 'account_shadowed: a table that is shadowed is write-protected wherever it is mapped',
   actors: [
-    guestVcpu(SMM_TOP, [readAt(1)], { smm: true }),
+    guestVcpu(SMM_TOP, [readAt(1), loadCr3(SMM_TOP), writeAt(1)], { smm: true }),
     guestVcpu(TOP, [writePte(2, 0, pte(THIRD, '-w'))], { before: [writeAt(2)] }),
   ],
   judgement:
-    "a bug: only the entries of the table's own address space are write-protected, so one that is writable in the other stays so, and writes through it are not seen. The guest alone is harmed, one whose SMM shares its tables with the rest. Under two-dimensional paging nothing is shadowed.",
-  expect: { violates: 'no entry is writable whose page holds a table' },
+    "a bug: only the entries of the table's own address space are write-protected, so one that is writable in the other stays so, and writes through it are not seen. The guest alone is harmed, one whose SMM has its tables where the rest can write them. Under two-dimensional paging nothing is shadowed.",
+  expect: { violates: FLUSHED },
 };
 
 const smmLastTable: SceneSpec = {
@@ -129,7 +133,7 @@ const smmLastTable: SceneSpec = {
     { gfn: SMM_LAST, entries: { 1: pte(SMM_TOP) } },
   ],
   actors: [
-    guestVcpu(SMM_TOP, [readAt(513)], { smm: true }),
+    guestVcpu(SMM_TOP, [readAt(513), invlpg(513), readAt(513)], { smm: true }),
     guestVcpu(TOP, [writePte(2, 1, pte(0x15, '-w'))], { before: [writeAt(2)] }),
   ],
 };

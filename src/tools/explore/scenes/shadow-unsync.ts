@@ -80,6 +80,16 @@ const recursive: SceneSpec = {
   ],
 };
 
+const unprotect: SceneSpec = {
+  ...unsync,
+  name: 'shadow-unprotect',
+  title:
+    'a guest writes data into a page that holds one of its upper tables, with an instruction that writes no tables',
+  claim:
+    '__kvm_mmu_unprotect_gfn_and_retry: shadows are dropped and the write is tried natively, but not twice in a row, as its own walk may shadow the page again',
+  actors: [guestVcpu(TOP, [writeAt(3)]), guestVcpu(TOP, [readAt(1)], { before: [readAt(1)] })],
+};
+
 const STALE = 'after INVLPG, or a load of CR3';
 const DISAGREES = 'where a table is write-protected';
 
@@ -127,6 +137,15 @@ export const shadowUnsync = [
     'track-after-write',
     DISAGREES,
   ),
+  scene(unprotect),
+  scene({
+    ...unprotect,
+    name: 'shadow-unprotect-for-ever',
+    title: 'the same when nobody remembers that it was tried',
+    vm: { ...unprotect.vm, without: ['retry-guard'] },
+    guardOf: unprotect.name,
+    expect: 'livelock',
+  }),
   scene(recursive),
   scene({
     ...recursive,

@@ -113,32 +113,36 @@ function mustNotBeWritten(state: ShadowState, gfn: number): boolean {
   return false;
 }
 
-function pageWrong(state: ShadowState, sp: ShadowPage): number {
+/** What is wrong with one entry of a page that does not map anything: 0, or an MMIO entry's. */
+function emptyWrong(state: ShadowState, asId: number, lo: number, hi: number): number {
+  const { masks, enableMmioCaching } = state.vm.mmu;
+  return enableMmioCaching && isMmioSpte(masks, lo, hi) ? mmioWrong(state, asId, lo, hi) : 0;
+}
+
+function pageWrong(state: ShadowState, sp: ShadowPage, passed: number): number {
   const { vm, shadow } = state;
   const { i32 } = vm.memory;
-  const { masks, enableMmioCaching } = vm.mmu;
   const level = roleLevel(sp.role);
   const asId = roleAsId(sp.role);
   const live = !isObsoleteSp(vm, sp);
   const synced = live && spHasGptes(sp) && !sp.unsync && !writeUnderWay(state, sp.gfn);
+  const counts = (n: number): boolean => n !== 0 && (passed & (1 << n)) === 0;
   for (const index of shadow.indices) {
     const sptep = sptepOf(sp, index);
     const lo = i32[sptep]!;
     const hi = i32[sptep + 1]!;
     if (!isShadowPresent(lo)) {
-      if (live && enableMmioCaching && isMmioSpte(masks, lo, hi)) {
-        const mmio = mmioWrong(state, asId, lo, hi);
-        if (mmio !== 0) return mmio;
-      }
+      const mmio = live ? emptyWrong(state, asId, lo, hi) : 0;
+      if (counts(mmio)) return mmio;
       continue;
     }
     if (level === 1) {
       const gfn = pageGetGfn(sp, index);
       const wrong = leafWrong(state, asId, gfn, sptePfn(lo, hi));
-      if (wrong !== 0) return wrong;
-      if (live && isWritable(lo) && mustNotBeWritten(state, gfn)) return TRACKED_WRITABLE;
+      if (counts(wrong)) return wrong;
+      if (live && isWritable(lo) && counts(TRACKED_WRITABLE) && mustNotBeWritten(state, gfn)) return TRACKED_WRITABLE;
     } else if (shadow.rootNumber(sptePfn(lo, hi)) === 0) return PARENTS;
-    if (synced && disagrees(state, sp, index, lo, hi)) return DISAGREES;
+    if (synced && counts(DISAGREES) && disagrees(state, sp, index, lo, hi)) return DISAGREES;
   }
   return 0;
 }
@@ -250,18 +254,30 @@ function invalidMaps(state: ShadowState, sp: ShadowPage): boolean {
   return state.shadow.indices.some((index) => isShadowPresent(i32[sptepOf(sp, index)]!));
 }
 
-/** 0, or the number of the first invariant that does not hold. The pages have been scanned. */
-export function firstShadowViolation(state: ShadowState): number {
+/** Numbers of the invariants, as bits, whose texts begin so. @throws Error for one that there is not */
+export function invariantBits(beginnings: readonly string[]): number {
+  let bits = 0;
+  for (const beginning of beginnings) {
+    const n = shadowInvariantTexts.findIndex((text) => text.startsWith(beginning)) + 1;
+    if (n === 0) throw new Error(`no invariant begins with: ${beginning}`);
+    bits |= 1 << n;
+  }
+  return bits;
+}
+
+/** 0, or the number of the first invariant that does not hold, but for those in `passed`, as bits. The pages have been scanned. */
+export function firstShadowViolation(state: ShadowState, passed: number): number {
+  const counts = (n: number): boolean => (passed & (1 << n)) === 0;
   for (const sp of state.shadow.list) {
-    const wrong = pageWrong(state, sp);
+    const wrong = pageWrong(state, sp, passed);
     if (wrong !== 0) return wrong;
-    if (invalidMaps(state, sp)) return UNUSED_MAPS;
+    if (counts(UNUSED_MAPS) && invalidMaps(state, sp)) return UNUSED_MAPS;
   }
   const tlb = tlbsWrong(state);
-  if (tlb !== 0) return tlb;
-  if (state.usedStale) return STALE_USE;
-  if (rmapsWrong(state)) return RMAP;
-  if (parentsWrong(state)) return PARENTS;
-  if (countsWrong(state)) return COUNTS;
-  return quiet(state) && tlbExceeds(state) ? TLB_EXCEEDS : 0;
+  if (tlb !== 0 && counts(tlb)) return tlb;
+  if (state.usedStale && counts(STALE_USE)) return STALE_USE;
+  if (counts(RMAP) && rmapsWrong(state)) return RMAP;
+  if (counts(PARENTS) && parentsWrong(state)) return PARENTS;
+  if (counts(COUNTS) && countsWrong(state)) return COUNTS;
+  return counts(TLB_EXCEEDS) && quiet(state) && tlbExceeds(state) ? TLB_EXCEEDS : 0;
 }

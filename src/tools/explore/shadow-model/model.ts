@@ -24,7 +24,7 @@ import { VmWords } from '../kvm-model/vm-words.ts';
 import type { Actor, Footprint, Model } from '../model.ts';
 import type { Scene } from '../scene.ts';
 import { describeShadow } from './describe.ts';
-import { BUG, firstShadowViolation, shadowInvariantTexts } from './invariants.ts';
+import { BUG, firstShadowViolation, invariantBits, shadowInvariantTexts } from './invariants.ts';
 import { makeShadowState } from './make.ts';
 import type { ShadowState } from './state.ts';
 import type { ShadowVcpu } from './vcpu.ts';
@@ -49,6 +49,8 @@ export class ShadowModel implements Model {
   private readonly guestWords: number;
   private readonly shadowWords: number;
   private readonly flagWord: number;
+  /** Invariants that are passed over, as bits. */
+  private readonly passed: number;
   private scanned = false;
   private broken = 0;
   private brokenText = '';
@@ -60,7 +62,8 @@ export class ShadowModel implements Model {
     const { vm } = state;
     this.state = state;
     this.vm = vm;
-    this.watchLog(scene.vm?.ignoreWarnings === true);
+    this.passed = invariantBits(scene.vm?.passesOver ?? []);
+    this.watchLog();
     this.list = state.actors;
     this.actors = this.list.map((a, i) => ({ name: a.name, cpu: `CPU${i}` }));
     this.vmWords = new VmWords(state, []);
@@ -104,10 +107,10 @@ export class ShadowModel implements Model {
   }
 
   /** What KVM warns of is a violation. */
-  private watchLog(ignored: boolean): void {
+  private watchLog(): void {
     const { log } = this.vm;
     log.warnOnOnce = (condition, where, message) => {
-      if (condition && !ignored) this.breaks(`WARN in ${where}: ${message}`);
+      if (condition && (this.passed & (1 << BUG)) === 0) this.breaks(`WARN in ${where}: ${message}`);
       return condition;
     };
     log.kvmBugOn = (condition, where, message) => {
@@ -191,7 +194,7 @@ export class ShadowModel implements Model {
   violation(): number {
     if (this.broken !== 0) return this.broken;
     this.scan();
-    return firstShadowViolation(this.state);
+    return firstShadowViolation(this.state, this.passed);
   }
 
   /** For tests: an entry was made where the model does not look. */

@@ -9,10 +9,11 @@ import { reservedBitFault } from '../../../kvm/mmu/page-fault.ts';
 import { RET_PF_CONTINUE, RET_PF_INVALID } from '../../../kvm/mmu/ret-pf.ts';
 import { makeMmuPagesAvailable, topupShadowPages } from '../../../kvm/mmu/shadow/recycle.ts';
 import { mmuTrackWrite } from '../../../kvm/mmu/shadow/track-write.ts';
+import { mmuUnprotectGfnAndRetry } from '../../../kvm/mmu/shadow/unprotect.ts';
 import { REQ_EVENT } from '../../../kvm/vcpu-state.ts';
 import { isWrite } from '../shadow-scene.ts';
 import type { ShadowVcpu } from './vcpu.ts';
-import { PHASE_BEGIN, PHASE_STAGE, PHASE_TRACK } from './vcpu-phase.ts';
+import { PHASE_BEGIN, PHASE_ENTER, PHASE_STAGE, PHASE_TRACK } from './vcpu-phase.ts';
 
 const ENTRY_BYTES = 8;
 const buffer = new Uint8Array(ENTRY_BYTES);
@@ -79,10 +80,24 @@ function decided(v: ShadowVcpu, stagesSay: number): void {
   v.verdict(ret);
 }
 
+/**
+ * A write that is no write of an entry would be tried natively once more, without the shadows of what is in the page; not the second time in a
+ * row. True when it is (@kvm x86.c retry_instruction).
+ */
+function retriesNatively(v: ShadowVcpu): boolean {
+  if (v.current.kind !== 'write' || (v.retried && !v.state.without('retry-guard'))) return false;
+  if (!mmuUnprotectGfnAndRetry(v.vcpu, v.addrLo, v.addrHi)) return false;
+  v.retried = true;
+  v.phase = PHASE_ENTER;
+  v.note = 'shadows dropped: try again';
+  return true;
+}
+
 /** The emulator translates by itself, and writes memory through the slot; reads, and MMIO, change nothing here. */
 export function emulateAccess(v: ShadowVcpu): void {
   const { vcpu, state } = v;
   const op = v.current;
+  if (retriesNatively(v)) return;
   const gpa = gvaToGpa(vcpu, v.addrLo, v.addrHi, PFERR_USER | (isWrite(op) ? PFERR_WRITE : 0), 0, null);
   if (gpa < 0 || op.kind === 'read' || op.kind === 'fetch' || state.slotOf(vcpu, gpaToGfn(gpa)) === null) {
     v.opDone();

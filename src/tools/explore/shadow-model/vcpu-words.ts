@@ -25,6 +25,7 @@ export const SHADOW_VCPU_WORDS = W_PTES + 2 * LEVELS;
 const IN_GUEST = 1 << 12;
 const SWITCHED = 1 << 13;
 const SRCU_SHIFT = 14;
+const RETRIED = 1 << 16;
 /** In W_FAULT. */
 const MAP_WRITABLE = 1 << 6;
 const SEQUENCE_FRESH = 1 << 7;
@@ -35,7 +36,12 @@ export function saveShadowVcpu(v: ShadowVcpu, into: Int32Array, at: number): voi
   const { mmu } = vcpu.mmu;
   into.fill(0, at, at + SHADOW_VCPU_WORDS);
   into[at + W_PLACE] =
-    phase | (v.op << 6) | (vcpu.inGuest ? IN_GUEST : 0) | (v.switched ? SWITCHED : 0) | (v.srcu << SRCU_SHIFT);
+    phase |
+    (v.op << 6) |
+    (vcpu.inGuest ? IN_GUEST : 0) |
+    (v.switched ? SWITCHED : 0) |
+    (v.retried ? RETRIED : 0) |
+    (v.srcu << SRCU_SHIFT);
   into[at + W_REQUESTS] = vcpu.requests;
   if (phase >= PHASE_STAGE || phase === PHASE_CODE || phase === PHASE_BEGIN) into[at + W_ERROR] = v.errorLo;
   let roots = state.shadow.rootNumber(mmu.root.pfn);
@@ -97,6 +103,7 @@ export function loadShadowVcpu(v: ShadowVcpu, from: Int32Array, at: number): voi
   vcpu.inGuest = (place & IN_GUEST) !== 0;
   v.switched = (place & SWITCHED) !== 0;
   v.srcu = (place >>> SRCU_SHIFT) & 1;
+  v.retried = (place & RETRIED) !== 0;
   vcpu.requests = from[at + W_REQUESTS]!;
   v.errorLo = from[at + W_ERROR]!;
   const roots = from[at + W_ROOTS]!;

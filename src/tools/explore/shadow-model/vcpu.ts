@@ -70,6 +70,8 @@ export class ShadowVcpu implements ModelActor {
   errorLo = 0;
   /** Of the gpa that the emulator wrote. */
   emulatedGpa = -1;
+  /** The present write was tried natively once more already. */
+  retried = false;
   /** CR3 was loaded: with the next entry nothing of before may be used. */
   switched = false;
   note = '';
@@ -172,7 +174,10 @@ export class ShadowVcpu implements ModelActor {
       return pfn === INVALID_ROOT || syncs || this.mustFreeRoots ? LOCK_MMU_WRITE : 0;
     }
     if (phase === PHASE_TRACK) return vm.mmu.indirectShadowPages !== 0 ? LOCK_MMU_WRITE : 0;
-    if (phase === PHASE_EMULATE) return this.state.without('track-after-write') ? LOCK_MMU_WRITE : 0;
+    if (phase === PHASE_EMULATE) {
+      const mayUnprotect = this.current.kind === 'write' && vm.mmu.indirectShadowPages !== 0;
+      return mayUnprotect || this.state.without('track-after-write') ? LOCK_MMU_WRITE : 0;
+    }
     return phase === PHASE_INVLPG || phase === PHASE_CR3 ? LOCK_MMU_WRITE : 0;
   }
 
@@ -298,6 +303,7 @@ export class ShadowVcpu implements ModelActor {
 
   opDone(): void {
     this.op++;
+    this.retried = false;
     if (!this.vcpu.inGuest) this.setSrcu(0);
     if (this.op < this.ops.length) this.phase = this.vcpu.inGuest ? PHASE_GUEST : PHASE_ENTER;
     else this.phase = this.vcpu.inGuest ? PHASE_IDLE : PHASE_DONE;
