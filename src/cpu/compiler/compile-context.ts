@@ -56,7 +56,7 @@ const wide = (lo: number, hi: number): I64 =>
     : i64.or(i64.shl(i64.const(hi), i64.const(32)), i64.and(i64.const(lo), i64.const(0xffffffff)));
 
 export class CompileContext extends MachineContext {
-  readonly flat = true;
+  readonly flat: boolean;
   readonly record: I32;
   private readonly t: Translation;
   private readonly at: Instruction;
@@ -82,6 +82,7 @@ export class CompileContext extends MachineContext {
     this.end = end;
     this.record = i32.const(at.record);
     this.legacy = around.u8[at.record + RECORD_MODE] !== 2;
+    this.flat = !this.legacy;
     this.memory = recordIsMemory(around.u8, at.record);
     this.bitString = at.row.options.has('bits') && this.memory;
   }
