@@ -10,7 +10,7 @@ import {
 import { benchFaults, type FaultBench } from '../tools/bench/faults.ts';
 import { addCpuBench } from './bench-cpu.ts';
 import { THREAD_CODE } from './built-threads.ts';
-import { count } from './options.ts';
+import { count, threads } from './options.ts';
 import { Progress, print, printJson } from './output.ts';
 
 export function addBench(program: Command): void {
@@ -42,7 +42,7 @@ function addExploreBench(bench: Command): void {
     .description(
       'states a second, in one thread and in several; of the fault protocol also under spin, where it is installed',
     )
-    .option('--workers <n>', 'threads of the second measurement', count('--workers', 'a count of threads', 2), 2)
+    .option('--workers <n>', 'threads of the second measurement', threads(2), 2)
     .option('--json', 'machine-readable output')
     .addHelpText('after', '\nExample:\n  softkvm bench explore --workers 2')
     .action(async (scenes: readonly string[], options: { workers: number; json?: boolean }) => {

@@ -1,4 +1,5 @@
 /** `softkvm campaign`. */
+import { setMaxListeners } from 'node:events';
 import { availableParallelism } from 'node:os';
 import type { Command } from 'commander';
 import { campaignLines, campaignReport, runJobs } from '../tools/campaign/campaign.ts';
@@ -6,12 +7,13 @@ import { type Job, jobsOf } from '../tools/campaign/jobs.ts';
 import { collectFromQueue, QUEUE_DEFAULTS, serveQueue } from '../tools/campaign/queue.ts';
 import { ResultsFile } from '../tools/campaign/results-file.ts';
 import type { ExploreReport } from '../tools/explore/report.ts';
-import { findScene, scenes } from '../tools/explore/scene-library.ts';
+import { isSceneFile } from '../tools/explore/scene-file.ts';
+import { findScene, type SceneInfo, scenes } from '../tools/explore/scene-library.ts';
 import { InputError } from '../tools/input-error.ts';
-import { splitParams } from '../tools/module-params.ts';
+import { moduleParams, splitParams } from '../tools/module-params.ts';
 import { BUILT_MAIN } from './built-threads.ts';
-import { EXIT_FAILED } from './exit-status.ts';
-import { collect, count, untilInterrupted } from './options.ts';
+import { EXIT_FAILED, EXIT_INTERRUPTED } from './exit-status.ts';
+import { collect, count, threads, untilInterrupted } from './options.ts';
 import { Progress, print, printJson } from './output.ts';
 
 interface WorkOptions {
@@ -39,7 +41,7 @@ export function addCampaign(program: Command): void {
     .description('many scenes, revisions and seeds as jobs, on this machine or on many')
     .addHelpText(
       'after',
-      '\nExit status: 1 when a job is not done or a scene did not give what it expects.\n\nExample:\n  softkvm campaign run fault-protocol fault-protocol-unguarded --seeds 4\n  softkvm campaign run --redis redis://127.0.0.1:6379     and on each machine:\n  softkvm campaign worker --redis redis://127.0.0.1:6379\n  softkvm campaign resume softkvm-campaign.sqlite',
+      '\nExit status: 1 when a job failed or a scene did not give what it expects, 130 when interrupted.\n\nExample:\n  softkvm campaign run fault-protocol fault-protocol-unguarded --seeds 4\n  softkvm campaign run --redis redis://127.0.0.1:6379     and on each machine:\n  softkvm campaign worker --redis redis://127.0.0.1:6379\n  softkvm campaign resume softkvm-campaign.sqlite',
     );
   withWork(
     campaign
@@ -76,18 +78,13 @@ export function addCampaign(program: Command): void {
     .option('--json', 'machine-readable output')
     .addHelpText('after', '\nExample:\n  softkvm campaign report softkvm-campaign.sqlite')
     .action(async (file: string, options: { readonly json?: boolean }) => {
-      const results = await ResultsFile.resume(file);
-      conclude(results, options.json === true);
+      conclude(await ResultsFile.read(file), options.json === true);
     });
 }
 
 function withWork(command: Command): Command {
   return command
-    .option(
-      '--workers <n>',
-      'threads on this machine (default: one a processor; 0 with --redis)',
-      count('--workers', 'a count of threads', 0),
-    )
+    .option('--workers <n>', 'threads on this machine (default: one a processor; 0 with --redis)', threads(0))
     .option('--redis <url>', 'hand the jobs out through BullMQ on this Redis, as redis://127.0.0.1:6379')
     .option(
       '--redis-patience <seconds>',
@@ -105,10 +102,12 @@ function withWork(command: Command): Command {
 }
 
 async function plannedJobs(names: readonly string[], options: RunOptions): Promise<Job[]> {
-  const asked = names.length === 0 ? scenes().map((s) => s.name) : names;
-  const runsUnder = new Map<string, readonly string[]>();
-  for (const name of asked) runsUnder.set(name, (await findScene(name)).revisions);
-  const known = [...new Set([...runsUnder.values()].flat())];
+  const asked = names.length === 0 ? scenes().flatMap((s) => (s.large === true ? [] : [s.name])) : names;
+  const params = splitParams(options.param);
+  moduleParams(params);
+  const found = new Map<string, SceneInfo>();
+  for (const name of asked) found.set(name, await findScene(name));
+  const known = [...new Set([...found.values()].flatMap((s) => s.revisions))];
   const revisions = options.revision.includes('all') ? known : options.revision;
   const unknown = revisions.find((revision) => !known.includes(revision));
   if (unknown !== undefined)
@@ -118,29 +117,39 @@ async function plannedJobs(names: readonly string[], options: RunOptions): Promi
   const jobs = jobsOf({
     scenes: asked,
     revisions: revisions.length === 0 ? [null] : revisions,
-    params: splitParams(options.param),
+    params,
     reduce: options.reduction,
     seeds: Array.from({ length: options.seeds }, (_, i) => i + 1),
     runs: options.runs,
     ...(options.depth === undefined ? {} : { depth: options.depth }),
     ...(options.maxStates === undefined ? {} : { maxStates: options.maxStates }),
   });
-  // a scene that is made of a revision of its own has nothing to say about another
-  return jobs.filter(({ spec }) => spec.revision === undefined || runsUnder.get(spec.scene)!.includes(spec.revision));
+  return jobs.flatMap((job) => {
+    const { scene, revision } = job.spec;
+    const { expects, revisions } = found.get(scene)!;
+    // a scene that is made of a revision of its own has nothing to say about another
+    if (revision !== undefined && !revisions.includes(revision)) return [];
+    return isSceneFile(scene) ? [{ ...job, expects }] : [job];
+  });
 }
 
 async function work(results: ResultsFile, options: WorkOptions): Promise<void> {
   const progress = new Progress();
   const show = (): void => progress.update(() => `${results.done} of ${results.total} jobs`);
   let closed = false;
+  let stopped = false;
   try {
-    await untilInterrupted(async (interrupted) => {
+    await untilInterrupted(async (requested) => {
+      const interrupted = (): boolean => {
+        stopped = requested();
+        return stopped;
+      };
       const { redis } = options;
       const threads = options.workers ?? (redis === undefined ? availableParallelism() : 0);
       const queue = redis === undefined ? null : queueOptions(redis, options);
       if (queue === null) {
-        await withThreads(Math.max(1, threads), (run) =>
-          runJobs(results, Math.max(1, threads), run, { interrupted, onDone: show }),
+        await withThreads(Math.max(1, threads), (run, giveUp) =>
+          whenever(interrupted, giveUp, runJobs(results, Math.max(1, threads), run, { interrupted, onDone: show })),
         );
         return;
       }
@@ -158,19 +167,20 @@ async function work(results: ResultsFile, options: WorkOptions): Promise<void> {
     });
     progress.done();
     closed = true;
-    conclude(results, options.json === true);
+    conclude(results, options.json === true, stopped);
   } finally {
     progress.done();
     if (!closed) results.close();
   }
 }
 
-function conclude(results: ResultsFile, json: boolean): void {
+function conclude(results: ResultsFile, json: boolean, interrupted = false): void {
   try {
     const report = campaignReport(results);
     if (json) printJson(report);
     else for (const line of campaignLines(report)) print(line);
-    if (!report.asExpected) process.exitCode = EXIT_FAILED;
+    const unexpected = report.failures.length > 0 || report.results.some((r) => r.asExpected === false);
+    if (!report.asExpected) process.exitCode = interrupted && !unexpected ? EXIT_INTERRUPTED : EXIT_FAILED;
   } finally {
     results.close();
   }
@@ -187,6 +197,7 @@ async function serve(options: WorkOptions): Promise<void> {
         threads,
         run,
         () => progress.update(() => `${++done} jobs done`),
+        () => process.stderr.write('softkvm: finishing what is under way; Ctrl-C again leaves it to others\n'),
       ),
     ),
   ).finally(() => progress.done());
@@ -198,10 +209,10 @@ function queueOptions(url: string, options: WorkOptions): { url: string; patienc
   return { url, patience: options.redisPatience * 1000, stalled: options.stalled * 1000 };
 }
 
-/** A pool of threads that do jobs, for as long as `use` runs. */
+/** A pool of threads that do jobs, for as long as `use` runs. `giveUp` ends the jobs that are under way. */
 async function withThreads<T>(
   threads: number,
-  use: (run: (job: Job) => Promise<ExploreReport>) => Promise<T>,
+  use: (run: (job: Job) => Promise<ExploreReport>, giveUp: () => void) => Promise<T>,
 ): Promise<T> {
   const { Piscina } = await import('piscina');
   const pool = new Piscina({
@@ -210,9 +221,27 @@ async function withThreads<T>(
     maxThreads: threads,
     concurrentTasksPerWorker: 1,
   });
+  const abort = new AbortController();
+  // each job listens
+  setMaxListeners(0, abort.signal);
   try {
-    return await use((job) => pool.run(job));
+    return await use(
+      (job) => pool.run(job, { signal: abort.signal }),
+      () => abort.abort(),
+    );
   } finally {
     await pool.destroy();
+  }
+}
+
+/** Waits for `work`; once `asked` says so, `then` hurries it. */
+async function whenever<T>(asked: () => boolean, then: () => void, work: Promise<T>): Promise<T> {
+  const timer = setInterval(() => {
+    if (asked()) then();
+  }, 100);
+  try {
+    return await work;
+  } finally {
+    clearInterval(timer);
   }
 }

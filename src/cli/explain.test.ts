@@ -54,6 +54,16 @@ function sameFields(actual: unknown, shape: unknown, at: string): void {
 }
 
 describe('softkvm explain', () => {
+  it("replays a scenario under a revision of one's own", async () => {
+    const own = join(folder, 'own.mjs');
+    writeFileSync(
+      own,
+      "import { linux612 } from 'softkvm';\nexport default { ...linux612, name: 'mine', title: 'mine' };\n",
+    );
+    const { explanation } = JSON.parse(await explain(scenario, '--step', '2', '--revision', own, '--json'));
+    expect(explanation.revision).toBe('mine');
+  });
+
   it('prints the documented object', async () => {
     const shape = documented() as { source: object };
     const args = [...write, '--attribute', 'private', '--vm-type', 'sw-protected', '--json'];

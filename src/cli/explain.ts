@@ -76,7 +76,7 @@ Example:
     )
     .action(async (scenario: string | undefined, options: Options) => {
       refuseMixed(scenario, options);
-      const report = scenario === undefined ? await describe(options) : ofScenario(scenario, options);
+      const report = scenario === undefined ? await describe(options) : await ofScenario(scenario, options);
       put(report, options);
     });
 }
@@ -85,8 +85,10 @@ function listed(values: readonly string[], byDefault: string): string {
   return `${values.join(', ')} (default: ${byDefault})`;
 }
 
-function ofScenario(path: string, options: Options): ExplainReport {
-  const { step, fault, revision, compare } = options;
+async function ofScenario(path: string, options: Options): Promise<ExplainReport> {
+  const { step, fault } = options;
+  const revision = options.revision === undefined ? undefined : await named('--revision', options.revision);
+  const compare = options.compare === undefined ? undefined : await named('--compare', options.compare);
   return scenarioReport({ path, step, fault, revision, compare });
 }
 

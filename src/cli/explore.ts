@@ -9,7 +9,7 @@ import { InputError } from '../tools/input-error.ts';
 import { splitParams } from '../tools/module-params.ts';
 import { THREAD_CODE } from './built-threads.ts';
 import { EXIT_FAILED, EXIT_INTERRUPTED } from './exit-status.ts';
-import { collect, count, untilInterrupted } from './options.ts';
+import { collect, count, threads, untilInterrupted } from './options.ts';
 import { colour, Progress, print, printJson } from './output.ts';
 
 interface Options {
@@ -21,7 +21,7 @@ interface Options {
   readonly random?: number;
   readonly seed?: number;
   readonly reduction: boolean;
-  readonly workers: number;
+  readonly workers?: number;
   readonly replay?: string;
   readonly explain?: boolean;
   readonly json?: boolean;
@@ -41,9 +41,9 @@ export function addExplore(program: Command): void {
       count('--max-states', 'a count of states'),
     )
     .option('--random <n>', 'n schedules by chance instead of all', count('--random', 'a count of schedules'))
-    .option('--seed <n>', 'seed of --random', count('--seed', 'a seed', 0), 1)
+    .option('--seed <n>', 'seed of --random (default: 1)', count('--seed', 'a seed', 0))
     .option('--no-reduction', 'every order of steps, also where the order cannot matter')
-    .option('--workers <n>', 'threads that share the search', count('--workers', 'a count of threads'), 1)
+    .option('--workers <n>', 'threads that share the search (default: 1)', threads(1))
     .option('--replay <schedule>', 'step through one schedule, as a violation prints it')
     .option('--explain', 'the last fault of the schedule, stage by stage')
     .option('--json', 'machine-readable output')
@@ -52,11 +52,26 @@ export function addExplore(program: Command): void {
       '\nExit status: 1 when something was found. Interrupted or bounded searches say that they are not complete.\n\nExample:\n  softkvm explore --list\n  softkvm explore fault-protocol-unguarded\n  softkvm explore fault-protocol --workers 2 --json',
     )
     .action(async (scene: string | undefined, options: Options) => {
+      refuseMixed(options);
       if (options.list) list(options);
       else if (scene === undefined) throw new InputError('explore: expected a scene, or --list');
       else if (options.replay !== undefined) await replay(specOf(scene, options), options.replay, options);
       else await explore(specOf(scene, options), options);
     });
+}
+
+/** What one way of exploring has no use for. */
+function refuseMixed(options: Options): void {
+  const refuse = (way: string, others: readonly (keyof Options)[]): void => {
+    const other = others.find((name) => options[name] !== undefined);
+    if (other !== undefined)
+      throw new InputError(
+        `--${other.replace(/[A-Z]/g, (c) => `-${c.toLowerCase()}`)}: expected no --${way} beside it`,
+      );
+  };
+  if (options.replay !== undefined) refuse('replay', ['depth', 'maxStates', 'random', 'seed', 'workers']);
+  if (options.random !== undefined) refuse('random', ['maxStates', 'workers']);
+  else if (options.seed !== undefined) throw new InputError('--seed: expected --random beside it');
 }
 
 function specOf(scene: string, options: Options): ModelSpec {
@@ -86,9 +101,7 @@ function list(options: Options): void {
 }
 
 async function explore(spec: ModelSpec, options: Options): Promise<void> {
-  const { workers } = options;
-  if (workers > 1 && options.random !== undefined)
-    throw new InputError(`--workers ${workers}: random schedules run in one thread`);
+  const { workers = 1 } = options;
   const progress = new Progress();
   const report = await untilInterrupted((interrupted) => {
     const exploreOptions: ExploreOptions = {
@@ -130,12 +143,14 @@ async function replay(spec: ModelSpec, schedule: string, options: Options): Prom
 /** Step by step: the table's line, then what the step changed. */
 function replayLines(r: ReplayReport, explained: readonly string[]): string[] {
   const table = scheduleLines(r.steps, [], r.violation === 0 ? -1 : r.violatedAfter);
-  const lines = [colour.bold(`${r.scene}: ${r.steps.length} steps`), ...table.slice(0, 2)];
+  const revision = r.revision === null ? '' : `, ${r.revision}`;
+  const lines = [colour.bold(`${r.scene}${revision}: ${r.steps.length} steps`), 'at first:'];
+  const indented = (line: string): string => colour.dim(`        ${line}`);
+  lines.push(...r.first.map(indented), ...table.slice(0, 2));
   for (const [i, state] of r.states.entries()) {
     lines.push(table[i + 2]!);
-    const changes =
-      i === 0 ? state : differenceLines(r.states[i - 1]!, state).filter((line) => !line.startsWith('   '));
-    lines.push(...changes.map((line) => colour.dim(`        ${line}`)));
+    const changes = differenceLines(r.states[i - 1] ?? r.first, state).filter((line) => !line.startsWith('   '));
+    lines.push(...changes.map(indented));
   }
   if (r.violationText !== null) lines.push(colour.red(`after step ${r.violatedAfter}: ${r.violationText}`));
   else lines.push('no invariant is violated');

@@ -148,6 +148,33 @@ describe('the command line', () => {
       () => ['explore', 'fault-protocol', '--replay', 'a.7'],
       /move 1: a \(vcpu0\): choice 7/,
     ],
+    [
+      'options that do not go together',
+      () => ['explore', 'fault-protocol', '--random', '3', '--workers', '2'],
+      /--workers: expected no --random beside it/,
+    ],
+    [
+      'bounds of a replay',
+      () => ['explore', 'fault-protocol', '--replay', 'a', '--depth', '2'],
+      /--depth: expected no/,
+    ],
+    ['a seed of nothing', () => ['explore', 'fault-protocol', '--seed', '2'], /--seed: expected --random/],
+    ['too many threads', () => ['explore', 'fault-protocol', '--workers', '65'], /--workers 65: expected 64 threads/],
+    [
+      'who translates in a scene',
+      () => ['explore', 'page-moves', '--param', 'kvm.tdp_mmu=0'],
+      /--param kvm\.tdp_mmu: a scene says itself/,
+    ],
+    [
+      'a campaign with a parameter that cannot be',
+      () => ['campaign', 'run', 'page-moves', '--param', 'kvm.mmio_caching=7', '--results', join(folder, 'c.sqlite')],
+      /--param kvm\.mmio_caching=7: expected 0 or 1/,
+    ],
+    [
+      'a Redis at no address',
+      () => ['campaign', 'worker', '--redis', 'redis://127.0.0.1:99999'],
+      /--redis redis:.*: expected an address/,
+    ],
     ['a schedule of nobody', () => ['explore', 'fault-protocol', '--replay', 'z'], /actors a to c/],
     [
       'a campaign under an unknown revision',

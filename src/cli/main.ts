@@ -25,7 +25,7 @@ export * from '../tools/explore/scene-api.ts';
 
 /** What a thread of `softkvm explore --workers` runs: the threads have this same module as their code. */
 export function exploreThread(task: WorkerTask): Promise<unknown> {
-  return threadMain(task, (spec) => makeModel(spec, false));
+  return threadMain(task, makeModel);
 }
 
 /** What a thread of `softkvm campaign` runs. */

@@ -27,6 +27,19 @@ export function useEngine(name: EngineName): void {
   setDefaultEngine(ENGINES[name]);
 }
 
+/** More threads than this share nothing any more. */
+const MOST_THREADS = 64;
+
+/** A number of threads, at least `least`. @throws InputError */
+export function threads(least: number): (text: string) => number {
+  const read = count('--workers', 'a count of threads', least);
+  return (text) => {
+    const value = read(text);
+    if (value > MOST_THREADS) throw new InputError(`--workers ${text}: expected ${MOST_THREADS} threads or fewer`);
+    return value;
+  };
+}
+
 /** A size in bytes: a number with K, M or G. @throws InputError */
 export function size(option: string, least: number, most: number): (text: string) => number {
   return (text) => {

@@ -15,12 +15,12 @@ export function checkHardware(name: string): string {
   return name;
 }
 
-/** The name, when there is such a revision. @throws InputError that names the option */
-export function checkRevision(name: string, option = '--revision'): string {
+/** The name, when there is such a revision. @throws InputError */
+export function checkRevision(name: string): string {
   try {
     return revisionByName(name).name;
   } catch (error) {
-    if (error instanceof RangeError) throw new InputError(`${option} ${name}: ${error.message}`);
+    if (error instanceof RangeError) throw new InputError(`--revision ${name}: ${error.message}`);
     throw error;
   }
 }

@@ -27,8 +27,8 @@ export interface KvmOptions {
   readonly params?: Partial<KvmParams>;
   /** Physical memory in bytes; 512 MiB if absent. */
   readonly hostMemory?: number;
-  /** Revision of the fault path; `linux-6.12` if absent. */
-  readonly revision?: string;
+  /** Revision of the fault path, by name or one of your own; `linux-6.12` if absent. */
+  readonly revision?: string | Revision;
 }
 
 /** /dev/kvm on a machine of its own, open in one VMM process. */
@@ -47,7 +47,8 @@ export class Kvm {
     const { hardware = 'qemu-tcg-epyc' } = options;
     this.profile = typeof hardware === 'string' ? hardwareProfile(hardware) : hardware;
     this.params = { ...defaultParams, ...options.params };
-    this.revision = revisionByName(options.revision ?? 'linux-6.12');
+    const { revision = 'linux-6.12' } = options;
+    this.revision = typeof revision === 'string' ? revisionByName(revision) : revision;
     refuseUnsupported(this.profile, this.params);
     this.machine = new HostMachine(options.hostMemory === undefined ? {} : { memoryBytes: options.hostMemory });
     this.mm = this.machine.createProcess();

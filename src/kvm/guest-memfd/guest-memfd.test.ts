@@ -2,7 +2,8 @@ import { describe, expect, it } from 'vitest';
 import { EFAULT, EHWPOISON, EINVAL, ENODEV, EOPNOTSUPP, ESPIPE } from '../../host/errno.ts';
 import { makeTestVm } from '../bare-vm.testing.ts';
 import { gfnToMemslot } from '../memslots/memslots.ts';
-import { GmemPfn, type GuestMemfdFile, gmemCreate, gmemGetPfn } from './guest-memfd.ts';
+import { GmemPfn } from './gmem-pfn.ts';
+import { type GuestMemfdFile, gmemCreate, gmemGetPfn } from './guest-memfd.ts';
 
 function bound() {
   const t = makeTestVm(1);

@@ -9,6 +9,7 @@ import { LOCK_SLOTS } from '../locks.ts';
 import type { Memslot } from '../memslots/memslot.ts';
 import { type GfnRange, KVM_FILTER_PRIVATE } from '../notifier.ts';
 import type { VmState } from '../vm-state.ts';
+import type { GmemPfn } from './gmem-pfn.ts';
 
 export const FALLOC_FL_KEEP_SIZE = 1;
 export const FALLOC_FL_PUNCH_HOLE = 2;
@@ -215,13 +216,6 @@ export function gmemCreate(vm: VmState, size: bigint, flags: bigint): GuestMemfd
 /** Undoes a binding when its slot goes. @kvm guest_memfd.c kvm_gmem_unbind */
 export function gmemUnbind(slot: Memslot): void {
   slot.gmem?.file?.unbind(slot);
-}
-
-/** Where `gmemGetPfn` writes its answer; made once and used again. */
-export class GmemPfn {
-  pfn = -1;
-  /** log2 of the pages that may be mapped together. */
-  maxOrder = 0;
 }
 
 /**

@@ -1,5 +1,5 @@
 /** The MMU's part of a vCPU (@kvm kvm_host.h struct kvm_vcpu_arch: mmu, walk_mmu, mmio_*). */
-import { GmemPfn } from '../guest-memfd/guest-memfd.ts';
+import { GmemPfn } from '../guest-memfd/gmem-pfn.ts';
 import { PfnLookup } from '../hva-to-pfn.ts';
 import { PageFault } from './fault.ts';
 import { GuestWalker } from './guest-walker.ts';

@@ -77,8 +77,12 @@ export class BuiltCli {
 }
 
 /** Waits until `check` holds. @throws Error after a while */
-export async function until(check: () => boolean, what: string, milliseconds = 40_000): Promise<void> {
-  for (const end = Date.now() + milliseconds; !check(); ) {
+export async function until(
+  check: () => boolean | Promise<boolean>,
+  what: string,
+  milliseconds = 40_000,
+): Promise<void> {
+  for (const end = Date.now() + milliseconds; !(await check()); ) {
     if (Date.now() > end) throw new Error(`waited in vain until ${what}`);
     await new Promise((resolve) => setTimeout(resolve, 50));
   }

@@ -32,7 +32,10 @@ export interface CampaignResult {
   readonly asExpected: boolean | null;
 }
 
-/** Does the pending jobs, `concurrency` at a time. A job that fails is kept with its reason; the others go on. */
+/**
+ * Does the pending jobs, `concurrency` at a time. A job that fails is kept with its reason; the others go on. What `run` gives up because of an
+ * interruption says nothing of the job.
+ */
 export async function runJobs(
   results: ResultsFile,
   concurrency: number,
@@ -46,10 +49,9 @@ export async function runJobs(
       const job = pending[next++]!;
       try {
         const report = await run(job);
-        // a search that was interrupted says nothing of the job
-        if (report.stopped !== 'interrupted') results.record(job.id, report, `local ${process.pid}`);
+        results.record(job.id, report, `local ${process.pid}`);
       } catch (error) {
-        results.fail(job.id, (error as Error).message);
+        if (options.interrupted?.() !== true) results.fail(job.id, (error as Error).message);
       }
       options.onDone?.(job);
     }
@@ -87,7 +89,7 @@ export function campaignReport(results: ResultsFile): CampaignReport {
 
 function expectation(job: Job, report: ExploreReport): boolean | null {
   if (job.spec.revision !== undefined || job.spec.params !== undefined) return null;
-  const expects = scenes().find((s) => s.name === job.spec.scene)?.expects;
+  const expects = job.expects ?? scenes().find((s) => s.name === job.spec.scene)?.expects;
   if (expects === undefined) return null;
   if (report.verdict !== 'holds') return report.verdict === expects;
   return report.complete ? expects === 'holds' : null;

@@ -12,6 +12,8 @@ export interface Job {
   readonly depth?: number;
   readonly maxStates?: number;
   readonly random?: { readonly runs: number; readonly seed: number };
+  /** What a scene of a file is expected to give, which is not known once the file has gone. No part of what is asked for. */
+  readonly expects?: ExploreReport['verdict'];
 }
 
 /** What a campaign consists of. */

@@ -6,7 +6,7 @@
  * BullMQ and its driver are optional packages: nothing here is loaded before it is needed.
  */
 import { hostname } from 'node:os';
-import type { Queue, Worker } from 'bullmq';
+import type { Job as BullJob, Queue, Worker } from 'bullmq';
 import type { Redis } from 'ioredis';
 import type { ExploreReport } from '../explore/report.ts';
 import { InputError } from '../input-error.ts';
@@ -63,7 +63,7 @@ class Link {
 
   /** @throws InputError when nobody answers, or with something else than Redis */
   static async to(url: string, patience: number): Promise<Link> {
-    if (!/^rediss?:\/\/[^/]/.test(url))
+    if (!/^rediss?:\/\/[^/]/.test(url) || !URL.canParse(url))
       throw new InputError(`--redis ${url}: expected an address, as redis://127.0.0.1:6379`);
     const { Redis } = await optional(() => import('ioredis'), 'ioredis');
     let started = false;
@@ -193,17 +193,30 @@ class Collector {
   }
 
   async takeOut(): Promise<void> {
-    for (const job of await this.queue.getCompleted(0, BATCH)) {
-      if (job?.data?.campaign !== this.name) continue;
+    await this.takeAll('completed', async (job) => {
       const { report, doneBy } = job.returnvalue;
       this.results.record(job.data.job.id, report, doneBy);
       await job.remove();
-    }
-    for (const job of await this.queue.getFailed(0, BATCH)) {
-      if (job?.data?.campaign !== this.name) continue;
+    });
+    await this.takeAll('failed', async (job) => {
       this.results.fail(job.data.job.id, job.failedReason);
       this.failed.add(job.data.job.id);
       await job.remove();
+    });
+  }
+
+  /** Those of this campaign. What others have left, whose collector may never come back, is passed over. */
+  private async takeAll(
+    kind: 'completed' | 'failed',
+    take: (job: BullJob<QueueJob, QueueResult>) => Promise<void>,
+  ): Promise<void> {
+    for (let passed = 0; ; ) {
+      const jobs = await this.queue.getJobs([kind], passed, passed + BATCH - 1, true);
+      for (const job of jobs) {
+        if (job?.data?.campaign === this.name) await take(job);
+        else passed++;
+      }
+      if (jobs.length < BATCH) return;
     }
   }
 }
@@ -214,16 +227,23 @@ export async function serveQueue(
   concurrency: number,
   run: (job: Job) => Promise<ExploreReport>,
   onDone: (job: Job) => void = () => {},
+  onFinishing: () => void = () => {},
 ): Promise<void> {
   const link = await Link.to(options.url, options.patience);
   const bullmq = await optional(() => import('bullmq'), 'bullmq');
   const doneBy = `${hostname()} ${process.pid}`;
+  let underWay = 0;
   const worker: Worker<QueueJob, QueueResult> = new bullmq.Worker<QueueJob, QueueResult>(
     QUEUE,
     async ({ data }) => {
-      const report = await run(data.job);
-      onDone(data.job);
-      return { report, doneBy };
+      underWay++;
+      try {
+        const report = await run(data.job);
+        onDone(data.job);
+        return { report, doneBy };
+      } finally {
+        underWay--;
+      }
     },
     {
       connection: link.redis,
@@ -239,7 +259,17 @@ export async function serveQueue(
       link.check('the jobs that were under way are done again by others');
       await new Promise((resolve) => setTimeout(resolve, 200));
     }
-    await worker.close();
+    if (underWay > 0) onFinishing();
+    let closed = false;
+    const closing = worker.close().then(() => {
+      closed = true;
+    });
+    closing.catch(() => {});
+    // what is under way is finished, unless there is nowhere to put it any more
+    while (!closed) {
+      link.check('the jobs that were under way are done again by others');
+      await Promise.race([closing, new Promise((resolve) => setTimeout(resolve, 200))]);
+    }
   } finally {
     void worker.close(true).catch(() => {});
     link.close();

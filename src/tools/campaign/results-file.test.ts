@@ -62,6 +62,30 @@ describe('the results file', () => {
     again.close();
   });
 
+  it('is read while somebody is at work on it, by others and by plain SQL', async () => {
+    const results = await ResultsFile.create(file, jobsOf(plan));
+    results.record(results.pending()[1]!.id, await runJob(results.pending()[1]!), 'x');
+    const reader = await ResultsFile.read(file);
+    expect(reader.done).toBe(1);
+    expect(() => reader.fail('x', 'y')).toThrow();
+    reader.close();
+    expect(existsSync(`${file}.owner`)).toBe(true);
+    results.close();
+    const script = `const { Database } = require('node-sqlite3-wasm');
+      console.log(JSON.stringify(new Database(process.argv[1], { readOnly: true }).get('SELECT * FROM found')));`;
+    const { stdout } = spawnSync(process.execPath, ['-e', script, file], { encoding: 'utf8' });
+    expect(JSON.parse(stdout)).toMatchObject({ scene: 'fault-protocol', revision: null, seed: 1, verdict: 'holds' });
+  });
+
+  it('expects of a scene of a file what the file said', async () => {
+    const [job] = jobsOf({ ...plan, scenes: ['fault-protocol'], seeds: [] });
+    const own: Job = { ...job!, id: 'own', expects: 'violation' };
+    const results = await ResultsFile.create(file, [own]);
+    results.record('own', await runJob(own), 'x');
+    expect(campaignReport(results)).toMatchObject({ done: 1, asExpected: false });
+    results.close();
+  });
+
   it('keeps why a job failed; the job stays pending', async () => {
     const results = await ResultsFile.create(file, jobsOf(plan));
     const broken = async (job: Job) => {
@@ -82,6 +106,9 @@ describe('the results file', () => {
     await expect(ResultsFile.create(file, [])).rejects.toThrow('there is such a file');
     await expect(ResultsFile.resume(file)).rejects.toThrow(`process ${process.pid} is at work on it`);
     results.close();
+    writeFileSync(`${file}.owner`, '1 another.machine');
+    await expect(ResultsFile.resume(file)).rejects.toThrow('process 1 of another.machine');
+    rmSync(`${file}.owner`);
     await expect(ResultsFile.resume(join(folder, 'none'))).rejects.toThrow('no such file');
     writeFileSync(join(folder, 'text'), 'hello, this is no database, however long it may be');
     await expect(ResultsFile.resume(join(folder, 'text'))).rejects.toThrow('is no campaign of this version');
@@ -93,7 +120,7 @@ describe('the results file', () => {
     const script = `
       const { Database } = require(${JSON.stringify(join(process.cwd(), 'node_modules/node-sqlite3-wasm'))});
       const db = new Database(${JSON.stringify(file)});
-      require('fs').writeFileSync(${JSON.stringify(`${file}.owner`)}, String(process.pid));
+      require('fs').writeFileSync(${JSON.stringify(`${file}.owner`)}, process.pid + ' ' + require('os').hostname());
       db.exec('PRAGMA cache_size = 1');
       db.exec('BEGIN IMMEDIATE');
       db.run('DELETE FROM jobs');

@@ -3,9 +3,11 @@
  * writes it is killed, and there is room for one a job, so that none counts twice.
  *
  * node-sqlite3-wasm: nothing to compile, and it writes the file in place with SQLite's journal (sql.js keeps all in memory and writes it as a whole;
- * better-sqlite3 has to be compiled or downloaded; node:sqlite needs Node 22).
+ * better-sqlite3 has to be compiled or downloaded; node:sqlite needs Node 22). It locks with a folder beside the file and not with fcntl, so that another
+ * SQLite cannot see that a transaction is under way, and would take it back: while a campaign runs, others may read the file but not open it for writing.
  */
-import { closeSync, existsSync, openSync, readFileSync, rmSync, writeSync } from 'node:fs';
+import { existsSync, linkSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { hostname } from 'node:os';
 import type { Database, JSValue } from 'node-sqlite3-wasm';
 import type { ExploreReport } from '../explore/report.ts';
 import { InputError } from '../input-error.ts';
@@ -19,6 +21,11 @@ const SCHEMA = `
     id TEXT PRIMARY KEY REFERENCES jobs (id), verdict TEXT NOT NULL, complete INTEGER NOT NULL, states INTEGER NOT NULL,
     seconds REAL NOT NULL, done_by TEXT NOT NULL, finished TEXT NOT NULL, report TEXT NOT NULL) WITHOUT ROWID;
   CREATE TABLE failures (id TEXT NOT NULL REFERENCES jobs (id), message TEXT NOT NULL, at TEXT NOT NULL);
+  CREATE VIEW found AS SELECT
+    json_extract(job, '$.spec.scene') AS scene, json_extract(job, '$.spec.revision') AS revision,
+    json_extract(job, '$.random.seed') AS seed, verdict, complete, states, seconds, done_by, finished,
+    json_extract(report, '$.counterexample.text') AS text, json_extract(report, '$.counterexample.replay') AS replay
+    FROM results JOIN jobs USING (id) ORDER BY ordinal;
 `;
 
 export interface ResultRow {
@@ -30,17 +37,19 @@ export interface ResultRow {
 export class ResultsFile {
   readonly file: string;
   private readonly db: Database;
+  private readonly mine: boolean;
 
-  private constructor(file: string, db: Database) {
+  private constructor(file: string, db: Database, mine: boolean) {
     this.file = file;
     this.db = db;
+    this.mine = mine;
   }
 
   /** Makes the file for these jobs. @throws InputError when there is such a file */
   static async create(file: string, jobs: readonly Job[]): Promise<ResultsFile> {
     if (existsSync(file))
       throw new InputError(`${file}: there is such a file: \`softkvm campaign resume ${file}\` goes on with it`);
-    const results = await open(file);
+    const results = await ResultsFile.open(file, true);
     results.transaction(() => {
       results.db.exec(SCHEMA);
       const name = `${Date.now().toString(36)}-${process.pid.toString(36)}`;
@@ -53,8 +62,18 @@ export class ResultsFile {
 
   /** @throws InputError when it is no such file, or somebody else's at the moment */
   static async resume(file: string): Promise<ResultsFile> {
+    return await ResultsFile.known(file, true);
+  }
+
+  /** To read what is there so far, though somebody may be at work on it. @throws InputError when it is no such file */
+  static async read(file: string): Promise<ResultsFile> {
+    // what was left in the middle of a transaction can only be read once it is taken back
+    return await ResultsFile.known(file, !isOwned(file));
+  }
+
+  private static async known(file: string, mine: boolean): Promise<ResultsFile> {
     if (!existsSync(file)) throw new InputError(`${file}: no such file`);
-    const results = await open(file);
+    const results = await ResultsFile.open(file, mine);
     try {
       const row = results.db.get('SELECT schema FROM campaign');
       if (row?.['schema'] !== SCHEMA_VERSION) throw new Error('another schema');
@@ -65,8 +84,18 @@ export class ResultsFile {
     return results;
   }
 
-  static of(file: string, db: Database): ResultsFile {
-    return new ResultsFile(file, db);
+  private static async open(file: string, mine: boolean): Promise<ResultsFile> {
+    if (mine) takeOver(file);
+    try {
+      const { default: sqlite } = await import('node-sqlite3-wasm');
+      const db = new sqlite.Database(file, { readOnly: !mine });
+      // `read` and its like may be looking
+      db.exec('PRAGMA busy_timeout = 10000');
+      return new ResultsFile(file, db, mine);
+    } catch (error) {
+      if (mine) rmSync(ownerFile(file), { force: true });
+      throw new InputError(`${file}: cannot be opened (${(error as Error).message})`);
+    }
   }
 
   /** Tells this campaign from all others. */
@@ -138,21 +167,7 @@ export class ResultsFile {
 
   close(): void {
     this.db.close();
-    rmSync(ownerFile(this.file), { force: true });
-  }
-}
-
-async function open(file: string): Promise<ResultsFile> {
-  takeOver(file);
-  try {
-    const { default: sqlite } = await import('node-sqlite3-wasm');
-    const db = new sqlite.Database(file);
-    // somebody may be reading with a tool of their own
-    db.exec('PRAGMA busy_timeout = 10000');
-    return ResultsFile.of(file, db);
-  } catch (error) {
-    rmSync(ownerFile(file), { force: true });
-    throw new InputError(`${file}: cannot be opened (${(error as Error).message})`);
+    if (this.mine) rmSync(ownerFile(this.file), { force: true });
   }
 }
 
@@ -166,21 +181,49 @@ function ownerFile(file: string): string {
  */
 function takeOver(file: string): void {
   const owner = ownerFile(file);
-  for (let attempt = 0; ; attempt++) {
-    try {
-      const fd = openSync(owner, 'wx');
-      writeSync(fd, String(process.pid));
-      closeSync(fd);
-      break;
-    } catch (error) {
-      const { code } = error as NodeJS.ErrnoException;
-      if (code !== 'EEXIST') throw new InputError(`${file}: cannot be written (${code})`);
-      const pid = Number(readFileSync(owner, 'utf8'));
-      if (isAlive(pid) || attempt > 1) throw new InputError(`${file}: process ${pid} is at work on it`);
-      rmSync(owner, { force: true });
+  const mine = `${owner}.${process.pid}`;
+  try {
+    // made whole and then put in its place, which is there already or not: nobody reads half a name
+    writeFileSync(mine, `${process.pid} ${hostname()}\n`);
+    for (let attempt = 0; ; attempt++) {
+      try {
+        linkSync(mine, owner);
+        break;
+      } catch (error) {
+        if ((error as NodeJS.ErrnoException).code !== 'EEXIST') throw error;
+        if (attempt > 1 || isOwned(file)) throw new InputError(`${file}: ${ownerText(file)} is at work on it`);
+        rmSync(owner, { force: true });
+      }
     }
+  } catch (error) {
+    if (error instanceof InputError) throw error;
+    throw new InputError(`${file}: cannot be written (${(error as NodeJS.ErrnoException).code})`);
+  } finally {
+    rmSync(mine, { force: true });
   }
   rmSync(`${file}.lock`, { recursive: true, force: true });
+}
+
+/** Whether somebody has the file. Of another machine's process nobody here can say whether it lives. */
+function isOwned(file: string): boolean {
+  const { pid, host } = ownerOf(file);
+  return pid !== 0 && (host !== hostname() || isAlive(pid));
+}
+
+function ownerText(file: string): string {
+  const { pid, host } = ownerOf(file);
+  return host === hostname() ? `process ${pid}` : `process ${pid} of ${host} (or ${ownerFile(file)} is left of it)`;
+}
+
+/** Who says that the file is theirs; process 0: nobody. */
+function ownerOf(file: string): { readonly pid: number; readonly host: string } {
+  try {
+    const [pid = '', host = ''] = readFileSync(ownerFile(file), 'utf8').trim().split(' ');
+    return { pid: Number(pid), host };
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
+    return { pid: 0, host: '' };
+  }
 }
 
 function isAlive(pid: number): boolean {

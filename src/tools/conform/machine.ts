@@ -1,6 +1,8 @@
 /** The machine that a scenario runs on: one system, one VM, its vCPUs, guest_memfds and event counters, made in the recorded order. */
+
 import { hex } from '../../arch/halves.ts';
 import { EventFd, type GuestMemfd, Kvm, KvmError, type Vcpu, type Vm } from '../../kvm/api/index.ts';
+import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import type { TraceEvent } from '../../kvm/trace/events.ts';
 import { checkHardware, checkRevision } from '../choices.ts';
 import { UnsupportedError } from '../input-error.ts';
@@ -25,12 +27,14 @@ export class ScenarioMachine {
   readonly events = new Map<number, EventFd>();
   private trace: TraceEvent[] = [];
 
-  constructor(scenario: Scenario, machine: FolderMachine, revision: string | undefined) {
+  constructor(scenario: Scenario, machine: FolderMachine, revision: string | Revision | undefined) {
     this.kvm = new Kvm({
       hardware: checkHardware(machine.hardware),
       params: moduleParams(machine.params),
       hostMemory: hostBytes(scenario),
-      ...(revision === undefined ? {} : { revision: checkRevision(revision) }),
+      ...(revision === undefined
+        ? {}
+        : { revision: typeof revision === 'string' ? checkRevision(revision) : revision }),
     });
     this.host = new HostObjects(this.kvm.mm);
     this.helper = new HelperThread(this.kvm.mm.userfaults);

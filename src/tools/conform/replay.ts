@@ -1,4 +1,5 @@
 /** Replays one scenario: the set-up, then every step, each answer compared with the recorded one. */
+import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import { UnsupportedError } from '../input-error.ts';
 import {
   type Answer,
@@ -17,7 +18,7 @@ import { runOp } from './vm-ops.ts';
 
 export interface ReplayOptions {
   readonly machine: FolderMachine;
-  readonly revision?: string;
+  readonly revision?: string | Revision;
   /** Compare the contract alone. */
   readonly contractOnly: boolean;
   /** Called with each answer, before it is compared. */

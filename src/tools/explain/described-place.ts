@@ -17,7 +17,7 @@ import { maxGfn } from '../../kvm/mmu/max-gfn.ts';
 import { setMemoryAttributes } from '../../kvm/set-memory-attributes.ts';
 import type { VmState } from '../../kvm/vm-state.ts';
 import type { FaultInput } from '../fault-machine/fault-input.ts';
-import type { Place, PlaceSource } from '../fault-machine/places.ts';
+import { backHostPage, type Place, type PlaceSource, placeAt } from '../fault-machine/places.ts';
 import { InputError } from '../input-error.ts';
 import type { DescribedSlot, DescribedVm } from './vm-description.ts';
 
@@ -25,7 +25,6 @@ import type { DescribedSlot, DescribedVm } from './vm-description.ts';
 export const DEFAULT_GPA = 0x800000;
 const SLOT_BYTES = 0x200000;
 const PAGE = 4096;
-const PROT_READ = 1;
 const PRIVATE = 8n;
 
 export class DescribedPlace implements PlaceSource {
@@ -47,7 +46,7 @@ export class DescribedPlace implements PlaceSource {
     if (described === null) this.makeSlot();
     else this.makeDescribed(described);
     this.makePage();
-    this.found = this.look();
+    this.found = placeAt(vm, this.gfn);
   }
 
   areas(): number[] {
@@ -132,16 +131,7 @@ export class DescribedPlace implements PlaceSource {
     const { backing } = this.input;
     const slot = gfnToMemslot(vm, gfn);
     if (slot === null) return;
-    const { mm } = vm;
-    const at = slot.userspaceAddr + (gfn - slot.baseGfn) * PAGE;
-    if (backing === 'absent') mm.munmap(at, PAGE);
-    else if (backing === 'would-block') mm.userfaultRegister(at, PAGE, 'block');
-    else {
-      if (mm.write(at, new Uint8Array([1])) !== 0) throw new Error(`no page at ${hex(at)}`);
-      if (backing === 'poisoned') mm.madvise(at, PAGE, 'hwpoison');
-      if (backing === 'read-only') mm.mprotect(at, PAGE, PROT_READ);
-    }
-    mm.takeSignals();
+    backHostPage(vm.mm, slot.userspaceAddr + (gfn - slot.baseGfn) * PAGE, backing);
     const file = this.gmem();
     if (file === null || backing === 'absent') return;
     const pfn = file.getPage(gfn - slot.baseGfn);
@@ -150,21 +140,5 @@ export class DescribedPlace implements PlaceSource {
 
   private gmem(): GuestMemfdFile | null {
     return gfnToMemslot(this.vm, this.gfn)?.gmem?.file ?? null;
-  }
-
-  private look(): Place {
-    const { vm, gfn } = this;
-    const slot = gfnToMemslot(vm, gfn);
-    if (slot === null) return { gfn, slot, hva: -1, hostPfn: -1, hostWritable: false, gmemPfn: -1 };
-    const page = gfn - slot.baseGfn;
-    const hva = slot.userspaceAddr + page * PAGE;
-    return {
-      gfn,
-      slot,
-      hva,
-      hostPfn: vm.mm.getUserPageFastOnly(hva, false),
-      hostWritable: vm.mm.getUserPageFastOnly(hva, true) >= 0,
-      gmemPfn: slot.gmem?.file?.peekPage(page) ?? -1,
-    };
   }
 }

@@ -35,6 +35,15 @@ export function explainInput(described: DescribedFault, revision: Revision): Exp
   const gpa = described.gpa ?? (input.slot === 'none-beyond' ? 1n << HOST_BITS : BigInt(DEFAULT_GPA));
   if (gpa >> 52n !== 0n) throw new InputError(`--gpa ${hex(gpa)}: expected an address below 2^52`);
   const machine = new FaultMachine(input, (vm) => new DescribedPlace(vm, input, Number(gpa), described.vm));
+  try {
+    return explainOn(machine, described, gpa, revision);
+  } finally {
+    machine.close();
+  }
+}
+
+function explainOn(machine: FaultMachine, described: DescribedFault, gpa: bigint, revision: Revision): Explanation {
+  const { input } = described;
   const { moment, tapped } = momentOf(machine, input, revision);
   loadState(machine, input);
   const log = new FaultLog(machine.vm);

@@ -1,6 +1,5 @@
 /** What `softkvm explain` answers: where the fault came from, its explanation, and as text, diagram or JSON. */
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
-import { checkRevision } from '../choices.ts';
 import { parseCode } from '../decode/decode.ts';
 import type { FaultInput } from '../fault-machine/fault-input.ts';
 import { parseInput } from '../fault-machine/input-text.ts';
@@ -79,8 +78,8 @@ export function scenarioReport(options: {
   readonly path: string;
   readonly step?: number | undefined;
   readonly fault?: number | undefined;
-  readonly revision?: string | undefined;
-  readonly compare?: string | undefined;
+  readonly revision?: Revision | undefined;
+  readonly compare?: Revision | undefined;
 }): ExplainReport {
   const found = scenarioFaults(options.path, options.step, options.revision);
   const { faults } = found;
@@ -88,11 +87,10 @@ export function scenarioReport(options: {
   if (faults.length > 0 && faults[k] === undefined)
     throw new InputError(`--fault ${k}: step ${found.step} has faults 0 to ${faults.length - 1}`);
   const { compare } = options;
-  const other =
-    compare === undefined ? null : scenarioFaults(options.path, options.step, checkRevision(compare, '--compare'));
+  const other = compare === undefined ? null : scenarioFaults(options.path, options.step, compare);
   if (other !== null && faults[k] !== undefined && other.faults[k] === undefined)
     throw new InputError(
-      `--compare ${compare}: step ${found.step} has no fault ${k} under it: expected another --fault`,
+      `--compare ${compare?.name}: step ${found.step} has no fault ${k} under it: expected another --fault`,
     );
   return {
     version: 2,

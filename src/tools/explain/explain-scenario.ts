@@ -1,4 +1,6 @@
 /** Replays a scenario up to one of its steps and follows the faults of that step. */
+
+import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
 import { machineFor } from '../conform/conform.ts';
 import { setUpScenario } from '../conform/replay.ts';
 import { readScenario } from '../conform/validate.ts';
@@ -16,7 +18,7 @@ export interface ScenarioFaults {
 }
 
 /** The faults of step `step` (the last one when absent). @throws InputError, UnsupportedError */
-export function scenarioFaults(path: string, step: number | undefined, revision: string | undefined): ScenarioFaults {
+export function scenarioFaults(path: string, step: number | undefined, revision: Revision | undefined): ScenarioFaults {
   const scenario = readScenario(path);
   const chosen = step ?? scenario.steps.length - 1;
   const at = scenario.steps[chosen];

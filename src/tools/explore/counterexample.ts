@@ -34,7 +34,8 @@ export interface Run {
   readonly steps: readonly ScheduleStep[];
   readonly before: readonly string[];
   readonly after: readonly string[];
-  /** The state after each step, when it was asked for. */
+  /** The state at first, and after each step, when they were asked for. */
+  readonly first: readonly string[];
   readonly states: readonly (readonly string[])[];
   /** The violated invariant of the first state that violates one, and the steps to it; 0 for none. */
   readonly violation: number;
@@ -44,6 +45,7 @@ export interface Run {
 /** Runs a schedule from the state that the model is in, which it leaves at its end. @throws InputError when the scene does not allow it */
 export function runSchedule(model: Model, moves: readonly Move[], everyState = false): Run {
   const steps: ScheduleStep[] = [];
+  const first = everyState ? [...model.describe()] : [];
   const states: (readonly string[])[] = [];
   let before: readonly string[] = [];
   let violation = model.violation();
@@ -58,7 +60,7 @@ export function runSchedule(model: Model, moves: readonly Move[], everyState = f
       violatedAfter = i + 1;
     }
   }
-  return { steps, before, after: [...model.describe()], states, violation, violatedAfter };
+  return { steps, before, after: [...model.describe()], first, states, violation, violatedAfter };
 }
 
 function takeStep(model: Model, { actor, choice }: Move): ScheduleStep {

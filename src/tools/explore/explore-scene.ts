@@ -1,10 +1,12 @@
 /** One scene, explored: from the spec to the report. */
+
+import { InputError } from '../input-error.ts';
 import { type Counterexample, counterexample, type Run, runSchedule } from './counterexample.ts';
 import { search, shortened } from './explorer.ts';
 import type { Model, ModelSpec } from './model.ts';
 import { randomSchedules } from './random-schedules.ts';
 import type { ExploreReport } from './report.ts';
-import { findScene, makeModel } from './scene-library.ts';
+import { findScene, modelOf } from './scene-library.ts';
 import { parseReplay } from './schedule.ts';
 import type { Progress, SearchOptions, SearchResult } from './search.ts';
 
@@ -29,8 +31,14 @@ const RANDOM_DEPTH = 10_000;
 
 /** @throws InputError when there is no such scene */
 export async function exploreScene(spec: ModelSpec, options: ExploreOptions): Promise<ExploreReport> {
-  const model = await makeModel(spec, options.check ?? true);
-  return await exploreModel(model, spec, (await findScene(spec.scene, false)).title, options);
+  const scene = await findScene(spec.scene, options.check ?? true);
+  const model = await modelOf(scene, spec);
+  try {
+    return await exploreModel(model, spec, scene.title, options);
+  } catch (error) {
+    if (scene.place === undefined || error instanceof InputError) throw error;
+    throw new InputError(`${scene.place}: scene ${scene.name}: ${(error as Error).message}`);
+  }
 }
 
 /** The same for a model that is in its first state, to which it comes back. */
@@ -163,7 +171,8 @@ export async function replayScene(
   spec: ModelSpec,
   replay: string,
 ): Promise<{ readonly report: ReplayReport; readonly explain: () => readonly string[] }> {
-  const model = await makeModel(spec);
+  const scene = await findScene(spec.scene);
+  const model = await modelOf(scene, spec);
   const moves = parseReplay(replay, model.actors.length);
   model.follow?.();
   const run = runSchedule(model, moves, true);
@@ -171,7 +180,7 @@ export async function replayScene(
   const report: ReplayReport = {
     version: 1,
     scene: spec.scene,
-    title: (await findScene(spec.scene, false)).title,
+    title: scene.title,
     revision: spec.revision ?? null,
     replay,
     ...run,

@@ -39,8 +39,6 @@ export async function searchWith(
 ): Promise<SearchResult> {
   const start = performance.now();
   const searcher = new Searcher(model, options.reduce, table);
-  searcher.begin();
-  team.begin();
   let slice = start;
   const breathe = async (): Promise<void> => {
     options.onProgress?.({ states: table.count, depth: team.depth, level: team.levelEnd - team.levelStart });
@@ -48,6 +46,9 @@ export async function searchWith(
     slice = performance.now();
     if (options.interrupted?.() === true) team.interrupt();
   };
+  searcher.begin();
+  if (options.assemble === true) await team.assemble(breathe);
+  team.begin();
   const levels: number[] = [];
   const own = await takePart(searcher, team, breathe, {
     level: (from) => levels.push(from),

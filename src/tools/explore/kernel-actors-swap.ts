@@ -66,7 +66,7 @@ class Io {
 
 /** Everybody else has come to an end, or sleeps in the guest. */
 function othersRest(state: SceneWorld): boolean {
-  return state.actors.every((a) => a.finished || a.name === NAME || (a as { idle?: boolean }).idle === true);
+  return state.actors.every((a) => a.finished || a.name.startsWith(NAME) || (a as { idle?: boolean }).idle === true);
 }
 
 const NAME = 'async page fault worker';

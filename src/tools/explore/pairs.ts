@@ -10,6 +10,7 @@ import {
   deleteSlot,
   dropPage,
   getDirtyLog,
+  inTurn,
   invalidateRange,
   migratePage,
   moveSlot,
@@ -111,7 +112,7 @@ const kernels: readonly (readonly [string, (world: string) => boolean, (gfn: num
 
 /** Without the end of the I/O, who sleeps sleeps for ever. */
 function helpers(what: string): readonly KernelSpec[] {
-  return what === 'sleeps' ? [swapIn()] : [];
+  return what === 'sleeps' ? [inTurn(swapIn(), swapIn())] : [];
 }
 
 /** Those of one world, or all. */

@@ -27,7 +27,8 @@ afterAll(() => rmSync(folder, { recursive: true, force: true }));
 async function both(scene: string, workers: number, options: SearchOptions) {
   const model = new ToyModel(toys[scene]!());
   const alone = await search(model, options);
-  const together = await parallelSearch(code, new ToyModel(toys[scene]!()), { scene }, workers, options);
+  const model2 = new ToyModel(toys[scene]!());
+  const together = await parallelSearch(code, model2, { scene }, workers, { ...options, assemble: true });
   return { alone, together };
 }
 
@@ -41,6 +42,14 @@ describe('a search in several threads', () => {
       }
     },
   );
+
+  it('lets a thread in that comes late', async () => {
+    const options = { reduce: false, livelock: true };
+    const model = new ToyModel(toys['lost']!());
+    const late = await parallelSearch(code, model, { scene: 'lost' }, 2, options);
+    const alone = await search(new ToyModel(toys['lost']!()), options);
+    expect({ ...late, seconds: 0, bytes: 0 }).toEqual({ ...alone, seconds: 0, bytes: 0 });
+  });
 
   it('keeps to a depth', async () => {
     const { alone, together } = await both('counters', 2, { reduce: false, livelock: true, depth: 7 });

@@ -56,11 +56,12 @@ function verdictText(r: ExploreReport): string {
       return `${r.verdict}: ${r.counterexample?.text}`;
     default:
       if (r.complete) return 'complete: every invariant holds in every state';
-      return `nothing found, not complete (${r.mode === 'random' ? 'random schedules' : stopText(r)})`;
+      return `nothing found, not complete (${stopText(r)})`;
   }
 }
 
 function stopText(r: ExploreReport): string {
+  if (r.mode === 'random') return `random schedules${r.stopped === null ? '' : ', interrupted'}`;
   if (r.stopped === 'depth') return `--depth ${r.depth}`;
   return r.stopped === 'max-states' ? '--max-states' : 'interrupted';
 }

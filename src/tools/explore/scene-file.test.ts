@@ -1,15 +1,17 @@
-import { writeFileSync } from 'node:fs';
+import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, it } from 'vitest';
-import { BuiltCli } from '../campaign/built-cli.testing.ts';
+import { exploreScene } from './explore-scene.ts';
 import { isSceneFile } from './scene-file.ts';
 
-let cli: BuiltCli;
+let folder: string;
 
-beforeAll(async () => {
-  cli = await BuiltCli.make();
+beforeAll(() => {
+  folder = mkdtempSync(join(tmpdir(), 'softkvm-scene-'));
 });
 
-afterAll(() => cli.remove());
+afterAll(() => rmSync(folder, { recursive: true }));
 
 const SCENE = `import { migratePage, scene, vcpu, write } from 'softkvm/scenes';
 
@@ -23,11 +25,26 @@ export const mine = scene({
 });
 `;
 
-async function explore(source: string, ...args: string[]) {
-  const file = cli.file('mine.ts');
+/** Two stages that go round. */
+const ENDLESS = `const endless = {
+  ...migratePage(0x100),
+  make: (state: Parameters<ReturnType<typeof migratePage>['make']>[0]) =>
+    migratePage(0x100).make(state).map((p) => ({ ...p, stages: [0, -2].map((to) => ({ ...p.stages[0]!, run: () => to })) })),
+};
+`;
+
+function explore(source: string, name = 'mine.ts') {
+  const file = join(folder, name);
   writeFileSync(file, source);
-  const { status, stdout, stderr } = await cli.run('explore', file, ...args);
-  return { status, stdout, stderr: stderr.replace(file, 'mine.ts') };
+  return exploreScene({ scene: file }, { reduce: true, workers: 1 });
+}
+
+async function refusal(source: string): Promise<string> {
+  const message = await explore(source).then(
+    () => 'nothing was wrong',
+    (error: Error) => `${error.constructor.name}: ${error.message}`,
+  );
+  return message.replaceAll(`${folder}/`, '');
 }
 
 describe('a scene file', () => {
@@ -36,38 +53,64 @@ describe('a scene file', () => {
     expect(isSceneFile('page-moves')).toBe(false);
   });
 
-  it('is explored like any other, also in threads', async () => {
-    const one = await explore(SCENE, '--json');
-    expect(one.status, one.stderr).toBe(0);
-    const { states } = JSON.parse(one.stdout);
-    expect(JSON.parse(one.stdout)).toMatchObject({
-      title: 'a fault on a page that moves',
-      verdict: 'holds',
-      complete: true,
-    });
-    const two = await explore(SCENE, '--json', '--workers', '2');
-    expect(JSON.parse(two.stdout)).toMatchObject({ verdict: 'holds', complete: true, states });
+  it('is explored like any other, and may import a file of its own', async () => {
+    const one = await explore(SCENE);
+    expect(one).toMatchObject({ title: 'a fault on a page that moves', verdict: 'holds', complete: true });
+    writeFileSync(join(folder, 'frames.ts'), 'export const FRAME: number = 0x100;\n');
+    const other = `import { FRAME } from './frames.ts';\n${SCENE.replaceAll('(0x100)', '(FRAME)')}`;
+    expect(await explore(other)).toMatchObject({ verdict: 'holds', complete: true, states: one.states });
   });
 
   it.each([
     [
       'that does not type-check',
       SCENE.replace('write(0x100)', "write('a')"),
-      /^softkvm: mine\.ts:8:24: Argument of type 'string'/,
+      /^InputError: mine\.ts:8:24: Argument of type 'string'/,
+    ],
+    [
+      'without an invariant',
+      SCENE.replace(/ {2}expect: .*\n/, ''),
+      /^InputError: mine\.ts:3:27: .*'expect' is missing/,
     ],
     [
       'with an actor that there is none of',
       SCENE.replaceAll('migratePage', 'frobnicate'),
-      /^softkvm: mine\.ts:1:10: .*no exported member 'frobnicate'/,
+      /^InputError: mine\.ts:1:10: .*no exported member 'frobnicate'/,
     ],
-    ['that cannot be', SCENE.replace(/actors: .*/, 'actors: [],'), /^softkvm: mine\.ts:3: scene mine: 1 to 8 actors/],
-    ['without a scene', 'export const a = 1;\n', /^softkvm: mine\.ts:1: exports no scene/],
-    ['with two', `${SCENE}export const b = { ...mine, name: 'b' };\n`, /^softkvm: mine\.ts: has the scenes .*mine/],
+    [
+      'with an invariant that there is none of',
+      SCENE.replace("'safe'", "{ violates: 'frob' }"),
+      /^InputError: mine\.ts:4: scene mine: no invariant begins with 'frob'/,
+    ],
+    [
+      'that has no end',
+      SCENE.replace('migratePage(0x100)]', 'endless]').replace('export const mine', `${ENDLESS}export const mine`),
+      /^InputError: mine\.ts:9: cannot be bounded: 'migrate page' has no end/,
+    ],
+    [
+      'that nobody plays',
+      SCENE.replace(/actors: .*/, 'actors: [],'),
+      /^InputError: mine\.ts:3: scene mine: 1 to 8 actors/,
+    ],
+    [
+      'that does too much to be bounded',
+      SCENE.replace('vcpu([write(0x100)])', 'vcpu(new Array(16).fill(write(0x100)))'),
+      /^InputError: mine\.ts:3: scene mine: a vCPU does 1 to 15 things, not 16/,
+    ],
+    [
+      'with too much memory to be bounded',
+      SCENE.replace('pages: 1 ', 'pages: 1000 '),
+      /^InputError: mine\.ts:4: a scene has too much host memory/,
+    ],
+    [
+      'about half a frame',
+      SCENE.replace('write(0x100)', 'write(0.5)'),
+      /^InputError: mine\.ts:3: scene mine: frame 0\.5: expected a whole number/,
+    ],
+    ['that throws', `${SCENE}\nthrow new Error('boo');\n`, /^InputError: mine\.ts:12: boo/],
+    ['without a scene', 'export const a = 1;\n', /^InputError: mine\.ts:1: exports no scene/],
+    ['with two', `${SCENE}export const b = { ...mine, name: 'b' };\n`, /^InputError: mine\.ts: has the scenes .*mine/],
   ])('is refused when it is one %s', async (_what, source, message) => {
-    const { status, stdout, stderr } = await explore(source);
-    expect(stdout).toBe('');
-    expect(stderr).toMatch(message);
-    expect(stderr.trimEnd()).not.toContain('\n');
-    expect(status).toBe(2);
+    expect(await refusal(source)).toMatch(message);
   });
 });

@@ -7,14 +7,17 @@ import { findScene, makeModel, scenes } from './scene-library.ts';
 const LARGE = new Set(['fault-protocol-large', 'standard']);
 
 describe('the reduction, on every scene', () => {
-  it.each(scenes().filter((s) => !LARGE.has(s.name)))('finds of $name what the full search finds', async ({ name }) => {
-    const full = await search(await makeModel({ scene: name }), { reduce: false, livelock: true });
-    const reduced = await search(await makeModel({ scene: name }), { reduce: true, livelock: true });
-    expect(reduced).toMatchObject({ verdict: full.verdict, violation: full.violation, complete: full.complete });
-    expect(reduced.states).toBeLessThanOrEqual(
-      Math.max(full.states, 2 * full.states * Number(full.verdict !== 'holds')),
-    );
-  });
+  it.each(scenes().filter((s) => s.large !== true && !LARGE.has(s.name)))(
+    'finds of $name what the full search finds',
+    async ({ name }) => {
+      const full = await search(await makeModel({ scene: name }), { reduce: false, livelock: true });
+      const reduced = await search(await makeModel({ scene: name }), { reduce: true, livelock: true });
+      expect(reduced).toMatchObject({ verdict: full.verdict, violation: full.violation, complete: full.complete });
+      expect(reduced.states).toBeLessThanOrEqual(
+        Math.max(full.states, 2 * full.states * Number(full.verdict !== 'holds')),
+      );
+    },
+  );
 });
 
 describe('a scene', () => {

@@ -3,6 +3,7 @@ import { InputError } from '../input-error.ts';
 import { kvmSceneInfo, kvmSceneInfos } from './kvm-scenes.ts';
 import type { Model, ModelSpec } from './model.ts';
 import { isSceneFile, loadSceneFile } from './scene-file.ts';
+import { standardLarge } from './scenes/standard.ts';
 import { FaultProtocol, type FaultProtocolSize } from './textbook/fault-protocol.ts';
 
 export interface SceneInfo {
@@ -12,6 +13,10 @@ export interface SceneInfo {
   readonly expects: 'holds' | 'violation' | 'deadlock' | 'livelock';
   /** Revisions of the fault path that it runs under; none: it has nothing to do with one. */
   readonly revisions: readonly string[];
+  /** File and line of a scene that does not come with the project. */
+  readonly place?: string;
+  /** Only explored when it is asked for by name: millions of states. */
+  readonly large?: true;
   readonly make: (spec: ModelSpec) => Model | Promise<Model>;
 }
 
@@ -42,15 +47,21 @@ const textbook: readonly SceneInfo[] = [
   },
 ];
 
-const all: readonly SceneInfo[] = [...textbook, ...kvmSceneInfos];
+const large: SceneInfo = { ...kvmSceneInfo(standardLarge), large: true };
+
+const all: readonly SceneInfo[] = [...textbook, ...kvmSceneInfos, large];
 
 export function scenes(): readonly SceneInfo[] {
   return all;
 }
 
-/** `check`: the types of a scene file are checked; its other threads need not do it again. @throws InputError */
-export async function makeModel(spec: ModelSpec, check = true): Promise<Model> {
-  const scene = await findScene(spec.scene, check);
+/** The model that a thread makes again; the types of a scene file were checked before. @throws InputError */
+export async function makeModel(spec: ModelSpec): Promise<Model> {
+  return await modelOf(await findScene(spec.scene, false), spec);
+}
+
+/** The model of a scene, with what the spec asks for. @throws InputError */
+export async function modelOf(scene: SceneInfo, spec: ModelSpec): Promise<Model> {
   if (spec.revision !== undefined && !scene.revisions.includes(spec.revision))
     throw new InputError(
       `--revision ${spec.revision}: ${scene.name} ${
@@ -60,9 +71,12 @@ export async function makeModel(spec: ModelSpec, check = true): Promise<Model> {
   return await scene.make(spec);
 }
 
-/** A scene of the project by name, or one of a file (scene-file.ts). @throws InputError */
+/** A scene of the project by name, or one of a file (scene-file.ts), whose types are checked if `check`. @throws InputError */
 export async function findScene(name: string, check = true): Promise<SceneInfo> {
-  if (isSceneFile(name)) return kvmSceneInfo(await loadSceneFile(name, check));
+  if (isSceneFile(name)) {
+    const { scene, place } = await loadSceneFile(name, check);
+    return kvmSceneInfo(scene, place);
+  }
   const scene = scenes().find((s) => s.name === name);
   if (scene === undefined)
     throw new InputError(`${name}: no such scene: a name from \`softkvm explore --list\` is expected, or a file`);

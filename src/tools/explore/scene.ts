@@ -5,6 +5,7 @@ import type { FaultStage, Revision, RevisionRules } from '../../kvm/mmu/revision
 import type { mapInstall } from '../../kvm/mmu/tdp-mmu/map.ts';
 import type { KvmParams } from '../../kvm/params.ts';
 import type { KernelActor } from './kvm-model/kernel-actor.ts';
+import { sceneProblem } from './scene-checks.ts';
 import type { GuestSpec, GuestTable, ShadowGuard } from './shadow-scene.ts';
 
 /**
@@ -135,16 +136,10 @@ export interface Scene extends SceneSpec {
   readonly isScene: true;
 }
 
-/** Declares a scene. @throws Error for one that cannot be: no actors, frames that are none. */
+/** Declares a scene. @throws Error for one that cannot be: no actors, frames that are none, too much for one vCPU. */
 export function scene(spec: SceneSpec): Scene {
-  if (!/^[a-z0-9][a-z0-9-]*$/.test(spec.name))
-    throw new Error(`scene ${spec.name}: a name is small letters, digits and dashes`);
-  if (spec.actors.length < 1 || spec.actors.length > 8) throw new Error(`scene ${spec.name}: 1 to 8 actors`);
-  const shadow = spec.vm?.paging === 'shadow';
-  for (const actor of spec.actors) {
-    if (actor.kind === 'vcpu' && (actor.guest !== undefined) !== shadow)
-      throw new Error(`scene ${spec.name}: under shadow paging vCPUs are guestVcpu(...), and only there`);
-  }
+  const problem = sceneProblem(spec);
+  if (problem !== null) throw new Error(`scene ${spec.name}: ${problem}`);
   return { ...spec, isScene: true };
 }
 

@@ -18,7 +18,7 @@ export function stepWord(actor: number, choice: number): number {
   return actor | (choice << ACTOR_BITS);
 }
 
-const MOVE = /,?([0-9]*)([a-zA-Z])(?:\.([0-9]+))?/y;
+const MOVE = /,?([1-9][0-9]*)?([a-zA-Z])(?:\.([0-9]+))?/y;
 const MAX_MOVES = 1_000_000;
 
 export function replayString(moves: readonly Move[]): string {
@@ -46,7 +46,7 @@ export function parseReplay(text: string, actors: number): Move[] {
     const actor = actorOfLetter(match[2]!);
     if (actor >= actors)
       throw new InputError(`--replay: '${match[2]}': the scene has actors a to ${letter(actors - 1)}`);
-    const times = match[1] === '' ? 1 : Number(match[1]);
+    const times = match[1] === undefined ? 1 : Number(match[1]);
     if (moves.length + times > MAX_MOVES) throw new InputError(`--replay: more than ${MAX_MOVES} moves`);
     const move = { actor, choice: Number(match[3] ?? 0) };
     for (let i = 0; i < times; i++) moves.push(move);

@@ -13,6 +13,8 @@ export interface SearchOptions extends Bounds {
   readonly reduce: boolean;
   /** Whether to keep the transitions and look for livelocks in them at the end. */
   readonly livelock: boolean;
+  /** Of several threads none begins before all are ready: to test that they go together, or to measure it. */
+  readonly assemble?: boolean;
   readonly interrupted?: () => boolean;
   readonly onProgress?: (progress: Progress) => void;
 }

@@ -42,6 +42,20 @@ describe('fixes of the shadow MMU', () => {
     [18, 'shadow-other-table', 'where a table is write-protected', 'where a table is write-protected'],
     [18, 'shadow-other-huge-page', 'WARN in kvm_mmu_page_set_translation', 'no mapping of a gfn that no slot has'],
     [19, 'shadow-huge-page-to-table', 'WARN in kvm_mmu_page_set_translation', 'no mapping of a gfn that no slot has'],
+    [17, 'shadow-mmio-over-present-alone', 'WARN in mmu_spte_set', 'what leads from a frame to its entries'],
+    [18, 'shadow-other-table-raced', 'where a table is write-protected', 'where a table is write-protected'],
+    [
+      18,
+      'shadow-other-huge-page-raced',
+      'WARN in kvm_mmu_page_set_translation',
+      'no mapping of a gfn that no slot has',
+    ],
+    [
+      19,
+      'shadow-huge-page-to-table-raced',
+      'WARN in kvm_mmu_page_set_translation',
+      'no mapping of a gfn that no slot has',
+    ],
     [21, 'shadow-smm-table', 'WARN in mmu_try_to_unsync_pages', 'no entry is writable whose page holds a table'],
   ] as const;
   for (const [n, name, warns, comes] of fixes) {

@@ -137,12 +137,30 @@ export class Team {
     this.raise(INTERRUPTED);
   }
 
-  /** The first thread begins with the first level, when the first state is in the table. */
+  /** The first thread begins with the first level, when the first state is in the table, and with it those that are ready. */
   begin(): void {
     const { control } = this;
     control[MEMBERS] = 1;
     Atomics.store(control, JOIN + this.me, HAS);
     this.nextLevel(0);
+    this.admit(() => {});
+  }
+
+  /** Waits until every thread is ready. */
+  async assemble(breathe: Breathe): Promise<void> {
+    const { control, threads } = this;
+    for (let i = 1; i < threads; i++) await this.until(() => Atomics.load(control, JOIN + i) === WANTS, breathe);
+  }
+
+  /** Counts those in that are ready, and then lets them in: when they arrive somewhere, it is as one of all. */
+  private admit(turn: () => void): void {
+    const { control, threads } = this;
+    const ready: number[] = [];
+    for (let i = 0; i < threads; i++) if (Atomics.load(control, JOIN + i) === WANTS) ready.push(i);
+    control[MEMBERS] = control[MEMBERS]! + ready.length;
+    turn();
+    for (const i of ready) Atomics.store(control, JOIN + i, HAS);
+    this.ring();
   }
 
   /** The others come in at the end of a level; false when the search has ended before. */
@@ -197,13 +215,17 @@ export class Team {
     if (this.found || this.interrupted || table.count === levelEnd) Atomics.store(control, DONE, 1);
     else {
       control[DEPTH] = control[DEPTH]! + 1;
-      for (let i = 0; i < this.threads; i++)
-        if (Atomics.compareExchange(control, JOIN + i, WANTS, HAS) === WANTS) control[MEMBERS]!++;
       this.nextLevel(levelEnd);
     }
     Atomics.store(control, ARRIVED, 0);
-    Atomics.add(control, GENERATION, 1);
-    this.ring();
+    const turn = (): void => {
+      Atomics.add(control, GENERATION, 1);
+    };
+    if (!this.done) this.admit(turn);
+    else {
+      turn();
+      this.ring();
+    }
   }
 
   private nextLevel(start: number): void {

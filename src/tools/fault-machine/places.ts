@@ -2,6 +2,7 @@
  * Where in the machine's guest memory each combination of slot, attribute and backing page is: one gfn each, in real slots over real
  * host mappings in the state that the backing names.
  */
+import type { AddressSpace } from '../../host/address-space.ts';
 import { GuestMemfdFile, gmemCreate } from '../../kvm/guest-memfd/guest-memfd.ts';
 import { LOCK_SLOTS } from '../../kvm/locks.ts';
 import {
@@ -51,6 +52,34 @@ type Area = (typeof AREAS)[number];
 
 const PROT_READ = 1;
 
+/** What is at the gfn. */
+export function placeAt(vm: VmState, gfn: number): Place {
+  const slot = gfnToMemslot(vm, gfn);
+  if (slot === null) return { gfn, slot, hva: -1, hostPfn: -1, hostWritable: false, gmemPfn: -1 };
+  const page = gfn - slot.baseGfn;
+  const hva = slot.userspaceAddr + page * 4096;
+  return {
+    gfn,
+    slot,
+    hva,
+    hostPfn: vm.mm.getUserPageFastOnly(hva, false),
+    hostWritable: vm.mm.getUserPageFastOnly(hva, true) >= 0,
+    gmemPfn: slot.gmem?.file?.peekPage(page) ?? -1,
+  };
+}
+
+/** Puts the process's page at this address into the state that the backing names. */
+export function backHostPage(mm: AddressSpace, at: number, backing: BackingName): void {
+  if (backing === 'absent') mm.munmap(at, 4096);
+  else if (backing === 'would-block') mm.userfaultRegister(at, 4096, 'block');
+  else {
+    if (mm.write(at, new Uint8Array([1])) !== 0) throw new Error(`no page at 0x${at.toString(16)}`);
+    if (backing === 'poisoned') mm.madvise(at, 4096, 'hwpoison');
+    if (backing === 'read-only') mm.mprotect(at, 4096, PROT_READ);
+  }
+  mm.takeSignals();
+}
+
 function areaGfn(area: Area): number {
   return FIRST_GFN + AREAS.indexOf(area) * AREA;
 }
@@ -91,26 +120,10 @@ export class Places implements PlaceSource {
     const gfn = gfnOf(this.vm, slot, attribute, backing);
     let place = this.known.get(gfn);
     if (place === undefined) {
-      place = this.look(gfn);
+      place = placeAt(this.vm, gfn);
       this.known.set(gfn, place);
     }
     return place;
-  }
-
-  private look(gfn: number): Place {
-    const { vm } = this;
-    const slot = gfnToMemslot(vm, gfn);
-    if (slot === null) return { gfn, slot, hva: -1, hostPfn: -1, hostWritable: false, gmemPfn: -1 };
-    const page = gfn - slot.baseGfn;
-    const hva = slot.userspaceAddr + page * 4096;
-    return {
-      gfn,
-      slot,
-      hva,
-      hostPfn: vm.mm.getUserPageFastOnly(hva, false),
-      hostWritable: vm.mm.getUserPageFastOnly(hva, true) >= 0,
-      gmemPfn: slot.gmem?.file?.peekPage(page) ?? -1,
-    };
   }
 
   private makeSlot(area: Area, id: number): void {
@@ -154,19 +167,8 @@ export class Places implements PlaceSource {
     const { mm } = this.vm;
     for (let page = 0; page < PAGES; page++) {
       const backing = BACKINGS[page % ATTRIBUTE_STRIDE];
-      const at = hva + page * 4096;
-      if (backing === undefined) continue;
-      if (backing === 'absent') {
-        mm.munmap(at, 4096);
-      } else if (backing === 'would-block') {
-        mm.userfaultRegister(at, 4096, 'block');
-      } else {
-        if (mm.write(at, new Uint8Array([1])) !== 0) throw new Error(`no page at 0x${at.toString(16)}`);
-        if (backing === 'poisoned') mm.madvise(at, 4096, 'hwpoison');
-        if (backing === 'read-only') mm.mprotect(at, 4096, PROT_READ);
-      }
+      if (backing !== undefined) backHostPage(mm, hva + page * 4096, backing);
     }
-    mm.takeSignals();
   }
 }
 

@@ -50,15 +50,6 @@ export class Conditions {
     this.diagram = diagramOf(this.sizes, space.classOf);
   }
 
-  /** How many positions are inputs. */
-  inputs(): number {
-    return countInside(
-      this.labelled(() => true),
-      this.cube(),
-      IN,
-    );
-  }
-
   /** How many inputs are in these classes, and `within`. */
   inputsOf(classes: ReadonlySet<number>, ...within: readonly Within[]): number {
     return countInside(

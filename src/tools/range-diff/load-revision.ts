@@ -1,12 +1,12 @@
 /** A revision by name, or from a user's file: type-checked, checked again as data, and guarded while it runs. */
-import { existsSync, readFileSync, statSync } from 'node:fs';
-import { basename, dirname, join, resolve } from 'node:path';
-import { fileURLToPath } from 'node:url';
+import { existsSync, statSync } from 'node:fs';
+import { basename, resolve } from 'node:path';
 import { revisionByName } from '../../kvm/mmu/revisions/index.ts';
 import type { Revision } from '../../kvm/mmu/revisions/revision.ts';
+import { typeErrors } from '../check-types.ts';
 import { InputError } from '../input-error.ts';
+import { loadUserModule, placeIn } from '../user-module.ts';
 import { guarded, revisionProblem } from './check-revision.ts';
-import { typeErrors } from './check-types.ts';
 
 export interface LoadedRevision {
   readonly revision: Revision;
@@ -48,7 +48,7 @@ async function loadFile(argument: string): Promise<LoadedRevision> {
   const file = resolve(argument);
   if (!existsSync(file)) throw new InputError(`${argument}: no such file`);
   if (!statSync(file).isFile()) throw new InputError(`${argument}: is a folder, expected a file`);
-  const errors = /\.m?ts$/.test(file) ? typeErrors(file, packageRoot(), import.meta.url.endsWith('.ts')) : [];
+  const errors = /\.m?ts$/.test(file) ? typeErrors(file, { name: 'softkvm', source: 'index.ts' }) : [];
   if (errors !== null && errors.length > 0) throw new InputError(typeErrorText(name, errors));
   const value = await load(file, name);
   const problem = revisionProblem(value);
@@ -69,41 +69,16 @@ function typeErrorText(name: string, errors: readonly string[]): string {
 
 /** The file's default export. Its `softkvm` is this one, so that the stages it names are the ones that run. */
 async function load(file: string, name: string): Promise<unknown> {
-  const { createJiti } = await import('jiti');
-  const softkvm = await import('../../index.ts');
-  const jiti = createJiti(file, {
-    virtualModules: { softkvm },
-    fsCache: false,
-    moduleCache: false,
-    interopDefault: false,
-    tryNative: false,
-    transformOptions: { retainLines: true },
-  });
   try {
-    return ((await jiti.import(file)) as { default?: unknown }).default;
+    return (await loadUserModule(file, { softkvm: await import('../../index.ts') }))['default'];
   } catch (error) {
-    const [first = 'cannot be loaded', ...rest] = String(error instanceof Error ? error.message : error).split('\n');
-    const place = rest.map((l) => /:(\d+:\d+)$/.exec(l.trim())?.[1]).find((p) => p !== undefined);
-    throw new InputError(`${name}: ${first.trim()}${place === undefined ? placeOf(error, file) : ` (line ${place})`}`);
+    const [first = 'cannot be loaded'] = String(error instanceof Error ? error.message : error).split('\n');
+    throw new InputError(`${name}: ${first.trim()}${placeOf(error, file)}`);
   }
 }
 
 /** ` (line 12:5)`: where in the file something was thrown, or nothing. */
 function placeOf(thrown: unknown, file: string): string {
-  const stack = thrown instanceof Error ? (thrown.stack ?? '') : '';
-  const at = stack.indexOf(file);
-  const place = at < 0 ? null : /^:(\d+:\d+)/.exec(stack.slice(at + file.length));
-  return place === null ? '' : ` (line ${place[1]})`;
-}
-
-/** The folder with softkvm's own package.json, above this file in the sources as in the build. */
-function packageRoot(): string {
-  let folder = dirname(fileURLToPath(import.meta.url));
-  for (;;) {
-    const manifest = join(folder, 'package.json');
-    if (existsSync(manifest) && readFileSync(manifest, 'utf8').includes('"name": "softkvm"')) return folder;
-    const above = dirname(folder);
-    if (above === folder) throw new Error('softkvm is not in a package of its own');
-    folder = above;
-  }
+  const place = placeIn(file, thrown);
+  return place === null ? '' : ` (line ${place})`;
 }

@@ -21,11 +21,13 @@ function interceptedSide(revision: Revision): Side {
   const gpa = machine.place.gfn * 4096;
   const answer = handlePageFault(vcpu, CODE_LO, CODE_HI, loOf(gpa), Math.floor(gpa / 0x1_0000_0000));
   const fault = recorder.faults.at(-1);
+  const log = vm.log.entries.map((entry) => `${entry.where}: ${entry.message}`);
+  machine.close();
   return {
     revision: revision.name,
     stages: fault?.stages ?? [],
     trace: recorder.trace,
-    log: vm.log.entries.map((entry) => `${entry.where}: ${entry.message}`),
+    log,
     left: answer === 1 ? `the guest resumes, ${fault?.verdict}` : `KVM_RUN returns ${answer}`,
     sees: 'guest: the access is done again and succeeds; VMM: nothing',
     facts: { 'fault->error_code': fault?.code ?? 'none' },

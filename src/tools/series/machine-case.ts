@@ -33,6 +33,7 @@ function runSide(input: FaultInput, revision: Revision): Side {
   const recorder = new SideRecorder(machine.vm);
   machine.vm.trace.setSink((event) => recorder.event(event));
   const outcome = machine.run(input, revision);
+  machine.close();
   return {
     revision: revision.name,
     stages: recorder.faults.flatMap((fault) => fault.stages),

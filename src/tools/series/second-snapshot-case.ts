@@ -44,8 +44,10 @@ function changedMeanwhile(revision: Revision): Side {
   const { gfn } = machine.place;
   handleNpf(vcpu, loOf(gfn * 4096), Math.floor(gfn / 0x10_0000), errorLo, errorHi);
   vm.trace.setSink(null);
+  const isPrivate = memIsPrivate(vm, gfn);
+  machine.close();
   const verdict = recorder.faults.at(-1)?.verdict ?? 'none';
-  const mapped = verdict === 'RET_PF_FIXED' && memIsPrivate(vm, gfn);
+  const mapped = verdict === 'RET_PF_FIXED' && isPrivate;
   return {
     revision: revision.name,
     stages: recorder.faults.flatMap((fault) => fault.stages),

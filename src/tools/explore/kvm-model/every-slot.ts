@@ -27,7 +27,7 @@ export function tryEverySlotChange(model: Model, actors: readonly ModelActor[], 
 function runAlone(model: Model, actors: readonly ModelActor[], actor: number): void {
   const scratch = new Int32Array(model.stateWords);
   for (let steps = 0; !actors[actor]!.finished; steps++) {
-    if (steps > 500) throw new Error(`${actors[actor]!.name} does not come to an end by itself`);
+    if (steps > 500) throw new Error(`cannot be bounded: '${actors[actor]!.name}' has no end`);
     const enabled = model.enabled();
     const next = (enabled & (1 << actor)) !== 0 ? actor : actors.findIndex((_, i) => (enabled & (1 << i)) !== 0);
     if (next < 0) throw new Error(`${actors[actor]!.name} cannot go on by itself`);

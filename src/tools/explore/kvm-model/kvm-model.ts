@@ -18,6 +18,7 @@ import { explanationLines } from '../../explain/explain-text.ts';
 import { FaultLog } from '../../explain/fault-log.ts';
 import type { Actor, Footprint, Model } from '../model.ts';
 import type { Scene } from '../scene.ts';
+import { refuseEndless } from './bounded.ts';
 import { describeScene } from './describe-scene.ts';
 import { tryEverySlotChange } from './every-slot.ts';
 import { BUG, firstViolation, invariantTexts } from './invariants.ts';
@@ -107,6 +108,11 @@ export class KvmModel implements Model {
       this.list.flatMap((a, i) => (a instanceof SceneKernelActor && a.changesSlots ? [i] : [])),
     );
     state.slots.complete = true;
+    refuseEndless(
+      this,
+      this.list,
+      this.list.flatMap((a, i) => (a instanceof SceneKernelActor && !a.changesSlots ? [i] : [])),
+    );
   }
 
   /** Puts everything into the places that restores use. */

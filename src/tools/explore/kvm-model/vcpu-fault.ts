@@ -61,7 +61,6 @@ export function beginFault(v: SceneVcpu): void {
 export function faultStage(v: SceneVcpu, n: number): void {
   const { vcpu, vm } = v;
   const stage = v.stages[n]!;
-  vm.mmu.faultIter = v.iter;
   if (stage.underMmuLock && (vm.locks.held & LOCK_MMU_READ) === 0) vm.locks.acquire(LOCK_MMU_READ);
   if (n === v.mapAt && stage.name === 'map') {
     mapBegin(vcpu, vcpu.mmu.fault);
@@ -89,20 +88,17 @@ export function faultStage(v: SceneVcpu, n: number): void {
 
 /** When the entry has changed, the fast path looks again. */
 export function fastExchange(v: SceneVcpu): void {
-  v.vm.mmu.faultIter = v.iter;
   const done = fastPageFaultExchange(v.vcpu, v.vcpu.mmu.fault, v.iter);
   v.phase = done ? PHASE_FAST_DIRTY : PHASE_STAGE + v.fastAt;
 }
 
 export function fastDirty(v: SceneVcpu): void {
-  v.vm.mmu.faultIter = v.iter;
   fastPageFaultDirty(v.vcpu, v.vcpu.mmu.fault, v.iter);
   recordStage(v, v.fastAt, RET_PF_FIXED);
   decided(v, RET_PF_FIXED);
 }
 
 export function walkForMap(v: SceneVcpu): void {
-  v.vm.mmu.faultIter = v.iter;
   afterWalk(v, mapWalk(v.vcpu, v.vcpu.mmu.fault));
 }
 
@@ -112,7 +108,6 @@ function afterWalk(v: SceneVcpu, ret: number): void {
 }
 
 export function installEntry(v: SceneVcpu): void {
-  v.vm.mmu.faultIter = v.iter;
   const { install = mapInstall } = v.stages[v.mapAt] as Partial<SteppedMap>;
   const ret = install(v.vcpu, v.vcpu.mmu.fault);
   if (ret === RET_PF_CONTINUE) v.phase = PHASE_WALK;

@@ -228,6 +228,8 @@ export class SceneVcpu implements ModelActor {
   step(choice: number): void {
     const { phase } = this;
     this.note = '';
+    // Whatever walks for this vCPU leaves the others' places alone.
+    this.vm.mmu.faultIter = this.iter;
     if (phase >= PHASE_STAGE) faultStage(this, phase - PHASE_STAGE);
     else if (phase === PHASE_GUEST) this.inGuest(choice);
     else if (phase === PHASE_ENTER) this.enter();

@@ -82,6 +82,65 @@ const hugeToTable: SceneSpec = {
   actors: [guestVcpu(TOP, [readAt(1)], { before: [readAt(0)] }), userWritesPte(SECOND, 0, pte(HUGE))],
 };
 
+/** The same three without userspace: the guest does it by itself, natively in a last table, through the emulator in an upper one. */
+const mmioAlone: SceneSpec = {
+  ...mmioOverPresent,
+  name: 'shadow-mmio-over-present-alone',
+  title:
+    'a guest makes MMIO of a page that is mapped, read-only, in a table that is out of step, and writes it without a flush',
+  tables: fourLevels([TOP, THIRD, SECOND, LAST], { 1: pte(DATA, '-w'), 2: pte(LAST) }),
+  actors: [guestVcpu(TOP, [writePte(2, 1, pte(NOWHERE)), writeAt(1)], { before: [readAt(1)] })],
+};
+
+const tableRaced: SceneSpec = {
+  ...otherTable,
+  name: 'shadow-other-table-raced',
+  title:
+    'a guest puts another last table into an upper one; a fault comes between the emulated write and what the MMU makes of it',
+  tables: [
+    ...fourLevels([TOP, THIRD, SECOND, LAST], { 1: pte(DATA, '-a'), 2: pte(DATA), 3: pte(SECOND) }),
+    { gfn: OTHER_LAST, entries: { 1: pte(OTHER_LAST) } },
+  ],
+  actors: [
+    guestVcpu(TOP, [writePte(3, 0, pte(OTHER_LAST))], { before: [readAt(3)] }),
+    guestVcpu(TOP, [readAt(1)], { before: [readAt(2)] }),
+  ],
+};
+
+/** Entry 1 of the third table leads to a last table that maps the third one: page 512. */
+const upperMapped = [...upper.slice(0, 2), { gfn: SECOND, entries: { 0: hugePte(HUGE), 1: pte(LAST) } }];
+const mapsUpper = { gfn: LAST, entries: { 0: pte(SECOND) } };
+const hugeRaced: SceneSpec = {
+  ...otherHuge,
+  name: 'shadow-other-huge-page-raced',
+  title: 'the same with another huge page',
+  slots: [
+    { id: 0, gfn: TOP, pages: 4 },
+    { id: 1, gfn: HUGE, pages: 1 },
+    { id: 2, gfn: OTHER_HUGE, pages: 2 },
+  ],
+  tables: [...upperMapped, mapsUpper],
+  actors: [
+    guestVcpu(TOP, [writePte(512, 0, hugePte(OTHER_HUGE))], { before: [readAt(512)] }),
+    guestVcpu(TOP, [readAt(1)], { before: [readAt(0)] }),
+  ],
+};
+const hugeToTableRaced: SceneSpec = {
+  ...hugeToTable,
+  name: 'shadow-huge-page-to-table-raced',
+  title: 'the same with a table in the place of a huge page',
+  slots: [
+    { id: 0, gfn: TOP, pages: 4 },
+    { id: 1, gfn: HUGE, pages: 1 },
+    { id: 2, gfn: DATA, pages: 1 },
+  ],
+  tables: [...upperMapped, mapsUpper, { gfn: HUGE, entries: { 1: pte(DATA) } }],
+  actors: [
+    guestVcpu(TOP, [writePte(512, 0, pte(HUGE))], { before: [readAt(512)] }),
+    guestVcpu(TOP, [readAt(1)], { before: [readAt(0)] }),
+  ],
+};
+
 const SMM_TOP = 0x14;
 const SMM_LAST = 0x15;
 const smmTable: SceneSpec = {
@@ -143,6 +202,10 @@ export const shadowFixes: readonly Scene[] = [
   ...fixedBy(18, otherTable, 'where a table is write-protected'),
   ...fixedBy(18, otherHuge, "KVM's own checks hold"),
   ...fixedBy(19, hugeToTable, "KVM's own checks hold"),
+  ...fixedBy(17, mmioAlone, "KVM's own checks hold"),
+  ...fixedBy(18, tableRaced, DISAGREES),
+  ...fixedBy(18, hugeRaced, "KVM's own checks hold"),
+  ...fixedBy(19, hugeToTableRaced, "KVM's own checks hold"),
   ...fixedBy(21, smmTable, "KVM's own checks hold"),
   scene(smmMappedBefore),
   scene(smmLastTable),

@@ -1,4 +1,4 @@
-/** The scene that `softkvm bench explore` measures: large enough for the speed of its middle to count. */
+/** The scenes that `softkvm bench explore` measures: large enough for the speed of their middle to count. */
 import { migratePage, setAttributes } from '../kernel-actors.ts';
 import { read, scene, vcpu, write } from '../scene.ts';
 
@@ -13,3 +13,19 @@ export const standard = [
     expect: 'safe',
   }),
 ];
+
+/** Large enough for threads: how long they take to start does not count. */
+export const standardLarge = scene({
+  name: 'standard-large',
+  title: 'the same with vCPUs that go on to the other frame: millions of states, for `bench explore`',
+  claim: 'is_page_fault_stale: whatever changes between the snapshot and the lock is seen',
+  vm: { type: 'sw-protected' },
+  slots: [{ id: 0, gfn: 0x100, pages: 2, gmem: true }],
+  actors: [
+    vcpu([write(0x100), read(0x101), write(0x101)]),
+    vcpu([read(0x101), write(0x100), write(0x101)]),
+    migratePage(0x100),
+    setAttributes(0x101, 1, 'private'),
+  ],
+  expect: 'safe',
+});

@@ -24,7 +24,7 @@ import type { ScenePages } from '../kvm-model/vm.ts';
 
 /** Shadow pages at a time: their numbers, from 1, fit four bits; the last one is the root of a vCPU whose CR3 leads nowhere. */
 const MAX_PAGES = 14;
-export const DUMMY_ROOT = 15;
+const DUMMY_ROOT = 15;
 /** Entries that one guest frame has at most, and a word of an rmap that has too many, or one that is nowhere. */
 const MAX_RMAP = 8;
 const HEADER_WORDS = 4;
@@ -128,11 +128,6 @@ export class SceneShadowPages {
   rootFrame(number: number): number {
     if (number === 0) return INVALID_ROOT;
     return number === DUMMY_ROOT ? this.vm.host.zero.small : this.frames[number - 1]!;
-  }
-
-  /** The page that a restore makes of number `n`, from 1. */
-  restored(n: number): ShadowPage {
-    return this.vm.mmu.shadowPage(this.frames[n - 1]!);
   }
 
   /** Something is where nobody looks. */

@@ -1,13 +1,26 @@
 /** Type errors of a user's file, when there is a TypeScript compiler to find them. */
+import { existsSync, realpathSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { dirname, join, relative } from 'node:path';
 import type ts from 'typescript';
+import { FROM_SOURCE, packageRoot } from './package-root.ts';
+
+/** What a user's file imports of ours: under which name, and the module of that in src. */
+export interface OurModule {
+  readonly name: string;
+  readonly source: string;
+}
 
 /** What the compiler found, one line each; null when there is no compiler. */
-export function typeErrors(file: string, ourRoot: string, fromSource: boolean): string[] | null {
+export function typeErrors(file: string, { name, source }: OurModule): string[] | null {
+  const ourRoot = packageRoot();
   const compiler = findCompiler([join(dirname(file), '_'), join(process.cwd(), '_'), join(ourRoot, '_')]);
   if (compiler === null) return null;
-  const program = compiler.createProgram([file], {
+  const built = join(ourRoot, 'dist', source.replace(/\.ts$/, '.d.ts'));
+  const types = FROM_SOURCE || !existsSync(built) ? join(ourRoot, 'src', source) : built;
+  // the compiler names files by where they really are
+  const ours = realpathSync(join(ourRoot, types === built ? 'dist' : 'src'));
+  const options: ts.CompilerOptions = {
     strict: true,
     noEmit: true,
     skipLibCheck: true,
@@ -19,9 +32,11 @@ export function typeErrors(file: string, ourRoot: string, fromSource: boolean): 
     moduleResolution: compiler.ModuleResolutionKind.NodeNext,
     moduleDetection: compiler.ModuleDetectionKind.Force,
     types: [],
-    paths: { softkvm: [join(ourRoot, fromSource ? 'src/index.ts' : 'dist/index.d.ts')] },
-  });
-  const ours = join(ourRoot, fromSource ? 'src' : 'dist');
+    paths: { [name]: [types] },
+  };
+  const host = compiler.createCompilerHost(options);
+  rememberOurs(host, (path) => path.startsWith(ours) || path.includes('/node_modules/typescript/'));
+  const program = compiler.createProgram([file], options, host);
   const theirs = program
     .getSourceFiles()
     .filter(
@@ -33,6 +48,18 @@ export function typeErrors(file: string, ourRoot: string, fromSource: boolean): 
   return theirs
     .flatMap((f) => [...program.getSyntacticDiagnostics(f), ...program.getSemanticDiagnostics(f)])
     .map((d) => line(compiler, d));
+}
+
+const parsed = new Map<string, ts.SourceFile | undefined>();
+
+/** What is ours, and the language's, does not change between two files: it is parsed once. */
+function rememberOurs(host: ts.CompilerHost, isOurs: (path: string) => boolean): void {
+  const { getSourceFile } = host;
+  host.getSourceFile = (path, ...rest) => {
+    if (!isOurs(path)) return getSourceFile(path, ...rest);
+    if (!parsed.has(path)) parsed.set(path, getSourceFile(path, ...rest));
+    return parsed.get(path);
+  };
 }
 
 function line(compiler: typeof ts, d: ts.Diagnostic): string {
