@@ -8,6 +8,7 @@ import { splitParams } from '../tools/module-params.ts';
 import { checkEngines } from '../tools/run/check-engines.ts';
 import { type RunOptions, type RunReport, runGuest } from '../tools/run/run-guest.ts';
 import type { Board } from '../vmm/board.ts';
+import { CPU_FEATURES, type CpuFeature } from '../vmm/cpu-features.ts';
 import { END_STATES } from '../vmm/end-state.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
 import { collect, count, engineOption, size, untilInterrupted, useEngine } from './options.ts';
@@ -17,6 +18,8 @@ import { TraceFile } from './trace-file.ts';
 interface Options {
   readonly memory: number;
   readonly vcpus: number;
+  readonly rtc?: number;
+  readonly cpuFeature: readonly string[];
   readonly cpu: 'amd' | 'intel';
   readonly vmType: 'default' | 'sw-protected' | 'snp' | 'tdx';
   readonly paging: 'tdp' | 'shadow';
@@ -36,6 +39,8 @@ interface Options {
 }
 
 const MIB = 1024 * 1024;
+/** APIC ids of 8 bits, of which the last is for all. */
+const MAX_VCPUS = 255;
 
 export function addRun(program: Command): void {
   program
@@ -43,6 +48,8 @@ export function addRun(program: Command): void {
     .description('run a guest: multiboot ELF, ELF64, or a flat binary; its serial port is the terminal')
     .option('--memory <size>', 'guest memory', size('--memory', MIB, 3072 * MIB), 128 * MIB)
     .option('--vcpus <n>', 'number of vCPUs', count('--vcpus', 'a count of vCPUs'), 1)
+    .option('--cpu-feature <name=on|off>', 'CPUID feature, as x2apic=off (repeatable)', collect, [])
+    .option('--rtc <date>', 'date when the machine starts: ISO 8601 in UTC, or seconds since 1970', date)
     .addOption(new Option('--cpu <vendor>', 'processor').choices(['amd', 'intel']).default('amd'))
     .addOption(
       new Option('--vm-type <type>', 'type of the VM')
@@ -75,7 +82,7 @@ export function addRun(program: Command): void {
     .option('--json', 'machine-readable report; the serial output is part of it')
     .addHelpText(
       'after',
-      `\nExit status: ${END_STATES.map((s) => `${s.status} ${s.meaning}`).join('; ')}; odd: the guest wrote V to the isa-debug-exit port 0xf4, (V<<1)|1; 2: bad input.\n\nExample:\n  softkvm run kernel.elf --vm-type sw-protected --stats\n  softkvm run test.flat --memory 512M --append "smap" --timeout 30`,
+      `\nExit status: ${END_STATES.map((s) => `${s.status} ${s.meaning}`).join('; ')}; odd: the guest wrote V to the isa-debug-exit port 0xf4, (V<<1)|1; 2: bad input.\n\nExample:\n  softkvm run kernel.elf --vm-type sw-protected --stats\n  softkvm run test.flat --memory 512M --append "smap" --timeout 30\n  softkvm run smptest.flat --vcpus 4 --rtc 2025-06-01T12:00:00`,
     )
     .action(async (image: string, options: Options) => {
       refuse(options);
@@ -89,8 +96,28 @@ export function addRun(program: Command): void {
     });
 }
 
+/** @throws InputError */
+function feature(text: string): CpuFeature {
+  const [name = '', value] = text.split('=');
+  if (value !== 'on' && value !== 'off') throw new InputError(`--cpu-feature ${text}: expected name=on or name=off`);
+  if (!CPU_FEATURES.includes(name)) {
+    throw new InputError(`--cpu-feature ${text}: no such feature; there are ${CPU_FEATURES.join(', ')}`);
+  }
+  return { name, on: value === 'on' };
+}
+
+/** Seconds since 1970; a date without a zone is UTC. @throws InputError */
+function date(text: string): number {
+  const iso = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d)?)?Z?$/.test(text);
+  const day = text.length === 10;
+  const parsed = iso ? Date.parse(text.endsWith('Z') || day ? text : `${text}Z`) / 1000 : Number.NaN;
+  const seconds = /^\d+$/.test(text) ? Number(text) : parsed;
+  if (Number.isFinite(seconds) && seconds < 2 ** 32) return seconds;
+  throw new InputError(`--rtc ${text}: expected a date as 2025-01-01T00:00:00 or seconds since 1970`);
+}
+
 function refuse(o: Options): void {
-  if (o.vcpus > 1) throw new UnsupportedError(`--vcpus ${o.vcpus} (one vCPU is)`);
+  if (o.vcpus > MAX_VCPUS) throw new UnsupportedError(`--vcpus ${o.vcpus} (${MAX_VCPUS} are)`);
   if (o.cpu === 'intel') throw new UnsupportedError('--cpu intel (VMX and EPT)');
   if (o.vmType === 'snp' || o.vmType === 'tdx') throw new UnsupportedError(`--vm-type ${o.vmType}`);
 }
@@ -135,11 +162,14 @@ function withTerminal<T>(
     file,
     image,
     memoryBytes: o.memory,
+    vcpus: o.vcpus,
     vmType: o.vmType === 'sw-protected' ? 'sw-protected' : 'default',
     onMemoryFault: o.onMemoryFault,
     append: o.append,
     modules,
     params,
+    features: o.cpuFeature.map(feature),
+    ...(o.rtc === undefined ? {} : { startSeconds: o.rtc }),
     ...(o.hardware === undefined ? {} : { hardware: o.hardware }),
     ...(o.revision === undefined ? {} : { revision: o.revision }),
     ...(o.maxInstructions === undefined ? {} : { maxInstructions: o.maxInstructions }),

@@ -64,6 +64,10 @@ export class VcpuState {
   /** In system management mode. */
   smm = false;
 
+  /** KVM_RUN ends with EINTR instead of waiting when the vCPU halts (its thread has others to run). */
+  haltReturns = false;
+  /** KVM_RUN ends with EINTR once the vCPU has woken another one, or spins. */
+  handsOver = false;
   /** A signal was sent to the vCPU's thread and not taken yet. */
   signal = false;
   /** Stand-ins for a timer's signal: counts of `stats.exits` and of the processor's retired instructions at which one arrives. */

@@ -11,12 +11,14 @@ import { KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../kvm/attributes.ts';
 import { KVM_CAP_EXIT_HYPERCALL } from '../kvm/capability-numbers.ts';
 import { KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
 import { KVM_MEM_GUEST_MEMFD } from '../kvm/memslots/memslot.ts';
+import { type CpuFeature, withFeatures } from './cpu-features.ts';
 import { MmioBus } from './devices/mmio-device.ts';
 import { PortBus } from './devices/port-device.ts';
 import {
   AcpiPowerOff,
   DebugExit,
   KeyboardReset,
+  type OnPower,
   type PowerRequest,
   ResetControl,
   SystemControlPort,
@@ -26,8 +28,8 @@ import { guestCpuid } from './guest-cpuid.ts';
 import type { BootImage } from './loaders/boot-image.ts';
 import { ramRanges } from './loaders/boot-image.ts';
 import { PageRanges } from './page-ranges.ts';
-import { addPcDevices } from './pc.ts';
-import { enter } from './start-state.ts';
+import { DEFAULT_START, Pc } from './pc.ts';
+import { enter, type ResetState, resetState, restoreReset } from './start-state.ts';
 
 export type BoardVmType = 'default' | 'sw-protected';
 
@@ -36,10 +38,16 @@ export interface BoardOptions {
   readonly vmType: BoardVmType;
   /** RAM in bytes, a multiple of 4 KiB. */
   readonly memoryBytes: number;
+  /** 1 if absent; more of a PC only. */
+  readonly vcpus?: number;
   /** Gets every byte that the guest sends to the serial port. */
   readonly onSerial: (byte: number) => void;
   /** A PC: interrupt chips in the kernel, and what guests for QEMU's machines expect (`pc.ts`); a bare board if absent. */
   readonly pc?: boolean;
+  /** CPUID features of a PC that differ from what KVM supports. */
+  readonly features?: readonly CpuFeature[];
+  /** The date of a PC when it starts, in seconds since 1970; the beginning of 2025 if absent. */
+  readonly startSeconds?: number;
 }
 
 /** A memory slot beyond RAM. */
@@ -67,7 +75,9 @@ const VM_TYPES = { default: 0, 'sw-protected': 1 } as const;
 export class Board {
   readonly kvm: Kvm;
   readonly vm: Vm;
+  /** The first vCPU, which boots. */
   readonly vcpu: Vcpu;
+  readonly vcpus: readonly Vcpu[];
   readonly vmType: BoardVmType;
   readonly ports = new PortBus();
   readonly mmio = new MmioBus();
@@ -76,7 +86,9 @@ export class Board {
   readonly privatePages = new PageRanges();
   /** Set by the guest through one of the power ports. */
   power: PowerRequest | null = null;
+  readonly pc: Pc | null;
   private readonly slots: BoardSlot[] = [];
+  private readonly resetStates: readonly ResetState[];
 
   constructor(options: BoardOptions) {
     this.kvm = options.kvm;
@@ -85,20 +97,25 @@ export class Board {
     if (this.hasPrivateMemory) this.vm.enableCap(KVM_CAP_EXIT_HYPERCALL, 0, [1 << KVM_HC_MAP_GPA_RANGE]);
     this.serial = new SerialPort(options.onSerial);
     this.ports.add(this.serial);
-    for (const Device of [DebugExit, AcpiPowerOff, ResetControl, SystemControlPort, KeyboardReset]) {
-      this.ports.add(
-        new Device((request) => {
-          this.power ??= request;
-        }),
-      );
-    }
+    const onPower: OnPower = (request) => {
+      this.power ??= request;
+    };
+    const isPc = options.pc === true;
+    const powerDevices = [DebugExit, ResetControl, SystemControlPort, KeyboardReset];
+    for (const Device of isPc ? powerDevices : [...powerDevices, AcpiPowerOff]) this.ports.add(new Device(onPower));
     for (const { gpa, size } of ramRanges(options.memoryBytes)) {
       this.addSlot({ gpa, size, kind: 'anon', guestMemfd: this.hasPrivateMemory });
     }
-    if (options.pc === true) addPcDevices(this, options.memoryBytes);
-    this.vcpu = this.vm.createVcpu(0);
+    const { vcpus: count = 1, memoryBytes, startSeconds = DEFAULT_START } = options;
+    this.pc = isPc ? new Pc(this, { memoryBytes, vcpus: count, startSeconds, onPower }) : null;
     const cpuid = this.kvm.getSupportedCpuid();
-    this.vcpu.setCpuid2(options.pc === true ? guestCpuid(cpuid, 0) : cpuid);
+    this.vcpus = Array.from({ length: count }, (_, id) => {
+      const vcpu = this.vm.createVcpu(id);
+      vcpu.setCpuid2(isPc ? withFeatures(guestCpuid(cpuid, id, count), options.features ?? []) : cpuid);
+      return vcpu;
+    });
+    this.vcpu = this.vcpus[0]!;
+    this.resetStates = isPc ? this.vcpus.map(resetState) : [];
   }
 
   get hasPrivateMemory(): boolean {
@@ -137,6 +154,21 @@ export class Board {
     if (error !== 0) throw new Error(`host memory behind gpa 0x${gpa.toString(16)} cannot be written (${error})`);
   }
 
+  /** Reads guest memory through the slot's host mapping (its shared half). */
+  readMemory(gpa: number, size: number): Uint8Array {
+    const slot = this.slots.find((s) => gpa >= s.gpa && gpa + size <= s.gpa + s.size);
+    if (slot === undefined) throw new Error(`no slot holds 0x${gpa.toString(16)}`);
+    const bytes = new Uint8Array(size);
+    const error = this.kvm.mm.read(slot.hva + gpa - slot.gpa, bytes);
+    if (error !== 0) throw new Error(`host memory behind gpa 0x${gpa.toString(16)} cannot be read (${error})`);
+    return bytes;
+  }
+
+  /** Puts every vCPU of a PC back to its state after RESET. */
+  resetVcpus(): void {
+    for (const [i, vcpu] of this.vcpus.entries()) restoreReset(vcpu, this.resetStates[i]!);
+  }
+
   /** Unmaps the host page behind `gpa` and maps it again, contents kept: the guest's next access faults. */
   refaultPage(gpa: number): void {
     const slot = this.slots.find((s) => gpa >= s.gpa && gpa < s.gpa + s.size);
@@ -149,6 +181,7 @@ export class Board {
   /** Copies an image in (memory is zero before) and puts the vCPU at its entry. */
   load(image: BootImage): void {
     for (const s of image.segments) this.writeMemory(s.gpa, s.bytes);
+    this.pc?.load(image);
     enter(this.vcpu, image.entry);
   }
 

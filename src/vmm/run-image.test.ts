@@ -1,4 +1,6 @@
 import { describe, expect, it } from 'vitest';
+import type { Board } from './board.ts';
+import { acpiTables } from './loaders/acpi-tables.ts';
 import { type RunImageOptions, runImage } from './run-image.ts';
 
 const MIB = 1024 * 1024;
@@ -151,5 +153,82 @@ describe('entry states', () => {
     await expect(run(flat(0xf4), { memoryBytes: 4096 * MIB })).rejects.toThrow(
       /^guest: memory of 4096 MiB: a default VM/,
     );
+  });
+});
+
+describe('several vCPUs', () => {
+  /** mov dword [rbx + offset], value */
+  const store = (offset: number, value: number): number[] => [
+    0xc7,
+    0x83,
+    ...new Uint8Array(Uint32Array.of(offset, value).buffer),
+  ];
+  // mov ebx, 0xfee00000; INIT and SIPI to all others; wait for word [0x7000] to be so much; out 0xf4, al
+  const boot = (count: number): Uint8Array =>
+    elf64(
+      ...[0xbb, 0, 0, 0xe0, 0xfe],
+      ...store(0x300, 0xc4500),
+      ...store(0x300, 0xc4606),
+      ...[0x66, 0x81, 0x3c, 0x25, 0x00, 0x70, 0, 0, count & 0xff, count >> 8, 0x72, 0xf4],
+      ...[0xb0, 0x05],
+      ...EXIT_AL,
+      ...HANG,
+    );
+  /** At 0x6000, where the SIPI points. */
+  const others = (...code: number[]) => ({ onBoard: (b: Board) => b.writeMemory(0x6000, Uint8Array.from(code)) });
+
+  it('take turns, and in two runs the same ones', async () => {
+    // inc word [0x7000]; jmp back
+    const options = { vcpus: 3, ...others(0xf0, 0xff, 0x06, 0x00, 0x70, 0xeb, 0xf9) };
+    const [first, second] = [await run(boot(60_000), options), await run(boot(60_000), options)];
+    expect(first.end).toMatchObject({ kind: 'debug-exit', status: 11 });
+    expect(second.instructions).toBe(first.instructions);
+    expect(second.vcpuStats).toEqual(first.vcpuStats);
+    expect(first.instructions).toBeGreaterThan(120_000);
+  });
+
+  it('leave the rest of their time when they halt', async () => {
+    // lock inc word [0x7000]; hlt
+    const { end, instructions } = await run(boot(7), { vcpus: 8, ...others(0xf0, 0xff, 0x06, 0x00, 0x70, 0xf4) });
+    expect(end).toMatchObject({ kind: 'debug-exit' });
+    expect(instructions).toBeLessThan(1_000);
+  });
+
+  it('end the run when all have halted', async () => {
+    // mov ebx, 0xfee00000; INIT, SIPI; hlt
+    const image = elf64(0xbb, 0, 0, 0xe0, 0xfe, ...store(0x300, 0xc4500), ...store(0x300, 0xc4606), 0xf4);
+    const { end } = await run(image, { vcpus: 2, ...others(0xf4) });
+    expect(end).toMatchObject({ kind: 'halt', status: 4 });
+    expect(end.detail).toMatch(/of vCPU [01]$/);
+  });
+});
+
+describe('time', () => {
+  it('an RTC alarm ends a sleep to RAM, and the guest goes on where its FACS says', async () => {
+    // The waking vector is 0x6000; an alarm at any time of day; PM1 events: RTC; sleep type 1 with SLP_EN.
+    const out8 = (index: number, value: number): number[] => [0xb0, index, 0xe6, 0x70, 0xb0, value, 0xe6, 0x71];
+    const code = flat(
+      ...[0x31, 0xc0, 0x8e, 0xd8, 0x8e, 0xc0],
+      ...out8(1, 0xff),
+      ...out8(3, 0xff),
+      ...out8(5, 0xff),
+      ...out8(0xb, 0x22),
+      ...[0xba, 0x02, 0x06, 0xb8, 0x00, 0x04, 0xef],
+      ...[0xba, 0x04, 0x06, 0xb8, 0x00, 0x24, 0xef],
+      ...HANG,
+    );
+    const { end } = await run(code, {
+      onBoard: (board) => {
+        board.writeMemory(acpiTables(1).wakingVectorAt, Uint8Array.of(0, 0x60, 0, 0));
+        // mov al, 3; out 0xf4, al
+        board.writeMemory(0x6000, Uint8Array.of(0xb0, 0x03, ...EXIT_AL));
+      },
+    });
+    expect(end).toMatchObject({ kind: 'debug-exit', status: 7 });
+  });
+
+  it('a sleep without an alarm ends the run', async () => {
+    const { end } = await run(flat(0xba, 0x04, 0x06, 0xb8, 0x00, 0x24, 0xef, ...HANG));
+    expect(end).toMatchObject({ kind: 'halt', detail: 'suspended to RAM, with no alarm set' });
   });
 });

@@ -2,6 +2,7 @@
 import { Kvm, type TraceEvent } from '../kvm/api/index.ts';
 import type { KvmParams } from '../kvm/params.ts';
 import { Board, type BoardVmType } from './board.ts';
+import type { CpuFeature } from './cpu-features.ts';
 import type { EndState } from './end-state.ts';
 import { ImageError } from './image-error.ts';
 import { loadImage } from './loaders/load.ts';
@@ -19,6 +20,12 @@ export interface RunImageOptions {
   readonly image: Uint8Array;
   /** RAM in bytes; 128 MiB if absent. */
   readonly memoryBytes?: number;
+  /** 1 if absent. */
+  readonly vcpus?: number;
+  /** CPUID features that differ from what KVM supports. */
+  readonly features?: readonly CpuFeature[];
+  /** The date when the machine starts, in seconds since 1970; the beginning of 2025 if absent. */
+  readonly startSeconds?: number;
   readonly vmType?: BoardVmType;
   readonly append?: string;
   readonly modules?: readonly { readonly name: string; readonly bytes: Uint8Array }[];
@@ -42,6 +49,7 @@ export interface RunImageResult {
   /** Exits to the VMM, by reason. */
   readonly exits: Readonly<Record<string, number>>;
   readonly vmStats: Readonly<Record<string, number>>;
+  /** Of all vCPUs together. */
   readonly vcpuStats: Readonly<Record<string, number>>;
 }
 
@@ -75,7 +83,9 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     ...(options.params === undefined ? {} : { params: options.params }),
     ...(options.revision === undefined ? {} : { revision: options.revision }),
   });
-  const board = new Board({ kvm, vmType, memoryBytes, onSerial: options.onSerial, pc: true });
+  const { vcpus = 1, features = [], onSerial, startSeconds } = options;
+  const start = startSeconds === undefined ? {} : { startSeconds };
+  const board = new Board({ kvm, vmType, memoryBytes, vcpus, features, onSerial, pc: true, ...start });
   board.load(image);
   if (options.onTrace !== undefined) board.vm.onTrace(options.onTrace);
   options.onBoard?.(board);
@@ -91,8 +101,15 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     instructions: loop.instructions,
     exits: Object.fromEntries(loop.exits),
     vmStats: board.vm.stats(),
-    vcpuStats: board.vcpu.stats(),
+    vcpuStats: sum(board.vcpus.map((vcpu) => vcpu.stats())),
   };
   board.vm.close();
   return result;
+}
+
+/** Statistics added up by name. */
+function sum(stats: readonly Record<string, number>[]): Record<string, number> {
+  const total: Record<string, number> = {};
+  for (const one of stats) for (const [name, n] of Object.entries(one)) total[name] = (total[name] ?? 0) + n;
+  return total;
 }

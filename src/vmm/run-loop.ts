@@ -3,10 +3,10 @@
  */
 import { unreachable } from '../arch/unreachable.ts';
 import { KvmError } from '../kvm/api/kvm-error.ts';
+import type { Vcpu } from '../kvm/api/vcpu.ts';
 import type { VcpuExit } from '../kvm/api/vcpu-exit.ts';
 import { KVM_ENOSYS, KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
 import { KVM_INTERNAL_ERROR_EMULATION } from '../kvm/kvm-run.ts';
-import { MP_STATE_HALTED } from '../kvm/vcpu-state.ts';
 import type { Board } from './board.ts';
 import { debugExit, type EndState, endState } from './end-state.ts';
 import { type MemoryFaultMode, MemoryFaultPolicy } from './memory-fault-policy.ts';
@@ -26,6 +26,8 @@ export interface RunLoopOptions {
 /** Instructions, or exits if they come first, between two looks at the clock. */
 const SLICE = 2_000_000;
 const SLICE_EXITS = 50_000;
+/** Instructions that a vCPU may retire before it is the next one's turn. */
+const QUANTUM = 20_000;
 
 const MAP_GPA_ENCRYPTED = 1n << 4n;
 const KVM_SYSTEM_EVENT_SHUTDOWN = 1;
@@ -44,11 +46,17 @@ export class RunLoop {
   private readonly options: RunLoopOptions;
   private readonly faults: MemoryFaultPolicy;
   private answered = 0;
+  private current = 0;
 
   constructor(board: Board, options: RunLoopOptions) {
     this.board = board;
     this.options = options;
     this.faults = new MemoryFaultPolicy(options.onMemoryFault);
+  }
+
+  /** The vCPU whose turn it is. */
+  private get vcpu(): Vcpu {
+    return this.board.vcpus[this.current]!;
   }
 
   /** Runs to the end. Gives other tasks of this process a turn between slices, so that signals and input arrive. */
@@ -67,31 +75,46 @@ export class RunLoop {
 
   /** Runs one slice; null when the guest can go on. */
   private slice(): EndState | null {
-    const { vcpu, vm } = this.board;
-    const processor = vm.state.processor;
+    const processor = this.board.vm.state.processor;
     const first = processor.insns;
-    let left = SLICE;
-    const limit = this.options.maxInstructions;
-    if (limit !== undefined) left = Math.min(left, limit - this.instructions);
     const before = this.instructions;
+    const limit = this.options.maxInstructions ?? Number.POSITIVE_INFINITY;
+    const quantum = this.board.vcpus.length > 1 ? QUANTUM : SLICE;
+    let turn = quantum;
     for (let exits = 0; ; exits++) {
-      const budget = left;
       const start = processor.insns;
-      const result = vcpu.run({ maxInstructions: budget });
+      const result = this.vcpu.run({
+        maxInstructions: Math.min(turn, limit - this.instructions),
+        sharesProcessor: true,
+      });
+      const done = processor.insns - start;
       this.instructions = before + (processor.insns - first);
       const end = this.answer(result.errno, result.exit);
       if (end !== null) return end;
-      const stopped = processor.insns - start < budget;
-      // Halted before its time is up: nothing in the machine would wake it.
-      if (stopped && vcpu.getMpState() === MP_STATE_HALTED) return endState('halt', `at ${this.where()}`);
+      const interrupted = result.errno === 'EINTR' || result.errno === 'EAGAIN';
+      turn -= done;
+      if (interrupted || turn <= 0) {
+        // The time slice is over, or the vCPU has nothing to do or lets others go first.
+        if (!this.nextVcpu(interrupted)) return endState('halt', `at ${this.where()}`);
+        turn = quantum;
+      }
       const used = this.instructions - before;
-      if (limit !== undefined && this.instructions >= limit) {
+      if (this.instructions >= limit) {
         return endState('max-instructions', `${this.instructions} instructions, at ${this.where()}`);
       }
-      if (used >= SLICE || exits >= SLICE_EXITS || result.errno === 'EINTR') return null;
-      left = SLICE - used;
-      if (limit !== undefined) left = Math.min(left, limit - this.instructions);
+      if (used >= SLICE || exits >= SLICE_EXITS) return null;
     }
+  }
+
+  /**
+   * The next vCPU's turn, in order of their numbers. When none has anything to do, time moves on until one has; false when that
+   * never comes.
+   */
+  private nextVcpu(mayBeIdle: boolean): boolean {
+    const { vcpus, vm } = this.board;
+    if (mayBeIdle && !vm.idle()) return false;
+    this.current = (this.current + 1) % vcpus.length;
+    return true;
   }
 
   private count(exit: VcpuExit): void {
@@ -126,7 +149,7 @@ export class RunLoop {
       case 'irq-window-open':
         return null;
       case 'dirty-ring-full':
-        board.vcpu.dirtyRingEntries();
+        for (const vcpu of board.vcpus) vcpu.dirtyRingEntries();
         board.vm.resetDirtyRings();
         return null;
       case 'hlt':
@@ -178,16 +201,21 @@ export class RunLoop {
   }
 
   private powerEnd(): EndState | null {
-    const { power } = this.board;
+    const { board } = this;
+    const { power } = board;
     if (power === null) return null;
     if (power.kind === 'debug-exit') return debugExit(power.value);
+    if (power.kind === 'suspend') {
+      board.power = null;
+      return board.pc?.suspend() === true ? null : endState('halt', 'suspended to RAM, with no alarm set');
+    }
     return power.kind === 'poweroff'
       ? endState('poweroff', 'the guest powered off')
       : endState('reset', 'the guest asked for a reset');
   }
 
   private answerHypercall(exit: Extract<VcpuExit, { reason: 'hypercall' }>): void {
-    const { hypercall } = this.board.vcpu.kvmRun;
+    const { hypercall } = this.vcpu.kvmRun;
     const [gpa = 0n, pages = 0n, attributes = 0n] = exit.args;
     if (exit.nr !== KVM_HC_MAP_GPA_RANGE || !this.board.hasPrivateMemory) {
       hypercall.setRet(-KVM_ENOSYS, -1);
@@ -215,7 +243,8 @@ export class RunLoop {
   }
 
   private where(): string {
-    return `rip 0x${this.board.vcpu.getRegs().rip.toString(16)}`;
+    const rip = `rip 0x${this.vcpu.getRegs().rip.toString(16)}`;
+    return this.board.vcpus.length === 1 ? rip : `${rip} of vCPU ${this.current}`;
   }
 }
 

@@ -38,7 +38,8 @@ export function enter(vcpu: Vcpu, entry: EntryMode): void {
   const regs = vcpu.getRegs();
   if (entry.mode === 'real') {
     const base = entry.segment * 16;
-    const data = segment(base, 0xffff, entry.segment, 3, 16);
+    const dataSegment = entry.data ?? entry.segment;
+    const data = segment(dataSegment * 16, 0xffff, dataSegment, 3, 16);
     vcpu.setSregs({
       ...sregs,
       cs: segment(base, 0xffff, entry.segment, 11, 16),
@@ -73,4 +74,33 @@ export function enter(vcpu: Vcpu, entry: EntryMode): void {
     ? { rip: BigInt(entry.rip), rsp: BigInt(entry.rsp) }
     : { rip: BigInt(entry.eip), rax: BigInt(entry.eax), rbx: BigInt(entry.ebx) };
   vcpu.setRegs({ ...regs, ...start, rflags: RFLAGS_FIXED });
+}
+
+/** What RESET makes of a vCPU, as KVM had it after creation. */
+export interface ResetState {
+  readonly regs: ReturnType<Vcpu['getRegs']>;
+  readonly sregs: ReturnType<Vcpu['getSregs']>;
+  readonly events: ReturnType<Vcpu['getVcpuEvents']>;
+  readonly lapic: Uint8Array;
+  readonly mpState: number;
+}
+
+/** Of a vCPU that has not run. */
+export function resetState(vcpu: Vcpu): ResetState {
+  return {
+    regs: vcpu.getRegs(),
+    sregs: vcpu.getSregs(),
+    events: vcpu.getVcpuEvents(),
+    lapic: vcpu.getLapic(),
+    mpState: vcpu.getMpState(),
+  };
+}
+
+/** Puts a vCPU back to it. */
+export function restoreReset(vcpu: Vcpu, state: ResetState): void {
+  vcpu.setMpState(state.mpState);
+  vcpu.setSregs(state.sregs);
+  vcpu.setRegs(state.regs);
+  vcpu.setVcpuEvents(state.events);
+  vcpu.setLapic(state.lapic);
 }

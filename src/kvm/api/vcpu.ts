@@ -31,6 +31,11 @@ export interface RunLimits {
   readonly maxExits?: number;
   /** Instructions that the guest retires. */
   readonly maxInstructions?: number;
+  /**
+   * The caller has other vCPUs to run on the same processor: instead of waiting KVM_RUN ends with EINTR when the vCPU halts, and also
+   * when it has woken another one or spins (PAUSE).
+   */
+  readonly sharesProcessor?: boolean;
 }
 
 /** What ioctl(KVM_RUN) returned, and what it left in kvm_run. */
@@ -85,7 +90,12 @@ export class Vcpu {
     const { maxExits = Number.POSITIVE_INFINITY, maxInstructions = Number.POSITIVE_INFINITY } = limits;
     vcpu.signalAtExit = vcpu.stats.exits + maxExits;
     vcpu.signalAtInstruction = vcpu.vm.processor.insns + maxInstructions;
+    const shares = limits.sharesProcessor === true;
+    vcpu.haltReturns = shares;
+    vcpu.handsOver = shares && vcpu.vm.vcpus.length > 1;
     const r = vcpuIoctlRun(vcpu);
+    vcpu.haltReturns = false;
+    vcpu.handsOver = false;
     vcpu.signal = false;
     vcpu.signalAtExit = Number.POSITIVE_INFINITY;
     vcpu.signalAtInstruction = Number.POSITIVE_INFINITY;

@@ -1,7 +1,7 @@
 /** A virtual machine: the ioctls of a VM file descriptor. Every method throws KvmError, with EIO once KVM has declared the VM dead. */
 import { hex } from '../../arch/halves.ts';
 import { BackingFile } from '../../host/backing-file.ts';
-import { EIO, ENXIO } from '../../host/errno.ts';
+import { EINVAL, EIO, ENXIO } from '../../host/errno.ts';
 import { checkExtension } from '../capabilities.ts';
 import { clearDirtyLog, getDirtyLog } from '../dirty/dirty-bitmap.ts';
 import { dirtyRingsReset } from '../dirty/reset-dirty-rings.ts';
@@ -16,9 +16,14 @@ import type { TraceEvent } from '../trace/events.ts';
 import { createVcpu, destroyVm } from '../vm-lifecycle.ts';
 import { setIdentityMapAddr, setNrMmuPages, setTssAddr } from '../vm-settings.ts';
 import type { VmState } from '../vm-state.ts';
+import { createPit, type PitState } from '../x86/i8254.ts';
+import type { IoApicState } from '../x86/ioapic.ts';
+import { type IrqRoutingEntry, sendMsi, setIrqRouting } from '../x86/irq-routing.ts';
 import { createIrqchip, irqLine } from '../x86/irqchip.ts';
 import { type MsrFilterRange, setMsrFilter } from '../x86/msr-filter.ts';
 import type { PicState } from '../x86/pic.ts';
+import { idleUntil, vmIdle } from '../x86/scheduling.ts';
+import { HrTimer, virtualNow } from '../x86/virtual-time.ts';
 import { u64 } from './arguments.ts';
 import type { EventFd } from './event-fd.ts';
 import { GuestMemfd } from './guest-memfd.ts';
@@ -45,6 +50,12 @@ export interface UserMemoryRegion2 extends UserMemoryRegion {
   readonly guestMemfdOffset?: number | bigint;
   /** Ignored, as the kernel ignores it. */
   readonly pad1?: number;
+}
+
+/** Made by Vm.createTimer. */
+export interface VmTimer {
+  /** When it fires, in virtual time; null disarms it. */
+  set(at: number | null): void;
 }
 
 /** A VM file descriptor. Made by Kvm.createVm. */
@@ -259,10 +270,105 @@ export class Vm {
     return pic;
   }
 
-  /** KVM_IRQ_LINE: GSI 0 to 23 of the default routing goes high or low. @throws KvmError ENXIO: no in-kernel chips */
+  /** KVM_GET_IRQCHIP for the I/O APIC. @throws KvmError ENXIO: no in-kernel chips */
+  getIoapic(): IoApicState {
+    return this.ioapic('KVM_GET_IRQCHIP').state();
+  }
+
+  /** KVM_SET_IRQCHIP for the I/O APIC. @throws KvmError ENXIO: no in-kernel chips */
+  setIoapic(state: IoApicState): void {
+    this.ioapic('KVM_SET_IRQCHIP').setState(this.state, state);
+  }
+
+  private ioapic(operation: string) {
+    const { ioapic } = this.alive(operation).x86;
+    if (ioapic === null) throw new KvmError(-ENXIO, operation, 'no in-kernel interrupt chips');
+    return ioapic;
+  }
+
+  /**
+   * KVM_CREATE_PIT2. `flags`: KVM_PIT_SPEAKER_DUMMY 1, port 0x61 as well.
+   * @throws KvmError EEXIST: there is one; ENOENT: no in-kernel interrupt chips; EINVAL: flags
+   */
+  createPit2(flags = 0): void {
+    check(createPit(this.alive('KVM_CREATE_PIT2'), flags), 'KVM_CREATE_PIT2', `flags ${hex(flags)}`);
+  }
+
+  /** KVM_GET_PIT2. @throws KvmError ENXIO: no PIT */
+  getPit2(): PitState {
+    return this.pit('KVM_GET_PIT2').state();
+  }
+
+  /** KVM_SET_PIT2. @throws KvmError ENXIO: no PIT */
+  setPit2(state: PitState): void {
+    this.pit('KVM_SET_PIT2').setState(state);
+  }
+
+  /** KVM_REINJECT_CONTROL: whether ticks that the guest missed are made up for. @throws KvmError ENXIO: no PIT */
+  reinjectControl(pitReinject: boolean): void {
+    this.pit('KVM_REINJECT_CONTROL').setReinject(pitReinject);
+  }
+
+  private pit(operation: string) {
+    const { pit } = this.alive(operation).x86;
+    if (pit === null) throw new KvmError(-ENXIO, operation, 'no in-kernel PIT');
+    return pit;
+  }
+
+  /** KVM_SET_GSI_ROUTING: all wires anew. @throws KvmError ENXIO: no in-kernel chips; EINVAL: a pin that is not there */
+  setGsiRouting(entries: readonly IrqRoutingEntry[]): void {
+    const r = setIrqRouting(this.alive('KVM_SET_GSI_ROUTING'), entries);
+    check(r, 'KVM_SET_GSI_ROUTING', `${entries.length} entries`);
+  }
+
+  /** KVM_SIGNAL_MSI. @returns how many vCPUs took it @throws KvmError EINVAL: no in-kernel chips */
+  signalMsi(address: number, data: number): number {
+    const vm = this.alive('KVM_SIGNAL_MSI');
+    if (vm.x86.ioapic === null) throw new KvmError(-EINVAL, 'KVM_SIGNAL_MSI', 'no in-kernel interrupt chips');
+    return sendMsi(vm, address, data);
+  }
+
+  /** KVM_IRQ_LINE: a wire (GSI) goes high or low. @throws KvmError ENXIO: no in-kernel chips, or no such wire */
   irqLine(gsi: number, high: boolean): void {
     const vm = this.alive('KVM_IRQ_LINE');
     if (!irqLine(vm, gsi, high)) throw new KvmError(-ENXIO, 'KVM_IRQ_LINE', `gsi ${gsi}`);
+  }
+
+  /** Virtual time in nanoseconds: a retired instruction is one; time without instructions comes on top. */
+  now(): number {
+    return virtualNow(this.state);
+  }
+
+  /** Virtual time that an exit of the guest takes, in nanoseconds; none if it was never set. */
+  setExitTime(ticks: number): void {
+    this.state.x86.exitTime = ticks;
+  }
+
+  /** A timer of this virtual time (a timerfd): it can act as any other thread of the VMM can while a vCPU runs. */
+  createTimer(fire: (at: number) => void): VmTimer {
+    const timer = new HrTimer(fire);
+    const { timers } = this.state.x86;
+    return {
+      set: (at) => {
+        if (at === null) timers.cancel(timer);
+        else timers.start(timer, Math.max(0, at));
+      },
+    };
+  }
+
+  /** Lets time pass while every vCPU is halted, from timer to timer until one has something to do; false when nobody will. */
+  idle(): boolean {
+    return vmIdle(this.alive('KVM_RUN'));
+  }
+
+  /** As `idle`, while no vCPU is run at all, until `woken` says so. */
+  sleep(woken: () => boolean): boolean {
+    return idleUntil(this.alive('KVM_RUN'), woken);
+  }
+
+  /** The host's time of day when virtual time began, in seconds since 1970; 0 if it was never set. */
+  setRealTime(seconds: number): void {
+    this.state.x86.realTime = seconds;
   }
 
   /**

@@ -28,6 +28,7 @@ import { emulateHypercall } from '../x86/hypercall.ts';
 import { emulateHalt, emulateMonitorMwait, emulateRdpmc, emulateXsetbv } from '../x86/instructions.ts';
 import { emulateRdmsr, emulateWrmsr } from '../x86/msr-instructions.ts';
 import { fastPio } from '../x86/pio.ts';
+import { vcpuOnSpin } from '../x86/scheduling.ts';
 import { skipEmulatedInstruction } from '../x86/skip.ts';
 import { smmChanged } from '../x86/smm.ts';
 import { taskSwitch } from '../x86/task-switch.ts';
@@ -148,6 +149,12 @@ function taskSwitchInterception(vcpu: VcpuState): number {
   return taskSwitch(vcpu);
 }
 
+/** @kvm svm.c pause_interception */
+function pauseInterception(vcpu: VcpuState): number {
+  vcpuOnSpin(vcpu);
+  return skipEmulatedInstruction(vcpu);
+}
+
 /** @kvm svm.c iret_interception: NMIs are unmasked once the IRET has completed. */
 function iretInterception(vcpu: VcpuState): number {
   const svm = vcpu.svm;
@@ -218,6 +225,8 @@ export function svmHandleExit(vcpu: VcpuState): number {
     vcpu.cr3Hi = vmcbRead(svm, V.VMCB_CR3 + 4);
   }
   const code = vmcbRead(svm, V.VMCB_EXIT_CODE);
+  // What ends a time slice is nothing that the guest did.
+  if (code !== V.SVM_EXIT_INTR) vcpu.vm.x86.idleTime += vcpu.vm.x86.exitTime;
   if (code === V.SVM_EXIT_NPF) return npfInterception(vcpu);
   if (code === V.SVM_EXIT_ERR) {
     vcpu.run.exitReason = KVM_EXIT_FAIL_ENTRY;
@@ -279,8 +288,9 @@ function invokeExitHandler(vcpu: VcpuState, code: number): number {
       return iretInterception(vcpu);
     case V.SVM_EXIT_INVD:
     case V.SVM_EXIT_WBINVD:
-    case V.SVM_EXIT_PAUSE:
       return skipEmulatedInstruction(vcpu);
+    case V.SVM_EXIT_PAUSE:
+      return pauseInterception(vcpu);
     case V.SVM_EXIT_INVLPG:
       return invlpgInterception(vcpu);
     case V.SVM_EXIT_TASK_SWITCH:

@@ -143,6 +143,7 @@ function svmVcpuLoad(vcpu: VcpuState): void {
  */
 function writeTscOffset(vcpu: VcpuState): void {
   const idle = vcpu.vm.x86.idleTime;
+  vcpu.x86.tscIdleTime = idle;
   const low = (vcpu.x86.tscOffsetLo + loOf(idle)) | 0;
   const carry = low >>> 0 < loOf(idle) >>> 0 ? 1 : 0;
   vmcbWrite64(vcpu.svm, V.VMCB_TSC_OFFSET, low, (vcpu.x86.tscOffsetHi + hiOf(idle) + carry) | 0);

@@ -20,6 +20,7 @@ import { emulatorOps } from './emulator-ops.ts';
 import { clearExceptionQueue, clearInterruptQueue } from './exceptions.ts';
 import { dropGuestContext, resetFpu } from './guest-context.ts';
 import { Lapic, lapicReset } from './lapic.ts';
+import { apicTimerFn } from './lapic-timer.ts';
 import { ripWrite, setRflags } from './registers.ts';
 
 /** @kvm x86.c kvm_arch_init_vm */
@@ -39,7 +40,7 @@ export function vcpuCreate(vcpu: VcpuState): number {
   vcpu.mpState = !irqchip || isBsp(vcpu) ? MP_STATE_RUNNABLE : MP_STATE_UNINITIALIZED;
   const created = mmuCreate(vcpu);
   if (created !== 0) return created;
-  if (irqchip) x86.lapic = new Lapic(vcpu);
+  if (irqchip) x86.lapic = new Lapic(vcpu, apicTimerFn);
   x86.emulateCtxt = new EmulateCtxt(emulatorOps, vcpu);
   resetFpu(x86.fpu);
   refreshCpuidState(vcpu);

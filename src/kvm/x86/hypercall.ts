@@ -63,7 +63,7 @@ function mapGpaRange(vcpu: VcpuState, wide: boolean): number {
 function sendIpi(vcpu: VcpuState, wide: boolean): number {
   const [low, high] = [arg(vcpu, RBX, wide), arg(vcpu, RCX, wide)];
   const bitmap = wide ? [low.lo, low.hi, high.lo, high.hi] : [low.lo, high.lo];
-  return pvSendIpi(vcpu.vm, bitmap, arg(vcpu, RDX, wide).lo >>> 0, arg(vcpu, RSI, wide).lo);
+  return pvSendIpi(vcpu, bitmap, arg(vcpu, RDX, wide).lo >>> 0, arg(vcpu, RSI, wide).lo);
 }
 
 /** The vCPU with that APIC id is woken from its halt. @kvm x86.c kvm_pv_kick_cpu_op */
@@ -72,6 +72,7 @@ function kickCpu(vcpu: VcpuState, apicId: number): void {
   if (target === undefined || target.x86.lapic === null) return;
   target.x86.pvUnhalted = true;
   makeRequest(target, REQ_EVENT);
+  if (vcpu.handsOver) vcpu.signal = true;
 }
 
 /** 1 to go on, 0 when userspace has to answer. @kvm x86.c kvm_emulate_hypercall */
@@ -102,7 +103,10 @@ export function emulateHypercall(vcpu: VcpuState): number {
   } else if (number === KVM_HC_SEND_IPI) {
     if (guestPvHas(vcpu, KVM_FEATURE_PV_SEND_IPI)) ret = sendIpi(vcpu, wide);
   } else if (number === KVM_HC_SCHED_YIELD) {
-    if (guestPvHas(vcpu, KVM_FEATURE_PV_SCHED_YIELD)) ret = 0;
+    if (guestPvHas(vcpu, KVM_FEATURE_PV_SCHED_YIELD)) {
+      if (vcpu.handsOver) vcpu.signal = true;
+      ret = 0;
+    }
   } else if (number === KVM_HC_MAP_GPA_RANGE) {
     ret = mapGpaRange(vcpu, wide);
     if (ret === 0) return 0;

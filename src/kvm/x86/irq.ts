@@ -3,7 +3,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import { APIC_LVT_MASKED, APIC_LVT0, lapicGetInterrupt, lapicHasInterrupt, lapicHwEnabled, lapicReg } from './lapic.ts';
 
 /** The boot vCPU listens to the PIC while its LINT0 is unmasked ExtINT. @kvm lapic.c kvm_apic_accept_pic_intr */
-function apicAcceptsPicIntr(vcpu: VcpuState): boolean {
+export function apicAcceptsPicIntr(vcpu: VcpuState): boolean {
   const apic = vcpu.x86.lapic!;
   if (!lapicHwEnabled(vcpu)) return true;
   const lvt0 = lapicReg(apic, APIC_LVT0);

@@ -4,6 +4,7 @@ import { ioBusRegisterDev, KVM_MMIO_BUS, KVM_PIO_BUS } from '../io-bus/io-bus.ts
 import { LOCK_SLOTS } from '../locks.ts';
 import type { VmState } from '../vm-state.ts';
 import { IOAPIC_BASE, IOAPIC_SIZE, IoApic } from './ioapic.ts';
+import { defaultRouting, setIrq, USERSPACE_SOURCE } from './irq-routing.ts';
 import { Pic } from './pic.ts';
 
 /** KVM_CREATE_IRQCHIP: 0, -EEXIST when there is one, -EINVAL once there are vCPUs. */
@@ -11,7 +12,7 @@ export function createIrqchip(vm: VmState): number {
   if (vm.x86.irqchipKernel || vm.x86.irqchipSplit) return -EEXIST;
   if (vm.vcpus.length > 0) return -EINVAL;
   const pic = new Pic();
-  const ioapic = new IoApic();
+  const ioapic = new IoApic(vm);
   vm.locks.acquire(LOCK_SLOTS);
   for (const [port, size] of [
     [0x20, 2],
@@ -24,18 +25,12 @@ export function createIrqchip(vm: VmState): number {
   vm.locks.release(LOCK_SLOTS);
   vm.x86.pic = pic;
   vm.x86.ioapic = ioapic;
+  vm.x86.irqRouting = defaultRouting();
   vm.x86.irqchipKernel = true;
   return 0;
 }
 
-/**
- * KVM_IRQ_LINE: a wire of the default routing, 0 to 23, to both controllers. False for a wire that is not there.
- * @kvm x86.c kvm_vm_ioctl_irq_line
- */
+/** KVM_IRQ_LINE: userspace pulls a wire or lets it go; false for one that is not there. @kvm x86.c kvm_vm_ioctl_irq_line */
 export function irqLine(vm: VmState, gsi: number, high: boolean): boolean {
-  if (vm.x86.ioapic === null || gsi < 0 || gsi > 23) return false;
-  if (gsi < 16) vm.x86.pic!.setIrq(vm, gsi, high);
-  // The timer's wire is on pin 2.
-  vm.x86.ioapic.setIrq(vm, gsi === 0 ? 2 : gsi, high);
-  return true;
+  return vm.x86.ioapic !== null && setIrq(vm, USERSPACE_SOURCE, gsi, high);
 }

@@ -3,7 +3,7 @@
  * __apic_accept_irq).
  */
 import { KVM_EINVAL } from '../kvm-para.ts';
-import { makeRequest, REQ_EVENT, REQ_NMI } from '../vcpu-state.ts';
+import { makeRequest, REQ_EVENT, REQ_NMI, type VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
 import {
   APIC_DFR,
@@ -11,23 +11,31 @@ import {
   APIC_DM_INIT,
   APIC_DM_LOWEST,
   APIC_DM_NMI,
+  APIC_DM_SMI,
   APIC_DM_STARTUP,
   APIC_ID,
   APIC_IRR,
   APIC_LDR,
+  APIC_LVT_MASKED,
+  APIC_LVT0,
   APIC_TMR,
   type Lapic,
   lapicEnabled,
+  lapicHwEnabled,
   lapicReg,
+  lapicSwEnabled,
   setVector,
   x2apicMode,
 } from './lapic.ts';
+import { injectSmi } from './smm.ts';
 
 /** Bits of an ICR's low half. */
 export const APIC_DEST_LOGICAL = 1 << 11;
 export const APIC_INT_ASSERT = 1 << 14;
 export const APIC_INT_LEVELTRIG = 1 << 15;
 const APIC_SHORTHAND = 3 << 18;
+/** Vector and delivery mode, of an LVT entry as of an ICR. */
+const APIC_LVT_DELIVERY = 0x7ff;
 
 const deliverModes = ['Fixed', 'LowPrio', 'SMI', 'Res3', 'NMI', 'INIT', 'SIPI', 'ExtINT'];
 
@@ -54,6 +62,9 @@ export function lapicAcceptIrq(apic: Lapic, icr: number): boolean {
       setVector(apic, APIC_IRR, vector, true);
       makeRequest(vcpu, REQ_EVENT);
       return true;
+    case APIC_DM_SMI:
+      injectSmi(vcpu);
+      return true;
     case APIC_DM_NMI:
       vcpu.x86.nmiQueued++;
       makeRequest(vcpu, REQ_NMI);
@@ -70,9 +81,27 @@ export function lapicAcceptIrq(apic: Lapic, icr: number): boolean {
       makeRequest(vcpu, REQ_EVENT);
       return true;
     default:
-      // SMI, remote read and ExtINT do nothing here.
+      // Remote read and ExtINT do nothing here.
       return false;
   }
+}
+
+/** One of the APIC's own sources: its entry of the local vector table says what it does. @kvm lapic.c kvm_apic_local_deliver */
+export function lapicLocalDeliver(apic: Lapic, lvt: number): void {
+  const entry = lapicReg(apic, lvt);
+  if (!lapicHwEnabled(apic.vcpu) || (entry & APIC_LVT_MASKED) !== 0) return;
+  lapicAcceptIrq(apic, (entry & (APIC_LVT_DELIVERY | APIC_INT_LEVELTRIG)) | APIC_INT_ASSERT);
+}
+
+function lint0IsNmi(vcpu: VcpuState): boolean {
+  const apic = vcpu.x86.lapic;
+  return apic !== null && ((lapicReg(apic, APIC_LVT0) >> 8) & 7) === APIC_DM_NMI;
+}
+
+/** The PIT's tick reaches every LINT0 while one of them takes it as an NMI. @kvm lapic.c kvm_apic_nmi_wd_deliver */
+export function nmiWatchdog(vm: VmState): void {
+  if (!vm.vcpus.some(lint0IsNmi)) return;
+  for (const { x86 } of vm.vcpus) if (x86.lapic !== null) lapicLocalDeliver(x86.lapic, APIC_LVT0);
 }
 
 const APIC_BROADCAST = 0xff;
@@ -117,50 +146,65 @@ function matches(apic: Lapic, source: Lapic | null, shorthand: number, dest: num
   }
 }
 
-/** Sends an interrupt to whoever it is addressed to; the number of APICs that took it. @kvm lapic.c kvm_apic_send_ipi */
-export function lapicSendIpi(apic: Lapic, icrLow: number, icrHigh: number): number {
-  const mode = (icrLow >> 8) & 7;
-  const logical = (icrLow & APIC_DEST_LOGICAL) !== 0;
-  const shorthand = (icrLow >> 18) & 3;
-  const dest = x2apicMode(apic) ? icrHigh >>> 0 : icrHigh >>> 24;
-  let delivered = 0;
-  for (const vcpu of apic.vcpu.vm.vcpus) {
+/** The vCPU has something to do: the one that gave it may let it. @kvm kvm_main.c kvm_vcpu_kick */
+function kick(source: Lapic | null, target: Lapic): void {
+  if (source !== null && source !== target && source.vcpu.handsOver) source.vcpu.signal = true;
+}
+
+/** Of several that would take a lowest-priority interrupt the vector chooses one. @kvm irq_comm.c kvm_vector_to_index */
+function lowestPriority(candidates: readonly Lapic[], vector: number): readonly Lapic[] {
+  const able = candidates.filter(lapicSwEnabled);
+  return able.length === 0 ? [] : [able[vector % able.length]!];
+}
+
+/**
+ * An interrupt from `source`, null for a device, to whoever it is addressed to; the number of APICs that took it.
+ * @kvm irq_comm.c kvm_irq_delivery_to_apic
+ */
+function deliver(vm: VmState, source: Lapic | null, dest: number, icr: number): number {
+  const logical = (icr & APIC_DEST_LOGICAL) !== 0;
+  const shorthand = (icr >> 18) & 3;
+  const candidates: Lapic[] = [];
+  for (const vcpu of vm.vcpus) {
     const target = vcpu.x86.lapic;
-    if (target === null || !matches(target, apic, shorthand, dest, logical)) continue;
-    if (lapicAcceptIrq(target, icrLow)) delivered++;
-    if (mode === APIC_DM_LOWEST && delivered > 0) break;
+    if (target !== null && lapicHwEnabled(vcpu) && matches(target, source, shorthand, dest, logical)) {
+      candidates.push(target);
+    }
+  }
+  const lowest = ((icr >> 8) & 7) === APIC_DM_LOWEST && (logical || dest !== APIC_BROADCAST);
+  let delivered = 0;
+  for (const target of lowest ? lowestPriority(candidates, icr & 0xff) : candidates) {
+    if (!lapicAcceptIrq(target, icr)) continue;
+    delivered++;
+    kick(source, target);
   }
   return delivered;
+}
+
+/** The ICR was written; the number of APICs that took it. @kvm lapic.c kvm_apic_send_ipi */
+export function lapicSendIpi(apic: Lapic, icrLow: number, icrHigh: number): number {
+  return deliver(apic.vcpu.vm, apic, x2apicMode(apic) ? icrHigh >>> 0 : icrHigh >>> 24, icrLow);
+}
+
+/** From a device or an MSI: to `dest`, with the rest as in the low half of an ICR; how many took it. */
+export function deliverToApics(vm: VmState, dest: number, icr: number): number {
+  return deliver(vm, null, dest, icr & ~APIC_SHORTHAND);
 }
 
 /**
  * One interrupt to all vCPUs whose APIC id, less `first`, is set in `bitmap`; how many took it, or -KVM_EINVAL for an ICR that names
  * destinations itself. @kvm lapic.c kvm_pv_send_ipi
  */
-export function pvSendIpi(vm: VmState, bitmap: readonly number[], first: number, icr: number): number {
+export function pvSendIpi(source: VcpuState, bitmap: readonly number[], first: number, icr: number): number {
   if ((icr & (APIC_DEST_LOGICAL | APIC_SHORTHAND)) !== 0) return -KVM_EINVAL;
   let count = 0;
-  for (const vcpu of vm.vcpus) {
+  for (const vcpu of source.vm.vcpus) {
     const bit = vcpu.id - first;
     if (bit < 0 || bit >= bitmap.length * 32 || (bitmap[bit >> 5]! & (1 << (bit & 31))) === 0) continue;
     const target = vcpu.x86.lapic;
-    if (target !== null && lapicAcceptIrq(target, icr)) count++;
+    if (target === null || !lapicAcceptIrq(target, icr)) continue;
+    count++;
+    kick(source.x86.lapic, target);
   }
   return count;
-}
-
-/**
- * From a device or an MSI: to `dest`, with the rest as in the low half of an ICR; how many took it.
- * @kvm irq_comm.c kvm_irq_delivery_to_apic
- */
-export function deliverToApics(vm: VmState, dest: number, icr: number): number {
-  const logical = (icr & APIC_DEST_LOGICAL) !== 0;
-  let delivered = 0;
-  for (const vcpu of vm.vcpus) {
-    const target = vcpu.x86.lapic;
-    if (target === null || !matches(target, null, 0, dest, logical)) continue;
-    if (lapicAcceptIrq(target, icr)) delivered++;
-    if (((icr >> 8) & 7) === APIC_DM_LOWEST && delivered > 0) break;
-  }
-  return delivered;
 }

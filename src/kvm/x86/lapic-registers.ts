@@ -3,7 +3,7 @@ import { hex64 } from '../../arch/flags.ts';
 import { makeRequest, REQ_APF_READY, type VcpuState } from '../vcpu-state.ts';
 import * as A from './lapic.ts';
 import { lapicSendIpi } from './lapic-delivery.ts';
-import { currentCount, startApicTimer, updateDivideCount, updateTimerMode } from './lapic-timer.ts';
+import { changeDivideCount, currentCount, updateTimerMode, writeInitialCount } from './lapic-timer.ts';
 
 const names: Record<number, string> = {
   32: 'APIC_ID',
@@ -134,13 +134,11 @@ export function lapicRegWrite(apic: A.Lapic, reg: number, value: number): number
       break;
     }
     case A.APIC_TMICT:
-      if (apic.timerMode === A.APIC_LVT_TIMER_TSCDEADLINE) break;
-      A.lapicSetReg(apic, reg, value);
-      startApicTimer(apic);
+      writeInitialCount(apic, value);
       break;
     case A.APIC_TDCR:
       A.lapicSetReg(apic, reg, value & 0xb);
-      updateDivideCount(apic);
+      changeDivideCount(apic);
       break;
     case A.APIC_ESR:
       return wide && value !== 0 ? 1 : 0;

@@ -2,6 +2,7 @@
 import { makeRequest, REQ_APF_READY, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import { X86_FEATURE_TSC_DEADLINE_TIMER, X86_FEATURE_X2APIC } from './cpuid-features.ts';
 import { guestCpuidHas } from './guest-cpuid.ts';
+import { HrTimer } from './virtual-time.ts';
 import { hasQuirk, KVM_X86_QUIRK_LINT0_REENABLED } from './vm-x86.ts';
 
 /** Register offsets (@sdm 10.4.1). */
@@ -60,8 +61,7 @@ export class Lapic {
   pendingInit = false;
   pendingSipi = false;
   sipiVector = 0;
-  /** Virtual time at which the timer fires, in ticks of `apicNow`; -1 when it is off. */
-  timerExpires = -1;
+  readonly timer: HrTimer;
   /** Ticks between two firings of a periodic timer, 0 for one shot. */
   timerPeriod = 0;
   divideCount = 2;
@@ -73,8 +73,10 @@ export class Lapic {
   /** Bits of LVTT that choose the mode: TSC deadline only with its CPUID bit. */
   timerModeMask = APIC_LVT_TIMER_PERIODIC;
 
-  constructor(vcpu: VcpuState) {
+  /** @param timerFn is called when the timer's time has come */
+  constructor(vcpu: VcpuState, timerFn: (apic: Lapic, at: number) => void) {
     this.vcpu = vcpu;
+    this.timer = new HrTimer((at) => timerFn(this, at));
   }
 }
 
@@ -163,7 +165,7 @@ export function lapicSetEoi(apic: Lapic): void {
   if (vector === -1) return;
   setVector(apic, APIC_ISR, vector, false);
   lapicUpdatePpr(apic);
-  if (testVector(apic, APIC_TMR, vector)) apic.vcpu.vm.x86.ioapic?.eoi(apic.vcpu.vm, vector);
+  apic.vcpu.vm.x86.ioapic?.eoi(apic.vcpu.vm, vector, testVector(apic, APIC_TMR, vector));
   makeRequest(apic.vcpu, REQ_EVENT);
 }
 
@@ -242,7 +244,7 @@ export function lapicReset(vcpu: VcpuState, initEvent: boolean): void {
   if (!initEvent) setBaseUnchecked(vcpu, APIC_DEFAULT_PHYS_BASE + APICBASE_ENABLE + (vcpu.id === 0 ? APICBASE_BSP : 0));
   const apic = vcpu.x86.lapic;
   if (apic === null) return;
-  apic.timerExpires = -1;
+  vcpu.vm.x86.timers.cancel(apic.timer);
   apic.timerMode = 0;
   apic.tscDeadlineLo = 0;
   apic.tscDeadlineHi = 0;

@@ -16,6 +16,7 @@ const needApic = new Set([MP_STATE_UNINITIALIZED, MP_STATE_HALTED, MP_STATE_INIT
 
 /** @kvm x86.c kvm_arch_vcpu_ioctl_get_mpstate */
 export function getMpState(vcpu: VcpuState): number {
+  vcpu.vm.vendor.vcpuLoad(vcpu);
   acceptApicEvents(vcpu);
   return vcpu.mpState === MP_STATE_HALTED && vcpu.x86.pvUnhalted ? MP_STATE_RUNNABLE : vcpu.mpState;
 }

@@ -5,7 +5,7 @@ import { gfnToHva } from '../memslots/hva.ts';
 import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import { gpaToGfn } from '../mmu/gpa.ts';
 import { makeRequest, REQ_CLOCK_UPDATE, type VcpuState } from '../vcpu-state.ts';
-import { apicNow } from './lapic-timer.ts';
+import { virtualNow } from './virtual-time.ts';
 
 /** struct pvclock_vcpu_time_info: version, pad, tsc_timestamp, system_time, mul, shift, flags. */
 const SIZE = 32;
@@ -39,7 +39,7 @@ export function guestTimeUpdate(vcpu: VcpuState): void {
   if (readGuest(vcpu, gpa, image, 0, SIZE) < 0) return;
   const version = (((view.getUint32(0, true) + 1) | 1) + 1) >>> 0;
   const stopped = image[29]! & PVCLOCK_GUEST_STOPPED;
-  const now = apicNow(vcpu.vm);
+  const now = virtualNow(vcpu.vm);
   image.fill(0);
   view.setUint32(0, version, true);
   setTime(8, now + numberOf(x86.tscOffsetLo, x86.tscOffsetHi));
@@ -50,7 +50,7 @@ export function guestTimeUpdate(vcpu: VcpuState): void {
   writeGuest(vcpu, gpa, image, 0, SIZE);
 }
 
-/** The time of day at boot, which is the epoch: version, seconds, nanoseconds. @kvm x86.c kvm_write_wall_clock */
+/** The time of day when kvmclock was zero: version, seconds, nanoseconds. @kvm x86.c kvm_write_wall_clock */
 export function writeWallClock(vcpu: VcpuState, lo: number, hi: number): void {
   vcpu.vm.x86.wallClockLo = lo;
   vcpu.vm.x86.wallClockHi = hi;
@@ -60,5 +60,9 @@ export function writeWallClock(vcpu: VcpuState, lo: number, hi: number): void {
   if (readGuest(vcpu, gpa, clock, 0, 4) < 0) return;
   const words = new DataView(clock.buffer);
   words.setUint32(0, (((words.getUint32(0, true) + 1) | 1) + 1) >>> 0, true);
+  const nanoseconds = -vcpu.vm.x86.kvmclockOffset;
+  const seconds = Math.floor(nanoseconds / 1e9);
+  words.setUint32(4, vcpu.vm.x86.realTime + seconds, true);
+  words.setUint32(8, nanoseconds - seconds * 1e9, true);
   writeGuest(vcpu, gpa, clock, 0, 12);
 }

@@ -25,10 +25,11 @@ import {
   vcpuHasEvents,
 } from './inject-events.ts';
 import { lapicHwEnabled, lapicMaxIrr } from './lapic.ts';
-import { apicNow, pollApicTimer, skipToApicTimer } from './lapic-timer.ts';
 import { guestTimeUpdate } from './pv-clock.ts';
+import { IDLE_TIMERS } from './scheduling.ts';
 import { takeSmiRequest } from './smm.ts';
 import { traceUserspaceExit } from './trace-exit.ts';
+import { runTimers, skipToTimer, virtualNow } from './virtual-time.ts';
 
 /** Instructions after which the guest is left even if nothing happens, so that timers and signals are looked at. */
 const QUANTUM = 10_000_000;
@@ -115,8 +116,8 @@ function injectEvents(vcpu: VcpuState, wantsWindow: boolean): boolean {
 /** How long the guest may stay in: to the next timer or limit. */
 function entryBudget(vcpu: VcpuState): number {
   let budget = QUANTUM;
-  const apic = vcpu.x86.lapic;
-  if (apic !== null && apic.timerExpires >= 0) budget = Math.min(budget, apic.timerExpires - apicNow(vcpu.vm));
+  const { next } = vcpu.vm.x86.timers;
+  if (next !== Number.POSITIVE_INFINITY) budget = Math.min(budget, next - virtualNow(vcpu.vm));
   if (vcpu.signalAtInstruction !== Number.POSITIVE_INFINITY) {
     budget = Math.min(budget, vcpu.signalAtInstruction - vcpu.vm.processor.insns);
   }
@@ -145,6 +146,7 @@ function vcpuEnterGuest(vcpu: VcpuState): number {
   }
   if (immediate) S.makeRequest(vcpu, S.REQ_EVENT);
   x86.quantum = entryBudget(vcpu);
+  if (x86.tscIdleTime !== vcpu.vm.x86.idleTime) vendor.setTscOffset(vcpu);
   if (x86.switchDbRegs !== 0) loadDebugRegisters(vcpu);
   vendor.vcpuRun(vcpu, immediate);
   if ((x86.switchDbRegs & KVM_DEBUGREG_WONT_EXIT) !== 0) saveDebugRegisters(vcpu);
@@ -154,10 +156,12 @@ function vcpuEnterGuest(vcpu: VcpuState): number {
 
 /** Nothing to run: wait for an event. With nobody to make one, what is waited for is a signal. @kvm x86.c vcpu_block */
 function vcpuBlock(vcpu: VcpuState): number {
-  if (!vcpuHasEvents(vcpu) && !(skipToApicTimer(vcpu) && vcpuHasEvents(vcpu))) {
-    // Whoever else is on the machine may act meanwhile.
-    if (vcpu.vm.mm.userfaults.whileAsleep?.(true) !== true) vcpu.signal = true;
-    return 1;
+  for (let n = 0; !vcpuHasEvents(vcpu); n++) {
+    if (vcpu.haltReturns || n === IDLE_TIMERS || !skipToTimer(vcpu.vm)) {
+      // Whoever else is on the machine may act meanwhile.
+      if (vcpu.vm.mm.userfaults.whileAsleep?.(true) !== true) vcpu.signal = true;
+      return 1;
+    }
   }
   acceptApicEvents(vcpu);
   if (vcpu.mpState === S.MP_STATE_HALTED) {
@@ -182,7 +186,7 @@ function vcpuRun(vcpu: VcpuState): number {
     const running = vcpu.mpState === S.MP_STATE_RUNNABLE && !vcpu.x86.apfHalted;
     const r = running ? vcpuEnterGuest(vcpu) : vcpuBlock(vcpu);
     if (r <= 0) return r;
-    pollApicTimer(vcpu);
+    runTimers(vcpu.vm);
     if (dmWantsIrqWindow(vcpu) && readyForInterruptInjection(vcpu)) {
       vcpu.run.exitReason = KVM_EXIT_IRQ_WINDOW_OPEN;
       vcpu.stats.request_irq_exits++;

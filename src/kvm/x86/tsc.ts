@@ -3,7 +3,7 @@ import { hiOf, loOf } from '../../arch/halves.ts';
 import { makeRequest, REQ_CLOCK_UPDATE, type VcpuState } from '../vcpu-state.ts';
 import { X86_FEATURE_TSC_ADJUST } from './cpuid-features.ts';
 import { guestCpuidHas } from './guest-cpuid.ts';
-import { apicNow } from './lapic-timer.ts';
+import { virtualNow } from './virtual-time.ts';
 
 /** High half of a sum whose low half came out as `low` after `addend` was added. */
 function carry(low: number, addend: number): number {
@@ -23,7 +23,7 @@ function adjustOffset(vcpu: VcpuState, lo: number, hi: number): void {
 /** The counter into `vcpu.x86.msrValue`. @kvm x86.c read_tsc */
 export function readTsc(vcpu: VcpuState): void {
   const x86 = vcpu.x86;
-  const now = apicNow(vcpu.vm);
+  const now = virtualNow(vcpu.vm);
   const low = (loOf(now) + x86.tscOffsetLo) | 0;
   x86.msrValue[0] = low;
   x86.msrValue[1] = hiOf(now) + x86.tscOffsetHi + carry(low, x86.tscOffsetLo);

@@ -127,6 +127,8 @@ export class VcpuX86 {
   /** Guest TSC less virtual time, halves. */
   tscOffsetLo = 0;
   tscOffsetHi = 0;
+  /** Time without instructions that the processor's offset has in it already. */
+  tscIdleTime = 0;
   /** MSR_IA32_TSC_ADJUST. */
   tscAdjustLo = 0;
   tscAdjustHi = 0;

@@ -1,7 +1,10 @@
 /** A VM's state that is x86's own (@kvm kvm_host.h struct kvm_arch): capabilities that were enabled, interrupt chips, clock. */
+import type { Pit } from './i8254.ts';
 import type { IoApic } from './ioapic.ts';
+import type { IrqNotifier, IrqRoutingEntry } from './irq-routing.ts';
 import type { MsrFilter } from './msr-filter.ts';
 import type { Pic } from './pic.ts';
+import { TimerQueue } from './virtual-time.ts';
 
 /** Bits of `disabledQuirks` (@kvm kvm_host.h uapi kvm.h KVM_X86_QUIRK_*). */
 export const KVM_X86_QUIRK_LINT0_REENABLED = 1 << 0;
@@ -31,6 +34,10 @@ export class VmX86 {
   irqchipSplit = false;
   ioapic: IoApic | null = null;
   pic: Pic | null = null;
+  pit: Pit | null = null;
+  /** Where each wire ends. */
+  irqRouting: readonly IrqRoutingEntry[] = [];
+  readonly irqNotifiers: IrqNotifier[] = [];
   tssAddr = 0;
   identityMapAddr = 0;
   /** KVM_CAP_X2APIC_API: ids in KVM_GET_LAPIC have 32 bits; a device's 0xff is no broadcast in x2APIC mode. */
@@ -45,11 +52,17 @@ export class VmX86 {
   guestCanReadMsrPlatformInfo = true;
   /** Master clock: host nanoseconds that are zero of the guest's kvmclock. */
   kvmclockOffset = 0;
+  /** The host's time of day when virtual time began, in seconds since 1970. */
+  realTime = 0;
   /** Address that MSR_KVM_WALL_CLOCK was last given, halves. */
   wallClockLo = 0;
   wallClockHi = 0;
-  /** Virtual time that passed while every vCPU was halted, in ticks. */
+  /** Virtual time that passed without an instruction, in ticks: in halts and exits. */
   idleTime = 0;
+  /** Virtual time that an exit takes, in ticks. */
+  exitTime = 0;
+  /** What waits for a moment of virtual time. */
+  readonly timers = new TimerQueue();
 }
 
 /** @kvm x86.h kvm_check_has_quirk */

@@ -1,12 +1,13 @@
 /** `softkvm run`: checks what the user chose, runs the image, and reports how it ended and what it cost. */
 import type { TraceEvent } from '../../kvm/api/index.ts';
 import type { Board, BoardVmType } from '../../vmm/board.ts';
+import { type CpuFeature, MissingFeature } from '../../vmm/cpu-features.ts';
 import type { EndState } from '../../vmm/end-state.ts';
 import { ImageError } from '../../vmm/image-error.ts';
 import type { MemoryFaultMode } from '../../vmm/memory-fault-policy.ts';
 import { runImage } from '../../vmm/run-image.ts';
 import { checkHardware, checkRevision, SILICON } from '../choices.ts';
-import { InputError } from '../input-error.ts';
+import { InputError, UnsupportedError } from '../input-error.ts';
 import { moduleParams } from '../module-params.ts';
 
 export interface RunOptions {
@@ -14,6 +15,12 @@ export interface RunOptions {
   readonly file: string;
   readonly image: Uint8Array;
   readonly memoryBytes: number;
+  /** 1 if absent. */
+  readonly vcpus?: number;
+  /** CPUID features that differ from what KVM supports. */
+  readonly features?: readonly CpuFeature[];
+  /** The date when the machine starts, in seconds since 1970. */
+  readonly startSeconds?: number;
   readonly vmType: BoardVmType;
   readonly onMemoryFault: MemoryFaultMode;
   readonly append: string;
@@ -73,6 +80,7 @@ export async function runGuest(o: RunOptions): Promise<RunReport> {
       onBoard?.(b);
     },
   }).catch((error: unknown) => {
+    if (error instanceof MissingFeature) throw new UnsupportedError(`${error.message} of hardware ${hardware}`);
     throw error instanceof ImageError ? new InputError(error.message) : error;
   });
   if (board !== null) log = (board as Board).vm.state.log.entries.map((e) => `${e.kind}: ${e.where}: ${e.message}`);

@@ -5,6 +5,8 @@ import type { PortDevice } from './port-device.ts';
 export type PowerRequest =
   | { readonly kind: 'debug-exit'; readonly value: number }
   | { readonly kind: 'poweroff' }
+  /** ACPI's S3: the machine sleeps until the RTC's alarm. */
+  | { readonly kind: 'suspend' }
   | { readonly kind: 'reset' };
 
 export type OnPower = (request: PowerRequest) => void;

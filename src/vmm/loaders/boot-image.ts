@@ -10,8 +10,14 @@ export interface Segment {
 
 /** How the first vCPU starts. */
 export type EntryMode =
-  /** 16-bit real mode: all segments `segment`, IP `ip`, SP `sp`. */
-  | { readonly mode: 'real'; readonly segment: number; readonly ip: number; readonly sp: number }
+  /** 16-bit real mode: all segments `segment`, or `data` except for code, IP `ip`, SP `sp`. */
+  | {
+      readonly mode: 'real';
+      readonly segment: number;
+      readonly data?: number;
+      readonly ip: number;
+      readonly sp: number;
+    }
   /** 32-bit protected mode, flat segments, paging off, interrupts off. */
   | {
       readonly mode: 'protected';
