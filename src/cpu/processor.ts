@@ -2,9 +2,12 @@
  * The processor: one core with SVM. KVM programs control blocks and page tables in physical memory, enters with `vmrun`, and finds the
  * exit in the control block; neither side calls the other in any other way.
  */
+
 import { PAT_RESET_HI, PAT_RESET_LO } from '../arch/msr.ts';
 import type { PhysicalMemory } from '../host/physical-memory.ts';
+import { defaultEngine } from './compiler/engine.ts';
 import { Interpreter } from './interpreter/interpreter.ts';
+import { absentFeatures } from './isa/features.ts';
 import type { HardwareProfile } from './profile.ts';
 import {
   BUDGET_AT,
@@ -51,7 +54,12 @@ export class Processor {
     this.profile = profile;
     this.core = new Core(memory, profile);
     const events = new Events(this.core);
-    this.interpreter = new Interpreter(memory, new Port(this.core, events));
+    this.interpreter = new Interpreter(
+      memory,
+      new Port(this.core, events),
+      defaultEngine(),
+      absentFeatures(profile.cpuid),
+    );
     this.core.code = this.interpreter;
     this.svm = new Svm(this.core, events, this.interpreter);
     const buffer = memory.memory.buffer;

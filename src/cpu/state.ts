@@ -98,7 +98,7 @@ export const EXIT_INFO2_AT = STATE_BASE + 0x3b0; // u64
 /** Length in bytes of the instruction being executed; RIP still points at it until it retires. */
 export const INSN_LENGTH_AT = STATE_BASE + 0x3b8; // u32
 
-/** Scratch that page-crossing accesses and call-outs pass 64-bit values through: two u64. */
+/** Scratch that page-crossing accesses (of up to 32 bytes) and call-outs pass values through. */
 export const SCRATCH = STATE_BASE + 0x3c0;
 
 /** FPU and vector state: x87 and MMX registers (8 x 16), then XMM/YMM (16 x 32). */
@@ -112,6 +112,10 @@ export const XMM_SIZE = 32;
 /** What generated code and the assists of src/cpu/floating pass each other: 256 bytes. */
 export const ASSIST = STATE_BASE + 0x700;
 export const STATE_END = STATE_BASE + 0x800;
+/** Where generated code puts a YMM result together before it is known that there is no fault: 64 bytes, of no meaning between instructions. */
+export const VECTOR_STAGE = STATE_BASE + 0x800;
+/** Floating-point flags of the halves of an instruction on 256 bits, until they are acted on: u32, 0 for none. */
+export const VECTOR_FLAGS_AT = STATE_BASE + 0x840;
 
 /**
  * Translations of the frames that hold the guest's page tables (nested paging), of 16 bytes: guest frame (-1: none), host frame. They
@@ -177,7 +181,7 @@ export interface SystemPort {
    * Write accesses to a watched frame drop its code before they answer.
    */
   translate(vaLo: number, vaHi: number, access: number): number;
-  /** Reads `size` (2..16) bytes that cross a page into SCRATCH; a STATUS. */
+  /** Reads `size` (2..32) bytes that cross a page into SCRATCH; a STATUS. */
   readCross(vaLo: number, vaHi: number, size: number, access: number): number;
   /** Writes `size` bytes from SCRATCH across a page: both pages are translated before a byte is written; a STATUS. */
   writeCross(vaLo: number, vaHi: number, size: number): number;

@@ -29,7 +29,15 @@ import {
   STATUS_RELOAD,
 } from '../state.ts';
 import { Breakpoints } from './breakpoints.ts';
-import { cr4Known, SVME_ADDRESS_CHECK, svmFeature, xcr0Known } from './features.ts';
+import {
+  cr4Known,
+  SVME_ADDRESS_CHECK,
+  svmFeature,
+  XSTATE_HAS_COMPACT,
+  XSTATE_HAS_XGETBV1,
+  xcr0Known,
+  xstateFeature,
+} from './features.ts';
 import { Stack } from './stack.ts';
 import {
   SEG_WORDS,
@@ -103,6 +111,9 @@ export class Core {
   readonly interceptBeforeVmcbCheck: boolean;
   /** XCR0 bits that exist. */
   readonly xcr0Known: number;
+  /** The compacted form of XSAVE's area, and XGETBV with index 1. */
+  readonly hasXsavec: boolean;
+  readonly hasXgetbv1: boolean;
   /** CR4 bits that exist. */
   readonly cr4Known: number;
 
@@ -150,6 +161,8 @@ export class Core {
     this.profile = profile;
     this.interceptBeforeVmcbCheck = svmFeature(profile, SVME_ADDRESS_CHECK);
     this.xcr0Known = xcr0Known(profile);
+    this.hasXsavec = xstateFeature(profile, XSTATE_HAS_COMPACT);
+    this.hasXgetbv1 = xstateFeature(profile, XSTATE_HAS_XGETBV1);
     this.cr4Known = cr4Known(profile);
     this.tlb = new Tlb(memory, profile.walkCaches);
     this.walker = new GuestWalker(memory, profile, this.tlb.walks);

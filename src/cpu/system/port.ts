@@ -354,10 +354,11 @@ export class Port implements SystemPort {
       case op.SYS_XSETBV:
         return xsetbv(core);
       case op.SYS_XSAVE:
+        return xsave(core, record, 'plain');
       case op.SYS_XSAVEOPT:
-        return xsave(core, record, false);
+        return xsave(core, record, 'optimized');
       case op.SYS_XSAVEC:
-        return xsave(core, record, true);
+        return xsave(core, record, 'compact');
       case op.SYS_XRSTOR:
         return xrstor(core, record);
       case op.SYS_RDPKRU:
