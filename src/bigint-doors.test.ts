@@ -28,6 +28,7 @@ const DOORS = [
   'kvm/x86/regs.ts',
   'kvm/x86/sregs.ts',
   'kvm/x86/translate.ts',
+  'kvm/x86/xsave.ts',
 ];
 const CORE = ['arch', 'host', 'cpu', 'kvm'];
 const NAMES = /^(BigInt|BigInt64Array|BigUint64Array|[gs]etBig(Ui|I)nt64)$/;

@@ -12,6 +12,7 @@ import { type RunOptions, type RunReport, runGuest } from '../tools/run/run-gues
 import type { Board } from '../vmm/board.ts';
 import { CPU_FEATURES, type CpuFeature } from '../vmm/cpu-features.ts';
 import { END_STATES } from '../vmm/end-state.ts';
+import { postMortemLines } from '../vmm/post-mortem.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
 import { collect, count, engineOption, size, untilInterrupted, useEngine } from './options.ts';
 import { printJson } from './output.ts';
@@ -210,6 +211,7 @@ function terminalInput(): { to: Board | null; readonly stop: () => void } {
 
 function reportText(r: RunReport, stats: boolean): string {
   const lines = [`softkvm: ${r.end.kind}: ${r.end.detail} (status ${r.end.status})`];
+  if (r.postMortem !== null) lines.push(...postMortemLines(r.postMortem));
   if (stats) {
     const exits = Object.entries(r.exits).map(([name, n]) => `${name} ${n}`);
     lines.push(

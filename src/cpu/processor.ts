@@ -2,9 +2,12 @@
  * The processor: one core with SVM or VMX. KVM programs control blocks and page tables in physical memory, enters with `vmrun` or VMX's `enter`,
  * and finds the exit in the control block; neither side calls the other in any other way.
  */
+
 import { PAT_RESET_HI, PAT_RESET_LO } from '../arch/msr.ts';
 import type { PhysicalMemory } from '../host/physical-memory.ts';
+import { defaultEngine } from './compiler/engine.ts';
 import { Interpreter } from './interpreter/interpreter.ts';
+import { absentFeatures } from './isa/features.ts';
 import type { HardwareProfile } from './profile.ts';
 import {
   BUDGET_AT,
@@ -26,7 +29,7 @@ import {
 } from './state.ts';
 import { loadSystem, storeSystem } from './svm/vmcb-state.ts';
 import { Svm } from './svm/vmrun.ts';
-import { Core } from './system/core.ts';
+import { Core, type Shutdown } from './system/core.ts';
 import { Events } from './system/events.ts';
 import { Port } from './system/port.ts';
 import { Vmx, type VmxState } from './vmx/vmx.ts';
@@ -58,7 +61,12 @@ export class Processor {
     this.profile = profile;
     this.core = new Core(memory, profile);
     const events = new Events(this.core);
-    this.interpreter = new Interpreter(memory, new Port(this.core, events));
+    this.interpreter = new Interpreter(
+      memory,
+      new Port(this.core, events),
+      defaultEngine(),
+      absentFeatures(profile.cpuid),
+    );
     this.core.code = this.interpreter;
     this.svm = new Svm(this.core, events, this.interpreter);
     this.vmx = new Vmx(this.core, events, this.interpreter);
@@ -87,6 +95,11 @@ export class Processor {
   get insns(): number {
     const i32 = this.memory.i32;
     return i32[(INSNS_AT >> 2) + 1]! * 0x1_0000_0000 + (i32[INSNS_AT >> 2]! >>> 0);
+  }
+
+  /** What was known of the guest of the last SVM_EXIT_SHUTDOWN. */
+  get shutdown(): Shutdown | null {
+    return this.core.shutdown;
   }
 
   /** The next `vmrun` takes a physical interrupt (SVM_EXIT_INTR) after at most `instructions`; 0: after event injection at once. */

@@ -51,6 +51,8 @@ export interface HardwareProfile {
   readonly tlbFlushedAtEntry: boolean;
   /** Walks remember the upper levels of the page tables until they are told to forget them. */
   readonly walkCaches: boolean;
+  /** CR0.AM and RFLAGS.AC have unaligned accesses of user code refused with #AC; QEMU ignores them. */
+  readonly alignmentChecks: boolean;
   /** A reserved-bit fault is reported without P in its error code. */
   readonly rsvdWithoutP: boolean;
   /** The low reserved bits of PAE's page-directory pointers are checked. */

@@ -48,8 +48,12 @@ export const PKRU_AT = STATE_BASE + 0x258; // u32
 export const CPL_AT = STATE_BASE + 0x25c; // u32
 /** Default operation of CS for the decoder: 0 = 16-bit, 1 = 32-bit, 2 = 64-bit. Kept by whoever loads CS or EFER. */
 export const CODE_MODE_AT = STATE_BASE + 0x260; // u32
-/** 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC exempting it from SMAP: which TLB data accesses use. */
+/**
+ * Which part of the TLB accesses use: 0 supervisor, 1 user, 2 supervisor with EFLAGS.AC exempting it from SMAP, 3 user with alignment
+ * checks. The last one holds no data tags: every data access of such code comes to the port, which looks at its address.
+ */
 export const MMU_INDEX_AT = STATE_BASE + 0x264; // u32
+export const MMU_ALIGNED_USER = 3;
 /** Non-zero for one instruction after STI or a load of SS: SHADOW_*. */
 export const INT_SHADOW_AT = STATE_BASE + 0x268; // u32
 export const SHADOW_STI = 1;
@@ -103,7 +107,7 @@ export const EXIT_INFO2_AT = STATE_BASE + 0x3b0; // u64
 /** Length in bytes of the instruction being executed; RIP still points at it until it retires. */
 export const INSN_LENGTH_AT = STATE_BASE + 0x3b8; // u32
 
-/** Scratch that page-crossing accesses and call-outs pass 64-bit values through: two u64. */
+/** Scratch that page-crossing accesses (of up to 32 bytes) and call-outs pass values through. */
 export const SCRATCH = STATE_BASE + 0x3c0;
 
 /** FPU and vector state: x87 and MMX registers (8 x 16), then XMM/YMM (16 x 32). */
@@ -117,6 +121,10 @@ export const XMM_SIZE = 32;
 /** What generated code and the assists of src/cpu/floating pass each other: 256 bytes. */
 export const ASSIST = STATE_BASE + 0x700;
 export const STATE_END = STATE_BASE + 0x800;
+/** Where generated code puts a YMM result together before it is known that there is no fault: 64 bytes, of no meaning between instructions. */
+export const VECTOR_STAGE = STATE_BASE + 0x800;
+/** Floating-point flags of the halves of an instruction on 256 bits, until they are acted on: u32, 0 for none. */
+export const VECTOR_FLAGS_AT = STATE_BASE + 0x840;
 
 /**
  * Translations of the frames that hold the guest's page tables (nested paging), of 16 bytes: guest frame (-1: none), host frame. They
@@ -130,13 +138,13 @@ export const NESTED_WALK_CACHE = STATE_BASE + 0x1200;
 export const WALK_CACHE_ENTRIES = 16;
 
 /**
- * The TLB that generated code looks into: three MMU contexts (see MMU_INDEX_AT) of 1024 direct-mapped entries, indexed by bits
+ * The TLB that generated code looks into: four MMU contexts (see MMU_INDEX_AT) of 1024 direct-mapped entries, indexed by bits
  * 21:12 of the linear address. A tag is the linear address of the page (low 12 bits 0) and never matches when it is TLB_NO_TAG.
  * The page is usable at once: all permissions are resolved, accessed and dirty bits set. A write tag is withheld for a page that
  * is not yet dirty or that holds translated code.
  */
 export const TLB_BASE = 0x4000;
-export const TLB_CONTEXTS = 3;
+export const TLB_CONTEXTS = 4;
 export const TLB_ENTRIES = 1024;
 export const TLB_ENTRY_SIZE = 32;
 export const TLB_READ_TAG = 0; // u64
@@ -182,7 +190,7 @@ export interface SystemPort {
    * Write accesses to a watched frame drop its code before they answer.
    */
   translate(vaLo: number, vaHi: number, access: number): number;
-  /** Reads `size` (2..16) bytes that cross a page into SCRATCH; a STATUS. */
+  /** Reads `size` (2..32) bytes that cross a page into SCRATCH; a STATUS. */
   readCross(vaLo: number, vaHi: number, size: number, access: number): number;
   /** Writes `size` bytes from SCRATCH across a page: both pages are translated before a byte is written; a STATUS. */
   writeCross(vaLo: number, vaHi: number, size: number): number;

@@ -154,6 +154,11 @@ export class Board {
     if (error !== 0) throw new Error(`host memory behind gpa 0x${gpa.toString(16)} cannot be written (${error})`);
   }
 
+  /** Whether one slot holds all of it. */
+  hasMemory(gpa: number, size: number): boolean {
+    return this.slots.some((s) => gpa >= s.gpa && gpa + size <= s.gpa + s.size);
+  }
+
   /** Reads guest memory through the slot's host mapping (its shared half). */
   readMemory(gpa: number, size: number): Uint8Array {
     const slot = this.slots.find((s) => gpa >= s.gpa && gpa + size <= s.gpa + s.size);

@@ -12,6 +12,7 @@ import { RegisterFile } from './devices/mmio-device.ts';
 import { PciHost } from './devices/pci-host.ts';
 import type { OnPower } from './devices/power.ts';
 import { Rtc } from './devices/rtc.ts';
+import { COM1_IRQ } from './devices/serial.ts';
 import { EchoPort, FlushPage, IrqLines } from './devices/test-device.ts';
 import { acpiTables } from './loaders/acpi-tables.ts';
 import { type BootImage, HIGH_RAM_START, ramRanges } from './loaders/boot-image.ts';
@@ -86,6 +87,7 @@ export class Pc {
     rtc.onAlarm = () => {
       if (this.pm.rtcAlarm()) this.alarm = true;
     };
+    board.serial.setIrq = (high) => vm.irqLine(COM1_IRQ, high);
     ports.add(rtc);
     ports.add(this.pm);
     ports.add(new SmiCommand(this.pm));

@@ -1,6 +1,7 @@
 import { describe, expect, it } from 'vitest';
 import type { Board } from './board.ts';
 import { acpiTables } from './loaders/acpi-tables.ts';
+import { postMortemLines } from './post-mortem.ts';
 import { type RunImageOptions, runImage } from './run-image.ts';
 
 const MIB = 1024 * 1024;
@@ -153,6 +154,39 @@ describe('entry states', () => {
     await expect(run(flat(0xf4), { memoryBytes: 4096 * MIB })).rejects.toThrow(
       /^guest: memory of 4096 MiB: a default VM/,
     );
+  });
+});
+
+describe('a guest that cannot go on', () => {
+  it('triple fault: where it was, the code, the exceptions that led to it, the last exits', async () => {
+    // mov al, 7; out 0x80, al; lidt [0] with a limit of 0 in 32-bit code; ud2
+    const { end, postMortem } = await run(multiboot(0xb0, 7, 0xe6, 0x80, 0x0f, 0x01, 0x1d, 0, 0, 0x10, 0, 0x0f, 0x0b));
+    expect(end).toMatchObject({ kind: 'shutdown', status: 8 });
+    // The header's first bytes make a descriptor table with nothing usable in it.
+    expect(postMortem).toMatchObject({
+      bits: 32,
+      rip: '0x10002b',
+      lastExits: ['io out port 0x80, 1 bytes', 'shutdown'],
+    });
+    expect(postMortem!.code[0]).toMatch(/^0x10002b {2}0f 0b +ud2$/);
+    expect(postMortem!.exceptions.map((e) => e.split(' ')[0])).toEqual(['#UD', '#DF', expect.stringMatching(/^#/)]);
+    expect(postMortem!.bytes).toMatch(/^0f 0b/);
+  });
+
+  it('a jump into nothing: the address, and that nothing is there', async () => {
+    // mov eax, 0xd0000000; jmp eax
+    const { end, postMortem } = await run(multiboot(0xb8, 0, 0, 0, 0xd0, 0xff, 0xe0));
+    expect(end).toMatchObject({ kind: 'internal-error', status: 12 });
+    expect(end.detail).toMatch(/rip 0xd0000000/);
+    expect(postMortem).toMatchObject({ bits: 32, rip: '0xd0000000', bytes: '', code: ['no memory is mapped there'] });
+    expect(postMortemLines(postMortem!).slice(0, 2)).toEqual([
+      '  at rip 0xd0000000, 32-bit code: no memory is mapped there',
+      '  last exits',
+    ]);
+  });
+
+  it('an end that the guest chose has none', async () => {
+    expect((await run(flat(...EXIT_AL))).postMortem).toBeNull();
   });
 });
 

@@ -7,6 +7,7 @@ import type { EndState } from './end-state.ts';
 import { ImageError } from './image-error.ts';
 import { loadImage } from './loaders/load.ts';
 import type { MemoryFaultMode } from './memory-fault-policy.ts';
+import type { PostMortem } from './post-mortem.ts';
 import { RunLoop } from './run-loop.ts';
 
 const MIB = 1024 * 1024;
@@ -45,6 +46,8 @@ export interface RunImageOptions {
 
 export interface RunImageResult {
   readonly end: EndState;
+  /** Of a guest that could not go on. */
+  readonly postMortem: PostMortem | null;
   readonly instructions: number;
   /** Exits to the VMM, by reason. */
   readonly exits: Readonly<Record<string, number>>;
@@ -98,6 +101,7 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
   const end = await loop.run();
   const result = {
     end,
+    postMortem: loop.postMortem(end),
     instructions: loop.instructions,
     exits: Object.fromEntries(loop.exits),
     vmStats: board.vm.stats(),

@@ -10,6 +10,7 @@ import { KVM_INTERNAL_ERROR_EMULATION } from '../kvm/kvm-run.ts';
 import type { Board } from './board.ts';
 import { debugExit, type EndState, endState } from './end-state.ts';
 import { type MemoryFaultMode, MemoryFaultPolicy } from './memory-fault-policy.ts';
+import { LastExits, type PostMortem, postMortemHere, postMortemOfShutdown } from './post-mortem.ts';
 
 export interface RunLoopOptions {
   readonly onMemoryFault: MemoryFaultMode;
@@ -47,6 +48,7 @@ export class RunLoop {
   private readonly faults: MemoryFaultPolicy;
   private answered = 0;
   private current = 0;
+  private readonly last = new LastExits();
 
   constructor(board: Board, options: RunLoopOptions) {
     this.board = board;
@@ -119,6 +121,7 @@ export class RunLoop {
 
   private count(exit: VcpuExit): void {
     this.exits.set(exit.reason, (this.exits.get(exit.reason) ?? 0) + 1);
+    this.last.add(exit);
     this.options.onExit?.(exit);
   }
 
@@ -235,6 +238,14 @@ export class RunLoop {
     if (answer.action === 'stop') return endState('memory-fault', answer.reason);
     this.board.convert(answer.gpa, answer.size, answer.toPrivate);
     return null;
+  }
+
+  /** For an end that the guest did not choose: what there is to say; else null. */
+  postMortem(end: EndState): PostMortem | null {
+    if (end.kind === 'shutdown') return postMortemOfShutdown(this.board, this.last);
+    return end.kind === 'internal-error'
+      ? postMortemHere(this.board, this.board.vcpus[this.current]!, this.last)
+      : null;
   }
 
   /** Memory faults that were answered by a conversion. */

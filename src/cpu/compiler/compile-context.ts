@@ -56,7 +56,7 @@ const wide = (lo: number, hi: number): I64 =>
     : i64.or(i64.shl(i64.const(hi), i64.const(32)), i64.and(i64.const(lo), i64.const(0xffffffff)));
 
 export class CompileContext extends MachineContext {
-  readonly flat = true;
+  readonly flat: boolean;
   readonly record: I32;
   private readonly t: Translation;
   private readonly at: Instruction;
@@ -82,6 +82,7 @@ export class CompileContext extends MachineContext {
     this.end = end;
     this.record = i32.const(at.record);
     this.legacy = around.u8[at.record + RECORD_MODE] !== 2;
+    this.flat = !this.legacy;
     this.memory = recordIsMemory(around.u8, at.record);
     this.bitString = at.row.options.has('bits') && this.memory;
   }
@@ -204,6 +205,7 @@ export class CompileContext extends MachineContext {
   }
   private registerOffset(index: number): number {
     const { place } = this.at.row.operands[index]!;
+    if (place === 'extra') return this.word(RECORD_IMM2);
     return this.byte(place === 'reg' ? RECORD_REG : place === 'vvvv' ? RECORD_VVVV : RECORD_RM);
   }
   override constant(index: number): number | undefined {
@@ -235,6 +237,7 @@ export class CompileContext extends MachineContext {
       case 'far':
       case 'dx':
       case 'sreg':
+      case 'extra':
         throw new Error(`operand ${place} has no value of its own`);
       default:
         return unreachable(place);
@@ -267,7 +270,8 @@ export class CompileContext extends MachineContext {
     return i32.const(mmx ? FPU_REGS + offset * 2 : XMM + offset * 4);
   }
   vectorBytes(index: number): number {
-    return this.at.row.operands[index]!.file === 'mmx' ? 8 : 16;
+    const { file, size } = this.at.row.operands[index]!;
+    return file === 'mmx' ? 8 : size === 32 ? 32 : 16;
   }
   /** An exception is the interpreter's; asking the assist once more for it changes nothing. */
   assist(operation: number, argument: I32): void {
@@ -278,6 +282,9 @@ export class CompileContext extends MachineContext {
   }
   immediate2(): I32 {
     return i32.const(this.word(RECORD_IMM2));
+  }
+  scale(): I64 {
+    return i64.const(this.byte(RECORD_SCALE));
   }
 
   // Memory.

@@ -4,6 +4,7 @@
  */
 import { FS } from '../../arch/registers.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
+import type { Feature } from '../isa/features.ts';
 import {
   FORM_MEMORY,
   FORM_MEMORY_BASED,
@@ -69,7 +70,7 @@ export class CodeCache {
   private readonly i32: Int32Array;
   private readonly watch: Uint8Array;
   private readonly handlers: HandlerIndex;
-  private readonly decoder = new Decoder();
+  private readonly decoder: Decoder;
   private free = RECORDS;
   /** By frame: how often a write dropped its records. */
   private readonly rewrites: Uint8Array;
@@ -81,7 +82,8 @@ export class CodeCache {
   /** Records of instructions that end in a frame, by that frame, with the places in tables that hold them. */
   private readonly crossings = new Map<number, { record: number; place: number }[]>();
 
-  constructor(memory: PhysicalMemory, handlers: HandlerIndex) {
+  constructor(memory: PhysicalMemory, handlers: HandlerIndex, absent?: ReadonlySet<Feature>) {
+    this.decoder = new Decoder(absent);
     this.u8 = memory.u8;
     this.i32 = memory.i32;
     this.watch = memory.watch;

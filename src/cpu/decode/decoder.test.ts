@@ -42,6 +42,13 @@ const families: Readonly<Record<string, readonly string[]>> = {
   PCMPESTRM: ['PCMPESTRM', 'PCMPESTRM64'],
   PCMPESTRI: ['PCMPESTRI', 'PCMPESTRI64'],
 };
+/** iced-x86's names for a row: a VEX encoding differs as the one without V does. */
+function familyOf(mnemonic: string): readonly string[] {
+  const known = families[mnemonic];
+  if (known !== undefined) return known;
+  const legacy = mnemonic.startsWith('V') ? families[mnemonic.slice(1)] : undefined;
+  return legacy === undefined ? [mnemonic] : legacy.map((name) => `V${name}`);
+}
 /** Encodings of the hint-NOP space that have names in newer manuals; to this processor they are NOPs. */
 const nops = [
   'PREFETCHNTA',
@@ -85,18 +92,25 @@ function candidates(next: () => number): Uint8Array {
   const kind = next() % 8;
   if (kind < 3) bytes[at++] = 0x0f;
   if (kind === 0) bytes[at++] = [0x38, 0x3a, 0xae, 0x01, 0xc7][next() % 5]!;
-  if (kind === 3) {
+  if (kind === 3 || kind === 4) {
+    const map = 1 + (next() % 3);
     bytes[at++] = 0xc4;
-    bytes[at++] = (next() & 0xe0) | 2;
-    bytes[at++] = next() & 0xfb;
-    bytes[at++] = 0xf2 + (next() % 6);
+    bytes[at++] = (next() & 0xe0) | map;
+    // Half of them without a second source.
+    bytes[at++] = (next() & 0xff) | (next() % 2 === 0 ? 0x78 : 0);
+    if (kind === 3) bytes[at++] = 0xf2 + (next() % 6);
+  }
+  if (kind === 5) {
+    bytes[at++] = 0xc5;
+    bytes[at++] = (next() & 0xff) | (next() % 2 === 0 ? 0x78 : 0);
   }
   return bytes;
 }
 
 /** A register of iced-x86 as the byte offset that records hold. */
 function offsetOf(register: Register): number {
-  if (register === Register.None) return REGISTER_NONE;
+  // The index of a gather is none of the record's own.
+  if (register === Register.None || (register >= Register.XMM0 && register <= Register.YMM31)) return REGISTER_NONE;
   if (register === Register.RIP || register === Register.EIP) return BASE_RIP;
   for (const first of [Register.AX, Register.EAX, Register.RAX]) {
     if (register >= first && register < first + 16) return (register - first) * 8;
@@ -111,7 +125,8 @@ function addresses(d: Decoder, theirs: Instruction): readonly [string, string] {
   const disp = wide
     ? BigInt.asUintN(64, (BigInt(d.dispHi) << 32n) | BigInt(d.dispLo >>> 0))
     : BigInt((d.dispLo & mask) >>> 0);
-  const scale = d.index === REGISTER_NONE ? 1 : 1 << d.scale;
+  const vsib = d.row!.options.has('vsib');
+  const scale = d.index === REGISTER_NONE && !vsib ? 1 : 1 << d.scale;
   // 64-bit mode ignores prefixes for the first four, which iced-x86 reports.
   const segmentName = (n: number): string => (d.mode === 2 && n < 4 ? 'flat' : String(n));
   const ours = [d.base, d.index, scale, disp, segmentName(d.segment)].join(' ');
@@ -136,7 +151,7 @@ test.each([64, 32, 16])('%i-bit code decodes as iced-x86 does', (bits) => {
   const wrong = new Map<string, string>();
   let decoded = 0;
   let invalid = 0;
-  for (let n = 0; n < 60_000; n++) {
+  for (let n = 0; n < 100_000; n++) {
     const bytes = candidates(next);
     const status = ours.decode(bytes, 0, 15, bits === 64 ? 2 : bits === 32 ? 1 : 0);
     const theirs = new Iced(bits, bytes, DecoderOptions.None);
@@ -146,7 +161,7 @@ test.each([64, 32, 16])('%i-bit code decodes as iced-x86 does', (bits) => {
     if (status === DECODE_OK) {
       decoded++;
       const mnemonic = ours.row!.mnemonic;
-      const family = mnemonic === 'NOP' ? nops : (families[mnemonic] ?? [mnemonic]);
+      const family = mnemonic === 'NOP' ? nops : familyOf(mnemonic);
       if (ours.length !== instruction.length || !family.includes(name)) {
         wrong.set(`${mnemonic} ${name}`, `${hex}: ${mnemonic} ${ours.length}, iced ${name} ${instruction.length}`);
       } else {
@@ -170,7 +185,7 @@ test.each([64, 32, 16])('%i-bit code decodes as iced-x86 does', (bits) => {
     theirs.free();
   }
   expect([...wrong.values()].slice(0, 40)).toEqual([]);
-  expect(decoded).toBeGreaterThan(invalid);
+  expect(decoded).toBeGreaterThan(invalid / 2);
 });
 
 test('every x87 and vector encoding has the name and length that iced-x86 gives it', () => {
@@ -189,7 +204,7 @@ test('every x87 and vector encoding has the name and length that iced-x86 gives 
     const theirs = new Iced(64, bytes, DecoderOptions.None);
     const instruction = theirs.decode();
     const name = Mnemonic[instruction.mnemonic]!.toUpperCase();
-    const family = families[row.mnemonic] ?? [row.mnemonic];
+    const family = familyOf(row.mnemonic);
     if (ours.length !== instruction.length || !family.includes(name)) {
       wrong.push(`${row.text}: ${row.mnemonic} ${ours.length}, iced ${name} ${instruction.length}`);
     } else if (row.hasModrm && (ours.flags & RECORD_HAS_MEMORY) !== 0 && !row.options.has('rdi')) {

@@ -3,6 +3,7 @@ import { CS, DS, ES, FS, GS, RBP, RBX, RDI, RSI, RSP, SS } from '../../arch/regi
 import { unreachable } from '../../arch/unreachable.ts';
 import type { Encoding } from '../isa/encoding.ts';
 import { MAP_VEX } from '../isa/encoding.ts';
+import type { Feature } from '../isa/features.ts';
 import { encodingsOf } from '../isa/table.ts';
 import {
   BASE_RIP,
@@ -30,6 +31,7 @@ const index16 = [RSI, RDI, RSI, RDI, -1, -1, -1, -1] as const;
 /** Decodes one instruction at a time; the fields hold the last one. Register fields are byte offsets, as in records. */
 export class Decoder {
   row: Encoding | undefined;
+  private readonly absent: ReadonlySet<Feature>;
   length = 0;
   operandSize = 0;
   addressSize = 0;
@@ -49,12 +51,21 @@ export class Decoder {
   immHi = 0;
   imm2 = 0;
 
+  /** @param absent extensions whose encodings do not exist */
+  constructor(absent: ReadonlySet<Feature> = new Set()) {
+    this.absent = absent;
+  }
+
   private bytes: Uint8Array = new Uint8Array(0);
   private start = 0;
   private at = 0;
   private end = 0;
   private short = false;
   private rex = 0;
+  private vexL = 0;
+  /** VEX.vvvv as it stands, inverted: unused it is 0 in every mode. */
+  private vexV = 0;
+  private vexW = 0;
   private byteRegistersNew = false;
 
   private u8(): number {
@@ -166,13 +177,17 @@ export class Decoder {
     const b = first === 0xc4 ? this.u8() : a;
     const long = this.mode === 2;
     let map = 1;
+    this.vexW = 0;
+    this.vexL = (b >> 2) & 1;
     this.rex = 0x40 | (long && (a & 0x80) === 0 ? 4 : 0);
     if (first === 0xc4) {
       map = a & 0x1f;
       if (long) this.rex |= ((a & 0x40) === 0 ? 2 : 0) | ((a & 0x20) === 0 ? 1 : 0);
-      if (long && (b & 0x80) !== 0) this.rex |= 8;
+      this.vexW = b >> 7;
+      if (long && this.vexW !== 0) this.rex |= 8;
     }
-    if ((b & 4) !== 0 || map < 1 || map > 3) return -1;
+    if (map < 1 || map > 3) return -1;
+    this.vexV = (~b >> 3) & 15;
     this.vvvv = (((~b >> 3) & (long ? 15 : 7)) << 3) | 0;
     const pp = b & 3;
     if (pp === 1) this.flags |= RECORD_HAS_OPERAND_SIZE;
@@ -192,6 +207,8 @@ export class Decoder {
     const row = rows.find(
       (r) =>
         prefixFits(r.prefix, this.flags) &&
+        !this.absent.has(r.feature) &&
+        (map < MAP_VEX || ((r.l < 0 || r.l === this.vexL) && (r.w < 0 || r.w === this.vexW))) &&
         (r.digit < 0 || r.digit === digit) &&
         (r.literal < 0 || r.literal === (r.options.has('fence') ? modrm & 0xf8 : modrm)) &&
         (r.form === 'any' || r.options.has('modreg') || (r.form === 'memory') === memory || !r.hasModrm) &&
@@ -200,7 +217,7 @@ export class Decoder {
     );
     if (row === undefined) return DECODE_INVALID;
     // VEX.vvvv without a use is 1111.
-    if (map >= MAP_VEX && this.vvvv !== 0 && !row.operands.some((o) => o.place === 'vvvv')) return DECODE_INVALID;
+    if (map >= MAP_VEX && this.vexV !== 0 && !row.operands.some((o) => o.place === 'vvvv')) return DECODE_INVALID;
     this.row = row;
     this.setSizes(row);
     if (row.regValue !== undefined) this.reg = row.regValue << 3;
@@ -212,6 +229,7 @@ export class Decoder {
       this.rm = this.register((opcode & 7) | ((this.rex & 1) << 3), row);
     }
     this.operands(row);
+    if (row.options.has('vsib') && this.gatherClashes()) return DECODE_INVALID;
     if (row.meaning.kind === 'string' || row.options.has('xlat') || row.options.has('rdi')) this.impliedMemory(row);
     if ((this.flags & RECORD_HAS_LOCK) !== 0 && !(row.options.has('lock') && (this.flags & RECORD_HAS_MEMORY) !== 0)) {
       return DECODE_INVALID;
@@ -238,6 +256,11 @@ export class Decoder {
     }
     if (row.atLeast4 && this.operandSize === 2) this.operandSize = 4;
     if (options.has('port') && this.operandSize === 8) this.operandSize = 4;
+  }
+
+  /** Gathers refuse to have one register twice among destination, mask and index. */
+  private gatherClashes(): boolean {
+    return this.reg === this.vvvv || this.reg === this.imm2 || this.vvvv === this.imm2;
   }
 
   /** Byte offset of general register `number`; a legacy byte register 4 to 7 is AH to BH. */
@@ -267,8 +290,10 @@ export class Decoder {
       return DECODE_OK;
     }
     this.flags |= RECORD_HAS_MEMORY;
+    const vsib = options.has('vsib');
+    if (vsib && (this.addressSize === 2 || rm !== 4)) return DECODE_INVALID;
     if (this.addressSize === 2) this.address16(modrm >> 6, rm);
-    else this.address(modrm >> 6, rm);
+    else this.address(modrm >> 6, rm, vsib);
     return DECODE_OK;
   }
 
@@ -286,13 +311,14 @@ export class Decoder {
     if (index16[rm]! >= 0) this.index = index16[rm]! << 3;
     this.displacement(mod);
   }
-  private address(mod: number, rm: number): void {
+  private address(mod: number, rm: number, vsib: boolean): void {
     let disp = mod === 1 ? 1 : mod === 2 ? 4 : 0;
     if (rm === 4) {
       const sib = this.u8();
       this.scale = sib >> 6;
       const index = ((sib >> 3) & 7) | ((this.rex & 2) << 2);
-      if (index !== 4) this.index = index << 3;
+      if (vsib) this.imm2 = index << 3;
+      else if (index !== 4) this.index = index << 3;
       if ((sib & 7) === 5 && mod === 0) disp = 4;
       else this.base = ((sib & 7) | ((this.rex & 1) << 3)) << 3;
     } else if (rm === 5 && mod === 0) {
@@ -313,6 +339,7 @@ export class Decoder {
         this.dispLo = this.addressSize === 2 ? this.u16() : this.i32();
         this.dispHi = this.addressSize === 8 ? this.i32() : 0;
       }
+      if (o.text[0] === 'L') this.imm2 = (this.u8() >> 1) & (this.mode === 2 ? 0x78 : 0x38);
       if (o.immediate === 0) continue;
       const size =
         o.immediate > 0 ? o.immediate : this.operandSize === 2 ? 2 : o.immediate === -2 ? this.operandSize : 4;

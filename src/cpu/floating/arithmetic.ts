@@ -101,6 +101,37 @@ export function multiply(env: FloatEnvironment, format: FloatFormat, a: FloatVal
   return round(env, format, sign, a.significand * b.significand, a.exponent + b.exponent);
 }
 
+/** `a` * `b` + `c`, rounded once. */
+export function fuse(
+  env: FloatEnvironment,
+  format: FloatFormat,
+  a: FloatValue,
+  b: FloatValue,
+  c: FloatValue,
+  negated: { readonly product: boolean; readonly addend: boolean },
+): FloatValue {
+  if (isNan(a) || isNan(b) || isNan(c)) {
+    for (const v of [a, b, c]) if (v.kind === 'signalling') env.raise(FLAG_INVALID);
+    return quieted(isNan(a) ? a : isNan(b) ? b : c);
+  }
+  const sign = a.sign ^ b.sign ^ (negated.product ? 1 : 0);
+  const addend = negated.addend ? negate(c) : c;
+  const infinite = a.kind === 'infinity' || b.kind === 'infinity';
+  if (infinite && (a.kind === 'zero' || b.kind === 'zero')) return invalid(env);
+  if (infinite && c.kind === 'infinity' && addend.sign !== sign) return invalid(env);
+  noteDenormal(env, a, b);
+  noteDenormal(env, c);
+  if (stopped(env)) return INDEFINITE;
+  if (infinite) return infinity(sign);
+  const product: FloatValue = {
+    kind: a.kind === 'zero' || b.kind === 'zero' ? 'zero' : 'normal',
+    sign,
+    significand: a.significand * b.significand,
+    exponent: a.exponent + b.exponent,
+  };
+  return add(env, format, product, addend.kind === 'denormal' ? { ...addend, kind: 'normal' } : addend);
+}
+
 export function divide(env: FloatEnvironment, format: FloatFormat, a: FloatValue, b: FloatValue): FloatValue {
   const nan = nanResult(env, a, b);
   if (nan !== undefined) return nan;

@@ -26,8 +26,12 @@ export const ASSIST_X87_MASK = 12;
 export const ASSIST_TEXT = 10;
 /** AES and PCLMULQDQ: the argument is the operation (aes.ts), and the immediate in bits 15:8. */
 export const ASSIST_AES = 11;
+/** The flags of both halves of an instruction on 256 bits, once both are computed. */
+export const ASSIST_SSE_FLAGS = 13;
 /** From here on: SSE operations, `shaped`. */
 export const ASSIST_SSE = 0x100;
+/** Added to an SSE operation: half of an instruction, whose flags wait in VECTOR_FLAGS_AT. */
+export const ASSIST_PART = 0x1000;
 
 export class Assist {
   private readonly m: FpuMemory;
@@ -42,7 +46,9 @@ export class Assist {
 
   /** Executes `operation`; a STATUS. */
   execute(operation: number, argument: number): number {
+    if (operation >= ASSIST_PART) return this.sse.half(operation - ASSIST_PART - ASSIST_SSE, argument);
     if (operation >= ASSIST_SSE) return this.sse.execute(operation - ASSIST_SSE, argument);
+    if (operation === ASSIST_SSE_FLAGS) return this.sse.finishHalves();
     const { m, x87 } = this;
     switch (operation) {
       case ASSIST_X87_OPERAND:

@@ -7,6 +7,8 @@ export const ASSIST_B = ASSIST + 0x10;
 export const ASSIST_RESULT = ASSIST + 0x20;
 /** Whether there is a result to be stored: u32. */
 export const ASSIST_STORES = ASSIST + 0x3c;
+/** Third operand: 16 bytes. */
+export const ASSIST_C = ASSIST + 0x40;
 /** An FNSAVE image, up to 108 bytes. */
 export const ASSIST_IMAGE = ASSIST + 0x80;
 

@@ -36,6 +36,7 @@ export interface FloatFormat {
 }
 export const SINGLE: FloatFormat = { precision: 24, minExponent: -126, maxExponent: 127 };
 export const DOUBLE: FloatFormat = { precision: 53, minExponent: -1022, maxExponent: 1023 };
+export const HALF: FloatFormat = { precision: 11, minExponent: -14, maxExponent: 15 };
 export const EXTENDED: FloatFormat = { precision: 64, minExponent: -16382, maxExponent: 16383 };
 /** The extended format with less precision: what the x87 control word selects. */
 const EXTENDED_24: FloatFormat = { ...EXTENDED, precision: 24 };
@@ -183,10 +184,12 @@ export function overflowed(env: FloatEnvironment, format: FloatFormat, sign: num
   return finite(sign, (1n << BigInt(precision)) - 1n, maxExponent - precision + 1);
 }
 
-/** Takes apart a single (`format` SINGLE) or double. */
+/** Bits of the exponent of a half, single or double. */
+const exponentWidth = (format: FloatFormat): number => (format === SINGLE ? 8 : format === DOUBLE ? 11 : 5);
+/** Takes apart a half, single or double. */
 export function unpack(format: FloatFormat, bits: bigint): FloatValue {
   const fraction = format.precision - 1;
-  const width = format === SINGLE ? 8 : 11;
+  const width = exponentWidth(format);
   const sign = Number((bits >> BigInt(fraction + width)) & 1n);
   const field = Number((bits >> BigInt(fraction)) & BigInt(2 ** width - 1));
   const low = bits & ((1n << BigInt(fraction)) - 1n);
@@ -206,7 +209,7 @@ export function unpack(format: FloatFormat, bits: bigint): FloatValue {
 /** The bits of a value that `format` can hold. */
 export function pack(format: FloatFormat, v: FloatValue): bigint {
   const fraction = format.precision - 1;
-  const width = format === SINGLE ? 8 : 11;
+  const width = exponentWidth(format);
   const sign = BigInt(v.sign) << BigInt(fraction + width);
   const most = BigInt(2 ** width - 1) << BigInt(fraction);
   const mask = (1n << BigInt(fraction)) - 1n;

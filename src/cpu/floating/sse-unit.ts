@@ -4,9 +4,9 @@
  */
 import { UD_VECTOR, XM_VECTOR } from '../../arch/exceptions.ts';
 import { CR4_OSXMMEXCPT } from '../../arch/registers.ts';
-import { CR4_AT, FAULT_HAS_ERROR, FAULT_VECTOR, STATUS_EXCEPTION, STATUS_OK } from '../state.ts';
+import { CR4_AT, FAULT_HAS_ERROR, FAULT_VECTOR, STATUS_EXCEPTION, STATUS_OK, VECTOR_FLAGS_AT } from '../state.ts';
 import * as A from './arithmetic.ts';
-import { ASSIST_A, ASSIST_B, ASSIST_RESULT, type FpuMemory } from './fpu-memory.ts';
+import { ASSIST_A, ASSIST_B, ASSIST_C, ASSIST_RESULT, type FpuMemory } from './fpu-memory.ts';
 import {
   DOUBLE,
   FLAG_INVALID,
@@ -15,6 +15,7 @@ import {
   type FloatFormat,
   type FloatValue,
   finite,
+  HALF,
   isNan,
   pack,
   ROUND_ZERO,
@@ -48,6 +49,11 @@ export const SSE_TO_INT32 = 18; // argument bit 4: truncates
 export const SSE_TO_INT64 = 19;
 export const SSE_FROM_INT32 = 20; // into the shape's format
 export const SSE_FROM_INT64 = 21;
+/** FMA: A * B + C; the argument's bit 0 negates the product, bits 1 and 2 the addend of even and of odd lanes. */
+export const SSE_FUSED = 22;
+/** F16C: four lanes; the argument is VCVTPS2PH's immediate. */
+export const SSE_FROM_HALF = 23;
+export const SSE_TO_HALF = 24;
 
 /** Operation `op` on doubles or singles, on all lanes or the lowest one. */
 export const shaped = (op: number, bytes: 4 | 8, scalar: boolean): number =>
@@ -57,6 +63,9 @@ const COMPARISON_FLAGS = { [A.GREATER]: 0, [A.LESS]: 1, [A.EQUAL]: 0x40, [A.UNOR
   number,
   number
 >;
+
+/** In VECTOR_FLAGS_AT: there is something to be finished. */
+const WAITING = 1 << 30;
 
 export class SseUnit {
   private readonly m: FpuMemory;
@@ -99,6 +108,24 @@ export class SseUnit {
 
   /** Executes `code` (see `shaped`) with `argument`; a STATUS, the result in ASSIST_RESULT. */
   execute(code: number, argument: number): number {
+    this.start(code, argument);
+    return this.finish();
+  }
+  /** The same for half of an instruction: its flags wait for the other half's. */
+  half(code: number, argument: number): number {
+    this.start(code, argument);
+    this.m.i32[VECTOR_FLAGS_AT >> 2]! |= WAITING | this.committed | (this.before << 8) | (this.after << 16);
+    return STATUS_OK;
+  }
+  finishHalves(): number {
+    const waiting = this.m.i32[VECTOR_FLAGS_AT >> 2]!;
+    this.committed = waiting & 0x3f;
+    this.before = (waiting >> 8) & 0x3f;
+    this.after = (waiting >> 16) & 0x3f;
+    this.env.masks = (this.m.mxcsr >> 7) & 0x3f;
+    return this.finish();
+  }
+  private start(code: number, argument: number): void {
     const { m, env } = this;
     const { mxcsr } = m;
     env.masks = (mxcsr >> 7) & 0x3f;
@@ -109,6 +136,9 @@ export class SseUnit {
     const format = (code & 1) !== 0 ? DOUBLE : SINGLE;
     const lanes = (code & 2) !== 0 ? 1 : format === SINGLE ? 4 : 2;
     this.compute(code >> 2, format, lanes, argument);
+  }
+  private finish(): number {
+    const { m, env } = this;
     const stops = this.before & ~env.masks;
     const flags = this.committed | this.before | (stops !== 0 ? 0 : this.after);
     m.mxcsr |= flags;
@@ -168,7 +198,7 @@ export class SseUnit {
         return;
       case SSE_COMPARE:
         for (let n = 0; n < lanes; n++) {
-          const holds = this.holds(argument & 7, this.read(format, ASSIST_A, n), this.read(format, ASSIST_B, n));
+          const holds = this.holds(argument & 31, this.read(format, ASSIST_A, n), this.read(format, ASSIST_B, n));
           this.writeBits(format, n, holds ? (1n << 64n) - 1n : 0n);
         }
         return;
@@ -190,6 +220,17 @@ export class SseUnit {
           );
         }
         return;
+      case SSE_FUSED:
+        pairs((a, b, n) => {
+          const c = this.read(format, ASSIST_C, n);
+          const negated = { product: (argument & 1) !== 0, addend: (argument & (n % 2 === 0 ? 2 : 4)) !== 0 };
+          return A.fuse(env, format, a, b, c, negated);
+        });
+        return;
+      case SSE_FROM_HALF:
+      case SSE_TO_HALF:
+        this.half16(op === SSE_TO_HALF, argument);
+        return;
       case SSE_DOT:
         this.dot(format, lanes, argument);
         return;
@@ -205,21 +246,32 @@ export class SseUnit {
     }
   }
 
-  /** CMPPS's predicates: EQ LT LE UNORD and their negations. */
+  /**
+   * CMPPS's predicates: EQ LT LE UNORD and their negations; with bit 3 unordered counts the other way (EQ_UQ, NGE, NGT, FALSE, ...);
+   * with bit 4 the other kind of NaN signals.
+   */
   private holds(predicate: number, a: FloatValue, b: FloatValue): boolean {
-    const signals = [1, 2, 5, 6].includes(predicate);
+    const kind = predicate & 3;
+    const signals = (kind === 1 || kind === 2) !== predicate >= 16;
     const order = A.compare(this.env, a, b, signals);
     this.note();
-    const kind = predicate & 3;
+    const negated = (predicate & 4) !== 0;
+    if (order === A.UNORDERED && predicate & 8) return kind === 3 ? negated : !negated;
+    if ((predicate & 8) === 0) {
+      const plain =
+        kind === 0
+          ? order === A.EQUAL
+          : kind === 1
+            ? order === A.LESS
+            : kind === 2
+              ? order === A.LESS || order === A.EQUAL
+              : order === A.UNORDERED;
+      return plain !== negated;
+    }
+    // EQ_UQ NGE NGT FALSE, NEQ_OQ GE GT TRUE.
     const plain =
-      kind === 0
-        ? order === A.EQUAL
-        : kind === 1
-          ? order === A.LESS
-          : kind === 2
-            ? order === A.LESS || order === A.EQUAL
-            : order === A.UNORDERED;
-    return plain !== predicate >= 4;
+      kind === 0 ? order === A.EQUAL : kind === 3 ? false : order === A.LESS || (kind === 2 && order === A.EQUAL);
+    return plain !== negated;
   }
 
   /** RCPPS and RSQRTPS: processors answer with 12 bits or so; here the nearest single does. No flags. */
@@ -262,6 +314,26 @@ export class SseUnit {
       total = plus(total, high);
     }
     for (let n = 0; n < lanes; n++) this.write(format, n, ((mask >> n) & 1) !== 0 ? total : zero(0));
+  }
+
+  /** VCVTPH2PS and VCVTPS2PH: halves may be denormal without notice, and are never flushed. */
+  private half16(narrows: boolean, argument: number): void {
+    const { env, m } = this;
+    const { rounding } = env;
+    env.flushToZero = false;
+    if (narrows && (argument & 4) === 0) env.rounding = argument & 3;
+    const words = new Uint16Array(m.u8.buffer);
+    const values = Array.from({ length: 4 }, (_, n) => {
+      const from = narrows ? this.read(SINGLE, ASSIST_B, n) : unpack(HALF, BigInt(words[(ASSIST_B >> 1) + n]!));
+      const known: FloatValue = !narrows && from.kind === 'denormal' ? { ...from, kind: 'normal' } : from;
+      return this.lane(() => A.convert(env, narrows ? HALF : SINGLE, known));
+    });
+    m.u64[(ASSIST_RESULT >> 3) + 1] = 0n;
+    values.forEach((value, n) => {
+      if (narrows) words[(ASSIST_RESULT >> 1) + n] = Number(pack(HALF, value));
+      else this.write(SINGLE, n, value);
+    });
+    env.rounding = rounding;
   }
 
   private convert(op: number, format: FloatFormat, argument: number): void {

@@ -2,8 +2,8 @@
  * A machine without a system: linear addresses from 0 to 16 MiB are the memory from 48 MiB up, pages can be taken away, and system
  * instructions are answered by a callback. For tests and benchmarks of the interpreter.
  */
-import { PF_VECTOR } from '../../arch/exceptions.ts';
-import { CS, DS, ES, FS, GS, RFLAGS_FIXED, SS } from '../../arch/registers.ts';
+import { GP_VECTOR, PF_VECTOR, SS_VECTOR } from '../../arch/exceptions.ts';
+import { CR4_OSFXSR, CR4_OSXMMEXCPT, CR4_OSXSAVE, CS, DS, ES, FS, GS, RFLAGS_FIXED, SS } from '../../arch/registers.ts';
 import { VMCB_ATTR_DB, VMCB_ATTR_G, VMCB_ATTR_L, VMCB_ATTR_P, VMCB_ATTR_S } from '../../arch/vmcb.ts';
 import { PAGE_SIZE, PhysicalMemory, PROCESSOR_FRAMES } from '../../host/physical-memory.ts';
 import { defaultEngine, type Engine } from '../compiler/engine.ts';
@@ -11,6 +11,7 @@ import {
   ACCESS_FETCH,
   ACCESS_READ,
   ACCESS_RMW,
+  ACCESS_SEG_AT,
   ACCESS_WRITE,
   BUDGET_AT,
   CODE_MODE_AT,
@@ -44,6 +45,7 @@ import {
   TLB_PAGE,
   TLB_READ_TAG,
   TLB_WRITE_TAG,
+  XCR0_AT,
 } from '../state.ts';
 import { Interpreter } from './interpreter.ts';
 
@@ -75,7 +77,8 @@ export class FlatMachine implements SystemPort {
     const { i32 } = this.memory;
     i32[CODE_MODE_AT >> 2] = mode === 'long64' ? 2 : mode === 'protected32' ? 1 : 0;
     i32[CR0_AT >> 2] = mode === 'real16' ? 0x30 : 0x31;
-    i32[CR4_AT >> 2] = 3 << 9;
+    i32[CR4_AT >> 2] = CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
+    i32[XCR0_AT >> 2] = 7;
     i32[FPU_CW_AT >> 2] = 0x37f;
     i32[MXCSR_AT >> 2] = 0x1f80;
     const size =
@@ -148,6 +151,12 @@ export class FlatMachine implements SystemPort {
     const writes = access === ACCESS_WRITE || access === ACCESS_RMW;
     const present = hi === 0 && address < FLAT_SIZE && !this.absent.has(page);
     const { i32, watch } = this.memory;
+    if ((hi << 16) >> 16 !== hi) {
+      i32[FAULT_VECTOR >> 2] = i32[ACCESS_SEG_AT >> 2] === SS ? SS_VECTOR : GP_VECTOR;
+      i32[FAULT_HAS_ERROR >> 2] = 1;
+      i32[FAULT_ERROR >> 2] = 0;
+      return -1;
+    }
     if (!present || (writes && this.readOnly.has(page))) {
       i32[FAULT_VECTOR >> 2] = PF_VECTOR;
       i32[FAULT_HAS_ERROR >> 2] = 1;

@@ -8,6 +8,7 @@ import { CodeCache } from '../decode/code-cache.ts';
 import { MAX_LENGTH } from '../decode/decoder.ts';
 import { RECORD_MODE, recordLength } from '../decode/record.ts';
 import { Assist } from '../floating/assist.ts';
+import type { Feature } from '../isa/features.ts';
 import { STATUS_FLAGS } from '../semantics/flags.ts';
 import { defineHandlers, type HandlerIndex } from '../semantics/handlers.ts';
 import { defineSharedFunctions } from '../semantics/shared-functions.ts';
@@ -80,12 +81,18 @@ export class Interpreter {
 
   private readonly compiler: BlockCompiler;
 
-  constructor(memory: PhysicalMemory, port: SystemPort, engine: Engine = defaultEngine()) {
+  /** @param absent extensions that the processor does not have */
+  constructor(
+    memory: PhysicalMemory,
+    port: SystemPort,
+    engine: Engine = defaultEngine(),
+    absent?: ReadonlySet<Feature>,
+  ) {
     this.i32 = memory.i32;
     this.u8 = memory.u8;
     this.port = port;
     const { module, handlers } = build();
-    this.code = new CodeCache(memory, handlers);
+    this.code = new CodeCache(memory, handlers, absent);
     const assist = new Assist(memory.memory.buffer);
     const env = {
       memory: memory.memory,

@@ -1,6 +1,7 @@
 /** One row of the encoding table, parsed. */
 import type { MachineEmitter } from '../semantics/machine-context.ts';
 import type { StringKind } from '../semantics/strings.ts';
+import type { Feature } from './features.ts';
 import { type OperandSpec, parseOperand } from './operands.ts';
 
 /** What executes a row. */
@@ -30,14 +31,17 @@ export interface Encoding {
   readonly hasModrm: boolean;
   /** Mandatory prefix: '' any, NP none of the three, NR neither F2 nor F3. */
   readonly prefix: '' | 'NP' | 'NR' | '66' | 'F3' | 'F2';
-  /** VEX.W: -1 ignored. */
+  /** VEX.W and VEX.L: -1 ignored. */
   readonly w: number;
+  readonly l: number;
   readonly form: 'any' | 'memory' | 'register';
   /** Operand size: 0 by prefixes, else fixed in bytes. */
   readonly size: number;
   /** At least 4 bytes of operand size. */
   readonly atLeast4: boolean;
   readonly options: ReadonlySet<string>;
+  /** What CPUID must report for it. */
+  readonly feature: Feature;
   /** Values that the row puts into the record's reg and immediate, or undefined. */
   readonly regValue: number | undefined;
   readonly immValue: number | undefined;
@@ -48,7 +52,8 @@ export interface Encoding {
  * 64-bit operands by default there, `f64` always; `mode` works differently in 64-bit mode (stack, RIP); `bits` a bit string;
  * `norexb` not with REX.B; `modreg` ModRM names a register whatever its mod; `cr` `sreg` `notcs` restrict reg; `v` `b` operand size
  * when no operand tells; `noopsize` ignores 66; `reg=` `imm=` constants for the record; `xlat` `rdi` an
- * implied memory operand at rBX or rDI; `fence` ModRM.rm ignored; `port` never 8 bytes.
+ * implied memory operand at rBX or rDI; `fence` ModRM.rm ignored; `port` never 8 bytes;
+ * `vsib` the index register is an XMM one, and none of the three registers is another.
  */
 export function parseEncoding(
   id: number,
@@ -57,12 +62,14 @@ export function parseEncoding(
   operandText: string,
   meaning: Meaning,
   optionText: string,
+  feature: Feature,
 ): Encoding {
   const operands = operandText === '' ? [] : operandText.split(',').map(parseOperand);
   const options = new Set(optionText === '' ? [] : optionText.split(' '));
   let map = 0;
   let prefix: Encoding['prefix'] = '';
   let w = -1;
+  let l = 0;
   let opcode = -1;
   let span = 1;
   let digit = -1;
@@ -70,10 +77,13 @@ export function parseEncoding(
   let hasModrm = false;
   for (const token of text.split(' ')) {
     if (token.startsWith('VEX.')) {
-      const parts = token.split('.');
-      prefix = parts[1] as Encoding['prefix'];
-      map = MAP_VEX + ['', '0F', '0F38', '0F3A'].indexOf(parts[2]!);
-      if (parts[3] !== undefined) w = Number(parts[3].slice(1));
+      const parts = token.split('.').slice(1);
+      const length = ['128', '256', 'LIG'].indexOf(parts[0]!);
+      if (length >= 0) parts.shift();
+      l = length === 2 ? -1 : Math.max(length, 0);
+      prefix = parts[0] as Encoding['prefix'];
+      map = MAP_VEX + ['', '0F', '0F38', '0F3A'].indexOf(parts[1]!);
+      if (parts[2] !== undefined) w = Number(parts[2].slice(1));
     } else if (token.startsWith('/')) {
       hasModrm = true;
       if (token !== '/r') digit = Number(token.slice(1));
@@ -113,10 +123,12 @@ export function parseEncoding(
     hasModrm,
     prefix,
     w,
+    l,
     form,
     size: options.has('b') ? 1 : bySize ? 0 : first,
     atLeast4: operands.some((o) => o.size === -1) && !operands.some((o) => o.size === 0 && o.place !== 'imm'),
     options,
+    feature,
     regValue: constant('reg='),
     immValue: constant('imm='),
   }; // prettier-ignore

@@ -65,6 +65,8 @@ import {
 import { div, extendAccumulator, idiv, imul, imul2, imul3, mul, mulx, signIntoDx } from '../semantics/multiply.ts';
 import { rcl, rcr, rol, ror, rorx, sar, sarx, shl, shld, shlx, shr, shrd, shrx } from '../semantics/shifts.ts';
 import { enter, leave, pop, popa, push, pusha } from '../semantics/stack.ts';
+import { vexInteger } from '../semantics/vex.ts';
+import type { Feature } from './features.ts';
 import { CONDITIONS, type EncodingTable, hex } from './rows.ts';
 
 type Pair = readonly [string, MachineEmitter];
@@ -89,7 +91,15 @@ const shifts: readonly Pair[] = [
   ['SAR', sar],
 ]; // prettier-ignore
 
-export function integerEncodings({ op, string }: EncodingTable): void {
+export function integerEncodings(table: EncodingTable): void {
+  const { op, string } = table;
+  table.feature = 'base';
+  /** A row of an extension. */
+  const of = (feature: Feature, text: string, mnemonic: string, operands: string, emit: MachineEmitter): void => {
+    table.feature = feature;
+    op(text, mnemonic, operands, text.startsWith('VEX') ? vexInteger(emit) : emit, operands === 'Gd,Ev' ? 'v' : '');
+    table.feature = 'base';
+  };
   arithmetic.forEach(([name, emit], i) => {
     const lock = emit === cmp ? '' : 'lock';
     op(`${hex(i * 8)} /r`, name, 'Eb,Gb', emit, lock);
@@ -233,10 +243,10 @@ export function integerEncodings({ op, string }: EncodingTable): void {
   op('0F B1 /r', 'CMPXCHG', 'Ev,Gv', cmpxchg, 'lock');
   op('0F B6 /r', 'MOVZX', 'Gv,Eb', movzx);
   op('0F B7 /r', 'MOVZX', 'Gv,Ew', movzx);
-  op('F3 0F B8 /r', 'POPCNT', 'Gv,Ev', popcnt);
-  op('F3 0F BC /r', 'TZCNT', 'Gv,Ev', tzcnt);
+  of('POPCNT', 'F3 0F B8 /r', 'POPCNT', 'Gv,Ev', popcnt);
+  of('BMI1', 'F3 0F BC /r', 'TZCNT', 'Gv,Ev', tzcnt);
   op('0F BC /r', 'BSF', 'Gv,Ev', bsf);
-  op('F3 0F BD /r', 'LZCNT', 'Gv,Ev', lzcnt);
+  of('LZCNT', 'F3 0F BD /r', 'LZCNT', 'Gv,Ev', lzcnt);
   op('0F BD /r', 'BSR', 'Gv,Ev', bsr);
   op('0F BE /r', 'MOVSX', 'Gv,Eb', mov);
   op('0F BF /r', 'MOVSX', 'Gv,Ew', mov);
@@ -250,23 +260,23 @@ export function integerEncodings({ op, string }: EncodingTable): void {
   op('NP 0F AE F8', 'SFENCE', '', nop, 'fence');
 
   // Three-byte opcodes and VEX.
-  op('F2 0F 38 F0 /r', 'CRC32', 'Gy,Eb', crc32);
-  op('F2 0F 38 F1 /r', 'CRC32', 'Gd,Ev', crc32, 'v');
-  op('NR 0F 38 F0 /r', 'MOVBE', 'Gv,Mv', movbe);
-  op('NR 0F 38 F1 /r', 'MOVBE', 'Mv,Gv', movbe);
-  op('66 0F 38 F6 /r', 'ADCX', 'Gy,Ey', adcx);
-  op('F3 0F 38 F6 /r', 'ADOX', 'Gy,Ey', adox);
-  op('VEX.NP.0F38 F2 /r', 'ANDN', 'Gy,By,Ey', andn);
-  op('VEX.NP.0F38 F3 /1', 'BLSR', 'By,Ey', blsr);
-  op('VEX.NP.0F38 F3 /2', 'BLSMSK', 'By,Ey', blsmsk);
-  op('VEX.NP.0F38 F3 /3', 'BLSI', 'By,Ey', blsi);
-  op('VEX.NP.0F38 F5 /r', 'BZHI', 'Gy,Ey,By', bzhi);
-  op('VEX.F3.0F38 F5 /r', 'PEXT', 'Gy,By,Ey', pext);
-  op('VEX.F2.0F38 F5 /r', 'PDEP', 'Gy,By,Ey', pdep);
-  op('VEX.F2.0F38 F6 /r', 'MULX', 'Gy,By,Ey', mulx);
-  op('VEX.NP.0F38 F7 /r', 'BEXTR', 'Gy,Ey,By', bextr);
-  op('VEX.66.0F38 F7 /r', 'SHLX', 'Gy,Ey,By', shlx);
-  op('VEX.F3.0F38 F7 /r', 'SARX', 'Gy,Ey,By', sarx);
-  op('VEX.F2.0F38 F7 /r', 'SHRX', 'Gy,Ey,By', shrx);
-  op('VEX.F2.0F3A F0 /r', 'RORX', 'Gy,Ey,Ib+', rorx);
+  of('SSE4.2', 'F2 0F 38 F0 /r', 'CRC32', 'Gy,Eb', crc32);
+  of('SSE4.2', 'F2 0F 38 F1 /r', 'CRC32', 'Gd,Ev', crc32);
+  of('MOVBE', 'NR 0F 38 F0 /r', 'MOVBE', 'Gv,Mv', movbe);
+  of('MOVBE', 'NR 0F 38 F1 /r', 'MOVBE', 'Mv,Gv', movbe);
+  of('ADX', '66 0F 38 F6 /r', 'ADCX', 'Gy,Ey', adcx);
+  of('ADX', 'F3 0F 38 F6 /r', 'ADOX', 'Gy,Ey', adox);
+  of('BMI1', 'VEX.NP.0F38 F2 /r', 'ANDN', 'Gy,By,Ey', andn);
+  of('BMI1', 'VEX.NP.0F38 F3 /1', 'BLSR', 'By,Ey', blsr);
+  of('BMI1', 'VEX.NP.0F38 F3 /2', 'BLSMSK', 'By,Ey', blsmsk);
+  of('BMI1', 'VEX.NP.0F38 F3 /3', 'BLSI', 'By,Ey', blsi);
+  of('BMI2', 'VEX.NP.0F38 F5 /r', 'BZHI', 'Gy,Ey,By', bzhi);
+  of('BMI2', 'VEX.F3.0F38 F5 /r', 'PEXT', 'Gy,By,Ey', pext);
+  of('BMI2', 'VEX.F2.0F38 F5 /r', 'PDEP', 'Gy,By,Ey', pdep);
+  of('BMI2', 'VEX.F2.0F38 F6 /r', 'MULX', 'Gy,By,Ey', mulx);
+  of('BMI1', 'VEX.NP.0F38 F7 /r', 'BEXTR', 'Gy,Ey,By', bextr);
+  of('BMI2', 'VEX.66.0F38 F7 /r', 'SHLX', 'Gy,Ey,By', shlx);
+  of('BMI2', 'VEX.F3.0F38 F7 /r', 'SARX', 'Gy,Ey,By', sarx);
+  of('BMI2', 'VEX.F2.0F38 F7 /r', 'SHRX', 'Gy,Ey,By', shrx);
+  of('BMI2', 'VEX.F2.0F3A F0 /r', 'RORX', 'Gy,Ey,Ib+', rorx);
 }

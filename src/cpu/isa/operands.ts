@@ -5,13 +5,26 @@
  *   Z the register in the opcode       I immediate         J relative target     O memory at an absolute offset
  *   A far pointer (immediate)          V XMM in reg        W XMM or memory       U XMM in rm only
  *   P MMX in reg                       Q MMX or memory     N MMX in rm only      S C D segment, control, debug register in reg
+ *   H XMM in VEX.vvvv                  L XMM in the immediate's bits 7:4         X XMM as the index of the address (VSIB)
  *   AL, rAX, CL, DX, 1                 fixed
- *   b w d q x (1 2 4 8 16 bytes)       v operand size      y operand size, at least 4       z immediate of at most 4 bytes
+ *   b w d q x qq (1 2 4 8 16 32 bytes) v operand size      y operand size, at least 4       z immediate of at most 4 bytes
  *   +                                  an immediate that is not sign-extended
  */
 
-/** Where an operand comes from in the decoded record. */
-export type OperandPlace = 'rm' | 'reg' | 'vvvv' | 'imm' | 'rel' | 'far' | 'acc' | 'cl' | 'dx' | 'one' | 'sreg';
+/** Where an operand comes from in the decoded record; `extra` is a register number that the record keeps in its second immediate. */
+export type OperandPlace =
+  | 'rm'
+  | 'reg'
+  | 'vvvv'
+  | 'imm'
+  | 'rel'
+  | 'far'
+  | 'acc'
+  | 'cl'
+  | 'dx'
+  | 'one'
+  | 'sreg'
+  | 'extra';
 
 export interface OperandSpec {
   readonly text: string;
@@ -26,7 +39,19 @@ export interface OperandSpec {
   readonly unsigned: boolean;
 }
 
-const sizes: Readonly<Record<string, number>> = { b: 1, w: 2, d: 4, q: 8, x: 16, v: 0, y: -1, z: 0, p: 0, '': 0 };
+const sizes: Readonly<Record<string, number>> = {
+  b: 1,
+  w: 2,
+  d: 4,
+  q: 8,
+  x: 16,
+  qq: 32,
+  v: 0,
+  y: -1,
+  z: 0,
+  p: 0,
+  '': 0,
+};
 const places: Readonly<Record<string, OperandPlace>> = {
   E: 'rm',
   M: 'rm',
@@ -43,6 +68,9 @@ const places: Readonly<Record<string, OperandPlace>> = {
   C: 'reg',
   D: 'reg',
   B: 'vvvv',
+  H: 'vvvv',
+  L: 'extra',
+  X: 'extra',
   I: 'imm',
   J: 'rel',
   A: 'far',
@@ -73,7 +101,7 @@ export function parseOperand(text: string): OperandSpec {
     place,
     size,
     form: 'MO'.includes(letter) ? 'memory' : 'RZUN'.includes(letter) ? 'register' : 'any',
-    file: 'VWU'.includes(letter) ? 'xmm' : 'PQN'.includes(letter) ? 'mmx' : 'gpr',
+    file: 'VWUHLX'.includes(letter) ? 'xmm' : 'PQN'.includes(letter) ? 'mmx' : 'gpr',
     immediate: 'IJA'.includes(letter) ? immediateSizes[sizeLetter]! : 0,
     unsigned: text.endsWith('+'),
   };

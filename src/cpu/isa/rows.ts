@@ -2,13 +2,16 @@
 import type { MachineEmitter } from '../semantics/machine-context.ts';
 import type { StringKind } from '../semantics/strings.ts';
 import { type Encoding, type Meaning, parseEncoding } from './encoding.ts';
+import type { Feature } from './features.ts';
 
 /** Collects rows; ids are positions in the whole table. */
 export class EncodingTable {
   readonly rows: Encoding[] = [];
+  /** The feature (see features.ts) that the rows to come belong to. */
+  feature: Feature = 'base';
 
   private add(text: string, mnemonic: string, operands: string, meaning: Meaning, options: string): void {
-    this.rows.push(parseEncoding(this.rows.length, text, mnemonic, operands, meaning, options));
+    this.rows.push(parseEncoding(this.rows.length, text, mnemonic, operands, meaning, options, this.feature));
   }
   /** `op('00 /r', 'ADD', 'Eb,Gb', add, 'lock')` */
   readonly op = (text: string, mnemonic: string, operands: string, emit: MachineEmitter, options = ''): void =>

@@ -5,8 +5,9 @@ import type { MachineEmitter } from '../semantics/machine-context.ts';
 import * as S from '../semantics/sse4.ts';
 import { type EncodingTable, hex } from './rows.ts';
 
-export function sse4Encodings({ op }: EncodingTable): void {
-  // SSE3.
+export function sse4Encodings(table: EncodingTable): void {
+  const { op } = table;
+  table.feature = 'SSE3';
   op('F3 0F 12 /r', 'MOVSLDUP', 'Vx,Wx', S.movsldup);
   op('F3 0F 16 /r', 'MOVSHDUP', 'Vx,Wx', S.movshdup);
   op('F2 0F 12 /r', 'MOVDDUP', 'Vx,Wq', S.movddup);
@@ -19,7 +20,8 @@ export function sse4Encodings({ op }: EncodingTable): void {
     op(`F2 0F ${hex(opcode)} /r`, `${name}PS`, 'Vx,Wx', emit(F.PS));
   }
 
-  // SSSE3, in both register files.
+  // In both register files.
+  table.feature = 'SSSE3';
   (
     [
       [0x00, 'PSHUFB', S.pshufb],
@@ -45,7 +47,7 @@ export function sse4Encodings({ op }: EncodingTable): void {
   op('NP 0F 3A 0F /r', 'PALIGNR', 'Pq,Qq,Ib+', S.palignr);
   op('66 0F 3A 0F /r', 'PALIGNR', 'Vx,Wx,Ib+', S.palignr);
 
-  // SSE4.1 and SSE4.2.
+  table.feature = 'SSE4.1';
   const vector = (opcode: number, name: string, emit: MachineEmitter, source = 'Wx'): void =>
     op(`66 0F 38 ${hex(opcode)} /r`, name, `Vx,${source}`, emit);
   const immediate = (opcode: number, name: string, emit: MachineEmitter, operands = 'Vx,Wx'): void =>
@@ -63,7 +65,6 @@ export function sse4Encodings({ op }: EncodingTable): void {
   vector(0x29, 'PCMPEQQ', S.pcmpeqq);
   vector(0x2a, 'MOVNTDQA', S.movntdqa, 'Mx');
   vector(0x2b, 'PACKUSDW', S.packusdw);
-  vector(0x37, 'PCMPGTQ', S.pcmpgtq);
   vector(0x38, 'PMINSB', S.pminsb);
   vector(0x39, 'PMINSD', S.pminsd);
   vector(0x3a, 'PMINUW', S.pminuw);
@@ -93,15 +94,20 @@ export function sse4Encodings({ op }: EncodingTable): void {
   immediate(0x40, 'DPPS', F.dotf(F.PS));
   immediate(0x41, 'DPPD', F.dotf(F.PD));
   immediate(0x42, 'MPSADBW', S.mpsadbw);
+  table.feature = 'SSE4.2';
+  vector(0x37, 'PCMPGTQ', S.pcmpgtq);
   ['M', 'I'].forEach((answer, i) => {
     op(`66 0F 3A ${hex(0x60 + i)} /r`, `PCMPESTR${answer}`, 'Vx,Wx,Ib+', S.compareStrings(true, i === 0), 'v');
     immediate(0x62 + i, `PCMPISTR${answer}`, S.compareStrings(false, i === 0));
   });
 
+  table.feature = 'AES';
   ['ENC', 'ENCLAST', 'DEC', 'DECLAST'].forEach((name, i) => {
     vector(0xdc + i, `AES${name}`, S.aesOperation(i));
   });
   vector(0xdb, 'AESIMC', S.aesOperation(A.AES_INVERSE_MIX));
   immediate(0xdf, 'AESKEYGENASSIST', S.aesOperation(A.AES_KEY, true));
+  table.feature = 'PCLMULQDQ';
   immediate(0x44, 'PCLMULQDQ', S.aesOperation(A.CARRYLESS_MULTIPLY, true));
+  table.feature = 'base';
 }

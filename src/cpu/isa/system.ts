@@ -1,8 +1,33 @@
 /** Encodings of the instructions that the system port executes. */
 import * as S from '../system-ops.ts';
+import type { Feature } from './features.ts';
 import type { EncodingTable } from './rows.ts';
 
-export function systemEncodings({ sys }: EncodingTable): void {
+/** What belongs to an extension. */
+const EXTENSIONS: Readonly<Record<string, Feature>> = {
+  RDTSCP: 'RDTSCP',
+  RDPRU: 'RDPRU',
+  WBNOINVD: 'WBNOINVD',
+  INVPCID: 'INVPCID',
+  CLFLUSHOPT: 'CLFLUSHOPT',
+  CLWB: 'CLWB',
+  RDPID: 'RDPID',
+  XSAVEOPT: 'XSAVEOPT',
+  XSAVEC: 'XSAVEC',
+  XSAVES: 'XSAVES',
+  XRSTORS: 'XSAVES',
+  RDFSBASE: 'FSGSBASE',
+  RDGSBASE: 'FSGSBASE',
+  WRFSBASE: 'FSGSBASE',
+  WRGSBASE: 'FSGSBASE',
+};
+
+export function systemEncodings(table: EncodingTable): void {
+  const sys: EncodingTable['sys'] = (text, mnemonic, operands, op, options) => {
+    table.feature = EXTENSIONS[mnemonic] ?? 'base';
+    table.sys(text, mnemonic, operands, op, options);
+    table.feature = 'base';
+  };
   // One-byte opcodes.
   [
     [0x06, 'PUSH', 0, S.SYS_PUSH_SREG],

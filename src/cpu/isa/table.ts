@@ -1,5 +1,7 @@
 /** The encoding table: every encoding that the processor knows, and the index by map and opcode that the decoder uses. */
+import { avxEncodings } from './avx.ts';
 import { type Encoding, MAPS } from './encoding.ts';
+import { fmaEncodings } from './fma.ts';
 import { integerEncodings } from './integer.ts';
 import { EncodingTable } from './rows.ts';
 import { sse4Encodings } from './sse4.ts';
@@ -14,6 +16,8 @@ function build(): readonly Encoding[] {
   vectorEncodings(table);
   sse4Encodings(table);
   x87Encodings(table);
+  avxEncodings(table);
+  fmaEncodings(table);
   return table.rows;
 }
 

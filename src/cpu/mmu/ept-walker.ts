@@ -51,6 +51,7 @@ export class EptWalker implements SecondWalker {
   private readonly executeOnly: boolean;
   private readonly gbPages: boolean;
   rootPfn = 0;
+  dry = false;
   /** EPTP bit 6: accessed and dirty bits are set. */
   adEnabled = true;
   /** Physical address of the log of modified pages, -1 while there is none; and the next entry, counting down. */
@@ -92,7 +93,7 @@ export class EptWalker implements SecondWalker {
       }
       allowed &= lo;
       if (leaf) return this.leaf(gfn, level, word, lo, hi, allowed, write, fetch);
-      if (this.adEnabled && (lo & EPT_ACCESSED_MASK) === 0) i32[word] = lo | EPT_ACCESSED_MASK;
+      if (this.adEnabled && (lo & EPT_ACCESSED_MASK) === 0 && !this.dry) i32[word] = lo | EPT_ACCESSED_MASK;
       table = (hi & PT64_FRAME_HI) * 0x100000 + (lo >>> 12);
       if (table >= this.frames) {
         // Nothing answers at that address: all ones.
@@ -132,7 +133,7 @@ export class EptWalker implements SecondWalker {
       return false;
     }
     let marked = lo;
-    if (this.adEnabled) {
+    if (this.adEnabled && !this.dry) {
       marked |= write ? EPT_ACCESSED_MASK | EPT_DIRTY_MASK : EPT_ACCESSED_MASK;
       if (((marked ^ lo) & EPT_DIRTY_MASK) !== 0 && this.pmlBase !== -1 && !this.log(gfn)) return false;
       if (marked !== lo) this.i32[word] = marked;

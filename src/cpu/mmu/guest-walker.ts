@@ -126,6 +126,14 @@ export class GuestWalker {
     this.nestedWalker = this.eptWalker ?? new NestedWalker(memory, profile, caches.nested);
   }
 
+  /** Host physical address of the code at `va` in MMU context `index`, or -1; no entry is marked. */
+  peekCode(vaLo: number, vaHi: number, index: number): number {
+    this.nestedWalker.dry = true;
+    const result = this.walk(vaLo, vaHi, ACCESS_FETCH, index);
+    this.nestedWalker.dry = false;
+    return result === WALK_OK ? this.pfn * 4096 + (vaLo & 0xfff) : -1;
+  }
+
   /** Takes over the registers that select and modify paging; false when only CR3, or nothing, is new. HOT */
   configure(cr0: number, cr3Lo: number, cr3Hi: number, cr4: number, efer: number, pkru: number): boolean {
     this.cr3Lo = cr3Lo;
@@ -382,6 +390,7 @@ export class GuestWalker {
 
   /** Stores the low half of an entry with its accessed or dirty bit. */
   private mark(word: number, lo: number): void {
+    if (this.nestedWalker.dry) return;
     this.memory.noteWrite(word >>> 10);
     this.i32[word] = lo;
   }

@@ -42,6 +42,8 @@ export class NestedWalker implements SecondWalker {
   private readonly gbPages: boolean;
   /** Frame of the root table, from the control block's nested CR3. */
   rootPfn = 0;
+  /** Only looking: neither accessed nor dirty bits are set, here and in the guest's tables. */
+  dry = false;
 
   /** After a walk that succeeded: host frame of the 4 KiB page. */
   pfn = 0;
@@ -116,7 +118,7 @@ export class NestedWalker implements SecondWalker {
       allowed &= lo;
       noExecute |= hi;
       if (level > 1 && (lo & PT_PAGE_SIZE_MASK) === 0) {
-        if ((lo & PT_ACCESSED_MASK) === 0) i32[word] = lo | PT_ACCESSED_MASK;
+        if ((lo & PT_ACCESSED_MASK) === 0 && !this.dry) i32[word] = lo | PT_ACCESSED_MASK;
         table = (hi & PT64_FRAME_HI) * 0x100000 + (lo >>> 12);
         level--;
         continue;
@@ -152,7 +154,7 @@ export class NestedWalker implements SecondWalker {
       return false;
     }
     const marked = lo | (write ? PT_ACCESSED_MASK | PT_DIRTY_MASK : PT_ACCESSED_MASK);
-    if (marked !== lo) this.i32[word] = marked;
+    if (marked !== lo && !this.dry) this.i32[word] = marked;
     this.pfn = (hi & PT64_FRAME_HI) * 0x100000 + low;
     this.writable = writable && (marked & PT_DIRTY_MASK) !== 0;
     this.executable = noExecute >= 0;

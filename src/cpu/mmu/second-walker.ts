@@ -2,6 +2,8 @@
 export interface SecondWalker {
   /** Frame of the root table, from the control block. */
   rootPfn: number;
+  /** Only looking: neither accessed nor dirty bits are set, here and in the guest's tables. */
+  dry: boolean;
   /** After a walk that succeeded: host frame of the 4 KiB page. */
   pfn: number;
   /** A store needs no further walk: writable at every level, and dirty. */

@@ -15,6 +15,7 @@ export const bochsSkylake: HardwareProfile = {
   vgif: false,
   asids: 0,
   walkCaches: false,
+  alignmentChecks: true,
   rsvdWithoutP: false,
   paePdpteRsvd: true,
   idtErrorAsQemu: false,

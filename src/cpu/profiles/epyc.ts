@@ -1,6 +1,6 @@
 /**
- * What the two EPYC (family 23, model 1) profiles share: CPUID, but for the physical address width and SVM's own leaf. It names what
- * the interpreter executes, and no more of the real processor: no AVX, SSE4a or RDRAND.
+ * What the two EPYC (family 23, model 1) profiles share: CPUID, but for the physical address width, SVM's own leaf and the vector
+ * extensions. It names what the interpreter executes, and no more of the real processor: no SSE4a, SHA or RDRAND.
  */
 import type { CpuidEntry } from '../profile.ts';
 import { bits, brand, row } from './cpuid-table.ts';
@@ -17,6 +17,8 @@ export interface EpycDifferences {
   readonly brand: string;
   /** Bits of leaf 1 ECX beyond those that both have. */
   readonly features: number;
+  /** AVX's state and AVX2 are there, and XSAVEC. */
+  readonly avx: boolean;
 }
 
 export function epycCpuid(d: EpycDifferences): CpuidEntry[] {
@@ -27,11 +29,12 @@ export function epycCpuid(d: EpycDifferences): CpuidEntry[] {
     row(5, 0, 0, 0, 3, 0),
     row(6, 0, 4, 0, 0, 0),
     // FSGSBASE BMI1 SMEP BMI2 ADX SMAP CLFLUSHOPT; UMIP PKU
-    row(7, 0, 0, bits(0, 3, 7, 8, 19, 20, 23), bits(2, 3), 0),
-    // x87, SSE and PKRU
-    row(0xd, 0, 0x203, 0xa88, 0xa88, 0),
-    // XSAVEOPT XGETBV1
-    row(0xd, 1, bits(0, 2), 0, 0, 0),
+    row(7, 0, 0, bits(0, 3, 7, 8, 19, 20, 23) | (d.avx ? bits(5) : 0), bits(2, 3), 0),
+    // x87, SSE, AVX and PKRU
+    row(0xd, 0, d.avx ? 0x207 : 0x203, 0xa88, 0xa88, 0),
+    // XSAVEOPT XSAVEC XGETBV1
+    row(0xd, 1, d.avx ? bits(0, 1, 2) : bits(0, 2), 0, 0, 0),
+    ...(d.avx ? [row(0xd, 2, 256, 576, 0, 0)] : []),
     row(0xd, 9, 8, 0xa80, 0, 0),
     row(0x80000000, 0, 0x8000001e, 0x68747541, 0x444d4163, 0x69746e65),
     // LAHF_LM SVM CR8_LEGACY ABM 3DNOWPREFETCH; SYSCALL NX MMXEXT PDPE1GB RDTSCP LM

@@ -17,6 +17,7 @@ export const qemuTcgEpyc: HardwareProfile = {
   asids: 16,
   tlbFlushedAtEntry: true,
   walkCaches: false,
+  alignmentChecks: false,
   rsvdWithoutP: true,
   paePdpteRsvd: false,
   idtErrorAsQemu: true,
@@ -41,6 +42,13 @@ export const qemuTcgEpyc: HardwareProfile = {
   pku: true,
   fsgsbase: true,
   pcid: false,
-  // NPT
-  cpuid: epycCpuid({ maxPhyAddr: 40, asids: 16, svmFeatures: bits(0), brand: 'AMD EPYC Processor', features: 0 }),
+  // NPT; SSE3 PCLMULQDQ SSSE3 SSE4.1 SSE4.2 AES
+  cpuid: epycCpuid({
+    maxPhyAddr: 40,
+    asids: 16,
+    svmFeatures: bits(0),
+    brand: 'AMD EPYC Processor',
+    features: bits(0, 1, 9, 19, 20, 25),
+    avx: false,
+  }),
 };

@@ -14,6 +14,7 @@ export const siliconEpyc: HardwareProfile = {
   asids: 32768,
   tlbFlushedAtEntry: false,
   walkCaches: true,
+  alignmentChecks: true,
   rsvdWithoutP: false,
   paePdpteRsvd: true,
   idtErrorAsQemu: false,
@@ -43,8 +44,9 @@ export const siliconEpyc: HardwareProfile = {
     maxPhyAddr: 48,
     asids: 32768,
     svmFeatures: bits(0, 3, 5, 6, 7, 10, 16, 28),
-    // SSE3 PCLMULQDQ SSSE3 SSE4.1 SSE4.2 AES
-    features: bits(0, 1, 9, 19, 20, 25),
+    // SSE3 PCLMULQDQ SSSE3 FMA SSE4.1 SSE4.2 AES AVX F16C
+    features: bits(0, 1, 9, 12, 19, 20, 25, 28, 29),
+    avx: true,
     brand: 'AMD EPYC 7551 32-Core Processor',
   }),
 };

@@ -12,6 +12,7 @@ export const siliconSkylake: HardwareProfile = {
   vgif: false,
   asids: 0,
   walkCaches: true,
+  alignmentChecks: true,
   rsvdWithoutP: false,
   paePdpteRsvd: true,
   idtErrorAsQemu: false,

@@ -12,8 +12,8 @@ const LEAF_1_EDX = bits(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 11, 12, 13, 14, 15, 16, 17
 export function skylakeCpuid(maxPhyAddr: number, name: string): CpuidEntry[] {
   return [
     row(0, 0, 0xd, 0x756e6547, 0x6c65746e, 0x49656e69),
-    // MONITOR VMX CX16 MOVBE POPCNT XSAVE
-    row(1, 0, SIGNATURE, 0x00000800, bits(3, 5, 13, 22, 23, 26), LEAF_1_EDX),
+    // SSE3 PCLMULQDQ MONITOR VMX SSSE3 CX16 SSE4.1 SSE4.2 MOVBE POPCNT AES XSAVE
+    row(1, 0, SIGNATURE, 0x00000800, bits(0, 1, 3, 5, 9, 13, 19, 20, 22, 23, 25, 26), LEAF_1_EDX),
     row(5, 0, 0, 0, 3, 0),
     row(6, 0, 4, 0, 0, 0),
     // FSGSBASE BMI1 SMEP BMI2 ADX SMAP CLFLUSHOPT CLWB; PKU

@@ -36,7 +36,7 @@ const loadBytes = (bytes: number, at: I32): V128 =>
   bytes === 16 ? v128.load(at) : bytes === 4 ? v128.load32Zero(at) : v128.load64Zero(at);
 const loadLanes = (lanes: Lanes, at: I32): V128 => loadBytes(lanes.scalar ? lanes.bytes : 16, at);
 /** Keeps what a scalar instruction does not touch. */
-const merge = (lanes: Lanes, result: V128, dst: V128): V128 =>
+export const mergeLanes = (lanes: Lanes, result: V128, dst: V128): V128 =>
   lanes.scalar
     ? v128.shuffle(
         result,
@@ -111,7 +111,7 @@ const arithmetic =
     f.if(i32.eqz(certain.get), () =>
       slow(c, S.shaped(code, l.bytes, l.scalar), ZERO, loadLanes(l, src.get), v128.load(c.vector(0))),
     );
-    c.do(v128.store(c.vector(0), 0, merge(l, result(), v128.load(c.vector(0)))));
+    c.do(v128.store(c.vector(0), 0, mergeLanes(l, result(), v128.load(c.vector(0)))));
   };
 /** By the opcode of the f32x4 operation; f64x2 ones are 12 higher. */
 const simd = (l: Lanes, opcode: number): Binary => v128.binary(l.bytes === 4 ? opcode : opcode + 12);
@@ -143,12 +143,12 @@ const extreme =
     comparing(c, l, code, ZERO, src.get, () =>
       c.do(v128.store(ZERO, ASSIST_RESULT, simd(l, opcode)(loadLanes(l, src.get), v128.load(c.vector(0))))),
     );
-    c.do(v128.store(c.vector(0), 0, merge(l, result(), v128.load(c.vector(0)))));
+    c.do(v128.store(c.vector(0), 0, mergeLanes(l, result(), v128.load(c.vector(0)))));
   };
 export const minf = (l: Lanes): MachineEmitter => extreme(l, 234, S.SSE_MIN);
 export const maxf = (l: Lanes): MachineEmitter => extreme(l, 235, S.SSE_MAX);
 
-/** CMPPS and kin: eight predicates in the immediate. */
+/** CMPPS and kin: eight predicates in the immediate, 32 with VEX. */
 export const cmpf =
   (l: Lanes): MachineEmitter =>
   (c) => {
@@ -167,13 +167,15 @@ export const cmpf =
             not(p(d, s)),
       ),
     ];
+    // VEX's further predicates differ in what they make of unordered operands.
     const predicate = i32.and(i32.wrap(c.immediate()), i32.const(7));
-    comparing(c, l, S.SSE_COMPARE, predicate, src.get, () => {
+    const all = i32.and(i32.wrap(c.immediate()), i32.const(c.isVex ? 31 : 7));
+    comparing(c, l, S.SSE_COMPARE, all, src.get, () => {
       const apply = (p: Binary) => (): void =>
         c.do(v128.store(ZERO, ASSIST_RESULT, p(v128.load(c.vector(0)), loadLanes(l, src.get))));
       f.switch(predicate, both.slice(0, 7).map(apply), apply(both[7]!));
     });
-    c.do(v128.store(c.vector(0), 0, merge(l, result(), v128.load(c.vector(0)))));
+    c.do(v128.store(c.vector(0), 0, mergeLanes(l, result(), v128.load(c.vector(0)))));
   };
 
 // Scalars as WebAssembly's f32 and f64; an expression of either is plain code here.
@@ -334,7 +336,7 @@ const assisted =
     const src = sourceAddress(c, l.scalar ? l.bytes : 16);
     const argument = immediate ? i32.wrap(c.immediate()) : ZERO;
     slow(c, S.shaped(code, l.bytes, l.scalar), argument, loadLanes(l, src.get), v128.load(c.vector(0)));
-    c.do(v128.store(c.vector(0), 0, merge(l, result(), v128.load(c.vector(0)))));
+    c.do(v128.store(c.vector(0), 0, mergeLanes(l, result(), v128.load(c.vector(0)))));
   };
 export const roundf = (l: Lanes): MachineEmitter => assisted(l, S.SSE_ROUND, true);
 export const dotf = (l: Lanes): MachineEmitter => assisted(l, S.SSE_DOT, true);

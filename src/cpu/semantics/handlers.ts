@@ -2,7 +2,7 @@
 import { UD_VECTOR } from '../../arch/exceptions.ts';
 import { CS } from '../../arch/registers.ts';
 import { RECORD_INNER, RECORD_SECOND } from '../decode/record.ts';
-import type { Encoding } from '../isa/encoding.ts';
+import { type Encoding, MAP_VEX } from '../isa/encoding.ts';
 import { ENCODINGS } from '../isa/table.ts';
 import {
   CODE_MODE_AT,
@@ -96,6 +96,7 @@ export function defineHandlers(m: ModuleBuilder, support: SharedFunctions): Hand
   for (const row of ENCODINGS) {
     const { meaning } = row;
     const sizes = sizesOf(row);
+    const isAvx = row.map >= MAP_VEX && row.operands.some((o) => o.file !== 'gpr');
     for (const size of sizes) {
       if (meaning.kind === 'system') {
         index.set(row.id, size, FORM_REGISTER, system);
@@ -131,7 +132,8 @@ export function defineHandlers(m: ModuleBuilder, support: SharedFunctions): Hand
       }
       if (hasMemoryForm(row)) {
         make(FORM_MEMORY);
-        if (!row.options.has('i64')) make(FORM_MEMORY_FLAT);
+        // VEX makes hundreds of handlers; where it matters, they are compiled.
+        if (!row.options.has('i64') && !isAvx) make(FORM_MEMORY_FLAT);
         // FS and GS reach per-CPU and per-thread data: integers.
         if (!row.options.has('i64') && row.operands.every((o) => o.file === 'gpr')) make(FORM_MEMORY_BASED);
       }

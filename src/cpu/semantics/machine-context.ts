@@ -19,6 +19,8 @@ export abstract class MachineContext extends Context {
   abstract requireAligned(size: number): void;
   abstract immediate(): I64;
   abstract immediate2(): I32;
+  /** The shift of the memory operand's index. */
+  abstract scale(): I64;
   /** Address of this instruction, and of the following one. */
   abstract rip(): I64;
   abstract nextRip(): I64;
@@ -35,12 +37,14 @@ export abstract class MachineContext extends Context {
   /** Writes, reads `size` bytes at stack pointer `sp`. Can fault. */
   abstract stackWrite(sp: I64, value: I64, size: number): void;
   abstract stackRead(sp: I64, size: number): Local64;
-  /** Address of the 16 bytes (XMM) or 8 bytes (MMX) of vector register operand `index`. */
+  /** Address of vector register operand `index`: 32 bytes (YMM, XMM) or 16, of which MMX has 8. */
   abstract vector(index: number): I32;
-  /** Bytes of a register in the file of operand `index`: 16 for XMM, 8 for MMX. */
+  /** Bytes of a register in the file of operand `index`: 32 for YMM, 16 for XMM, 8 for MMX. */
   abstract vectorBytes(index: number): number;
   /** Has TypeScript do `operation` (src/cpu/floating/assist.ts); the instruction ends here when that is an exception. */
   abstract assist(operation: number, argument: I32): void;
+  /** Whether what a VEX encoding requires has been checked, and alignment does not matter: see vex.ts. */
+  readonly isVex: boolean = false;
   /** The handler's record. */
   abstract readonly record: I32;
 }

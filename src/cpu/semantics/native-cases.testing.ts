@@ -78,12 +78,21 @@ const decoder = new Decoder();
 export function encode(row: Encoding, next: () => number): number[] {
   const bytes: number[] = [];
   const vex = row.map >= 4;
-  const rexBits = next() % 3 === 0 ? next() & 15 : next() & 8;
+  let rexBits = next() % 3 === 0 ? next() & 15 : next() & 8;
+  // The index of a gather is one of the four registers that hold small numbers.
+  if (row.options.has('vsib')) rexBits = (rexBits & 12) | 2;
   const prefix = { '': [], NP: [], NR: [], '66': [0x66], F3: [0xf3], F2: [0xf2] }[row.prefix];
   if (vex) {
     const pp = ['NP', '66', 'F3', 'F2'].indexOf(row.prefix);
     const vvvv = row.operands.some((o) => o.place === 'vvvv') ? next() & 15 : 15;
-    bytes.push(0xc4, ((~(rexBits & 7) << 5) & 0xe0) | (row.map - 4), ((rexBits & 8) << 4) | (vvvv << 3) | pp);
+    const w = row.w >= 0 ? row.w << 3 : rexBits & 8;
+    const l = row.l >= 0 ? row.l : next() & 1;
+    // The short form has neither W, X, B nor another map.
+    if (row.map === 5 && (w | (rexBits & 3)) === 0 && next() % 2 === 0) {
+      bytes.push(0xc5, ((~(rexBits & 4) << 5) & 0x80) | (vvvv << 3) | (l << 2) | pp);
+    } else {
+      bytes.push(0xc4, ((~(rexBits & 7) << 5) & 0xe0) | (row.map - 4), (w << 4) | (vvvv << 3) | (l << 2) | pp);
+    }
   } else {
     if (row.size === 0 && next() % 4 === 0 && (row.prefix === '' || row.prefix === 'F3' || row.prefix === 'F2'))
       bytes.push(0x66);
@@ -101,7 +110,9 @@ export function encode(row: Encoding, next: () => number): number[] {
     else if (!memory) bytes.push(0xc0 | (reg << 3) | (next() & 7));
     else {
       const disp = (next() % 6) * 16;
-      if (next() % 2 === 0) bytes.push(0x40 | (reg << 3) | 7, disp);
+      if (row.options.has('vsib'))
+        bytes.push(0x44 | (reg << 3), ((next() % 4) << 6) | ((4 + (next() % 4)) << 3) | 7, disp);
+      else if (next() % 2 === 0) bytes.push(0x40 | (reg << 3) | 7, disp);
       else bytes.push(0x44 | (reg << 3), ((next() % 4) << 6) | (6 << 3) | 7, disp);
     }
   }
@@ -109,7 +120,10 @@ export function encode(row: Encoding, next: () => number): number[] {
   for (let i = 0; i < immediate; i++) bytes.push(next() & 0xff);
   if (decoder.decode(Uint8Array.from(bytes), 0, bytes.length, 2) !== DECODE_OK || decoder.row !== row) return [];
   const rsp = 4 * 8;
-  if (decoder.reg === rsp || decoder.rm === rsp || decoder.vvvv === rsp) return [];
+  // The bit number is small only in RSI.
+  if (row.options.has('bits') && (decoder.flags & 8) !== 0 && decoder.reg !== 6 * 8) return [];
+  const general = row.operands.some((o) => o.file === 'gpr' && o.place !== 'imm' && o.form !== 'memory');
+  if (general && (decoder.reg === rsp || decoder.rm === rsp || decoder.vvvv === rsp)) return [];
   // Memory is reached through RDI, with RSI as index.
   const memory = (decoder.flags & 8) !== 0;
   if (

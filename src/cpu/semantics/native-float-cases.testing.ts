@@ -1,7 +1,8 @@
 /**
  * Sequences of x87, MMX and SSE instructions with a state that follows from a seed, for comparing with a host processor: the harness
  * (native-harness.c) executes them there, FlatMachine here. Both give an image of the same layout: FXSAVE (512 bytes), general
- * registers (128), RFLAGS (8), data (512), then the vector that ended the sequence (-1: none) and its instruction's offset.
+ * registers (128), RFLAGS (8), data (512), then the vector that ended the sequence (-1: none), its instruction's offset, and the upper
+ * halves of the YMM registers (256).
  */
 import { Decoder } from '../decode/decoder.ts';
 import type { FlatMachine } from '../interpreter/flat-machine.testing.ts';
@@ -11,6 +12,9 @@ import { FPU_CW_AT, FPU_REGS, FPU_SW_AT, FPU_TAG_AT, GPR, MXCSR_AT, STATUS_BUDGE
 import { DATA_ADDRESS, encode, generator } from './native-cases.testing.ts';
 
 export const IMAGE_SIZE = 648 + 512;
+const UPPER_AT = IMAGE_SIZE + 8;
+/** An image with all that follows it. */
+export const ANSWER_SIZE = UPPER_AT + 256;
 const DATA_AT = 648;
 const STATUS_FLAGS = 0x8d5n;
 const CODE = 0x10000;
@@ -98,7 +102,7 @@ function extended(next: Next): readonly [bigint, number] {
 
 /** The state before. RDI points into the data, RSI is small. */
 function imageOf(next: Next): Uint8Array {
-  const image = new Uint8Array(IMAGE_SIZE + 8);
+  const image = new Uint8Array(ANSWER_SIZE);
   const view = new DataView(image.buffer);
   const masks = next() % 3 === 0 ? next() & 0x3f : 0x3f;
   const control = 0x40 | masks | ((next() % 4) << 10) | (next() % 3 === 0 ? (next() % 4) << 8 : 0x300);
@@ -145,7 +149,17 @@ function imageOf(next: Next): Uint8Array {
 export function floatState(seed: number): { readonly next: () => number; readonly image: Uint8Array } {
   const next = generator(seed);
   for (let i = 0; i < 8; i++) next();
-  return { next, image: imageOf(next) };
+  const image = imageOf(next);
+  upperHalves(generator(seed ^ 0x5a5a5a5a), new DataView(image.buffer));
+  return { next, image };
+}
+function upperHalves(next: Next, view: DataView): void {
+  for (let i = 0; i < 8; i++) next();
+  for (let i = 0; i < 32; i++) {
+    const value =
+      i % 3 === 0 ? big(next) : i % 3 === 1 ? small(next, 52, 11) : small(next, 23, 8) | (small(next, 23, 8) << 32n);
+    view.setBigUint64(UPPER_AT + i * 8, value, true);
+  }
 }
 
 /** A case of one to `most` instructions of `rows`. */
@@ -174,7 +188,7 @@ function writesBase(row: Encoding, bytes: readonly number[]): boolean {
 }
 
 /** Executes a case and answers the image afterwards. */
-export function runHere(machine: FlatMachine, { code, names, image }: FloatCase): Uint8Array {
+export function runHere(machine: FlatMachine, { code, names, image }: FloatCase, at = CODE): Uint8Array {
   const { u8, i32, u64 } = machine.memory;
   const view = new DataView(image.buffer, image.byteOffset);
   i32[FPU_CW_AT >> 2] = view.getUint16(0, true);
@@ -183,13 +197,18 @@ export function runHere(machine: FlatMachine, { code, names, image }: FloatCase)
   i32[MXCSR_AT >> 2] = view.getUint32(24, true);
   u8.set(image.subarray(32, 160), FPU_REGS);
   for (let i = 0; i < 16; i++) u8.set(image.subarray(160 + i * 16, 176 + i * 16), XMM + i * XMM_SIZE);
+  for (let i = 0; i < 16; i++)
+    u8.set(image.subarray(UPPER_AT + i * 16, UPPER_AT + i * 16 + 16), XMM + i * XMM_SIZE + 16);
   u8.set(image.subarray(512, 640), GPR);
   machine.load(DATA_ADDRESS, image.subarray(DATA_AT, DATA_AT + 512));
-  machine.load(CODE, code);
+  // What follows goes nowhere.
+  machine.load(at, [...code, 0xeb, 0xfe]);
   machine.interpreter.writeRflags(Number(view.getBigUint64(640, true)));
-  machine.rip = CODE;
-  const status = machine.run(names.length);
-  const after = new Uint8Array(IMAGE_SIZE + 8);
+  machine.rip = at;
+  const status = machine.run(names.length + 300);
+  const after = new Uint8Array(ANSWER_SIZE);
+  for (let i = 0; i < 16; i++)
+    after.set(u8.subarray(XMM + i * XMM_SIZE + 16, XMM + i * XMM_SIZE + 32), UPPER_AT + i * 16);
   const out = new DataView(after.buffer);
   out.setUint16(0, i32[FPU_CW_AT >> 2]!, true);
   out.setUint16(2, i32[FPU_SW_AT >> 2]!, true);
@@ -201,7 +220,7 @@ export function runHere(machine: FlatMachine, { code, names, image }: FloatCase)
   out.setBigUint64(640, BigInt(machine.interpreter.readRflags() >>> 0), true);
   after.set(machine.bytes(DATA_ADDRESS, 512), DATA_AT);
   out.setInt32(IMAGE_SIZE, status === STATUS_BUDGET ? -1 : machine.faultVector, true);
-  out.setInt32(IMAGE_SIZE + 4, status === STATUS_BUDGET ? 0 : machine.rip - CODE, true);
+  out.setInt32(IMAGE_SIZE + 4, status === STATUS_BUDGET ? 0 : machine.rip - at, true);
   return after;
 }
 
@@ -224,10 +243,11 @@ export function counted(image: Uint8Array): Uint8Array {
 
 /** The case as the harness reads it. */
 export function caseBytes({ code, image }: FloatCase): Uint8Array {
-  const bytes = new Uint8Array(64 + IMAGE_SIZE);
+  const bytes = new Uint8Array(256 + IMAGE_SIZE + 256);
   bytes[0] = code.length;
   bytes.set(code, 1);
-  bytes.set(image.subarray(0, IMAGE_SIZE), 64);
+  bytes.set(image.subarray(0, IMAGE_SIZE), 256);
+  bytes.set(image.subarray(UPPER_AT), 256 + IMAGE_SIZE);
   return bytes;
 }
 
@@ -251,6 +271,13 @@ export function differences(ours: Uint8Array, host: Uint8Array): string[] {
   }
   for (let i = 0; i < 32; i++) {
     check(`xmm${i >> 1}.${i & 1}`, a.getBigUint64(160 + i * 8, true), b.getBigUint64(160 + i * 8, true));
+  }
+  for (let i = 0; i < 32; i++) {
+    check(
+      `ymm${i >> 1}.${2 + (i & 1)}`,
+      a.getBigUint64(UPPER_AT + i * 8, true),
+      b.getBigUint64(UPPER_AT + i * 8, true),
+    );
   }
   for (let i = 0; i < 16; i++) {
     if (i !== 4) check(`gpr${i}`, a.getBigUint64(512 + i * 8, true), b.getBigUint64(512 + i * 8, true));

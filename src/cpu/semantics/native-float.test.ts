@@ -5,6 +5,7 @@ import path from 'node:path';
 import { expect, test } from 'vitest';
 import { FlatMachine } from '../interpreter/flat-machine.testing.ts';
 import {
+  ANSWER_SIZE,
   caseBytes,
   counted,
   differences,
@@ -43,10 +44,10 @@ const live = Number(process.env['SOFTKVM_NATIVE'] ?? 0);
 test.runIf(live > 0)('random sequences do what this processor does', { timeout: 600_000 }, () => {
   const harness = path.join(mkdtempSync(path.join(tmpdir(), 'softkvm-')), 'harness');
   const source = path.join(import.meta.dirname, 'native-harness.c');
-  const flags = ['-O1', '-static', '-no-pie', '-Wl,-Ttext-segment=0x10000000', '-o', harness, source];
+  const flags = ['-O1', '-mavx', '-static', '-no-pie', '-Wl,-Ttext-segment=0x10000000', '-o', harness, source];
   expect(spawnSync('gcc', flags).status).toBe(0);
   const machine = new FlatMachine();
-  const size = IMAGE_SIZE + 8;
+  const size = ANSWER_SIZE;
   const first = Number(process.env['SOFTKVM_NATIVE_SEED'] ?? 1);
   for (const rows of [X87_ROWS, SSE_ROWS, [...X87_ROWS, ...SSE_ROWS]]) {
     const cases = Array.from({ length: live }, (_, i) => floatCase(first + i, rows, 4));

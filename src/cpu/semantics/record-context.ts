@@ -8,6 +8,7 @@ import {
   RECORD_LENGTH,
   RECORD_REG,
   RECORD_RM,
+  RECORD_SCALE,
   RECORD_SEGMENT,
   RECORD_VVVV,
 } from '../decode/record.ts';
@@ -73,6 +74,7 @@ export class RecordContext extends MachineContext {
   /** Address and constant offset of a register operand. */
   private registerField(index: number): I32 {
     const { place } = this.shape.operands[index]!;
+    if (place === 'extra') return this.immediate2();
     const field = place === 'reg' ? RECORD_REG : place === 'vvvv' ? RECORD_VVVV : RECORD_RM;
     return i32.load8U(this.record, field);
   }
@@ -97,6 +99,7 @@ export class RecordContext extends MachineContext {
       case 'far':
       case 'dx':
       case 'sreg':
+      case 'extra':
         throw new Error(`operand ${place} has no value of its own`);
       default:
         return unreachable(place);
@@ -131,7 +134,8 @@ export class RecordContext extends MachineContext {
     return i32.add(i32.shl(field, i32.const(2)), i32.const(XMM));
   }
   vectorBytes(index: number): number {
-    return this.shape.operands[index]!.file === 'mmx' ? 8 : 16;
+    const { file, size } = this.shape.operands[index]!;
+    return file === 'mmx' ? 8 : size === 32 ? 32 : 16;
   }
   assist(operation: number, argument: I32): void {
     const status = this.f.i32(call(this.support.assist, i32.const(operation), argument));
@@ -142,6 +146,9 @@ export class RecordContext extends MachineContext {
   }
   immediate2(): I32 {
     return i32.load(this.record, RECORD_IMM2);
+  }
+  scale(): I64 {
+    return i64.load8U(this.record, RECORD_SCALE);
   }
 
   // Memory.

@@ -99,9 +99,13 @@ export const palignr: MachineEmitter = (c) => {
 
 // SSE4.1.
 
-/** PBLENDVB, BLENDVPS, BLENDVPD: lanes of the second operand where XMM0's lane has its top bit set. */
-const blendVariable = (shift: number, bits: number): MachineEmitter =>
-  binary((d, s) => v128.select(s, d, v128.shift(shift)(v128.load(i32.const(XMM)), i32.const(bits - 1))));
+/** PBLENDVB, BLENDVPS, BLENDVPD: lanes of the second operand where XMM0's lane, or VEX's fourth operand's, has its top bit set. */
+const blendVariable =
+  (shift: number, bits: number): MachineEmitter =>
+  (c) => {
+    const mask = c.isVex ? c.vector(2) : i32.const(XMM);
+    binary((d, s) => v128.select(s, d, v128.shift(shift)(v128.load(mask), i32.const(bits - 1))))(c);
+  };
 export const pblendvb = blendVariable(108, 8);
 export const blendvps = blendVariable(172, 32);
 export const blendvpd = blendVariable(204, 64);
@@ -122,22 +126,29 @@ const blend =
 export const blendps = blend(4);
 export const blendpd = blend(8);
 export const pblendw = blend(2);
-/** ZF: no common bits; CF: nothing of the second operand outside the first. */
-export const ptest: MachineEmitter = (c) => {
-  requireVector(c, 16);
-  const src = c.f.i32(source(c, 1, 16, true));
-  const both = (combine: (d: I64, s: I64) => I64): I32 => {
-    const word = (n: number): I64 => combine(i64.load(c.vector(0), n), i64.load(src.get, n));
-    return i64.eqz(i64.or(word(0), word(8)));
+/** ZF: no common bits among those of `mask`; CF: nothing of the second operand outside the first. */
+const testBits =
+  (mask: (words: I64) => I64): MachineEmitter =>
+  (c) => {
+    requireVector(c, 16);
+    const src = c.f.i32(source(c, 1, 16, true));
+    const both = (combine: (d: I64, s: I64) => I64): I32 => {
+      const word = (n: number): I64 => combine(i64.load(c.vector(0), n), i64.load(src.get, n));
+      return i64.eqz(mask(i64.or(word(0), word(8))));
+    };
+    const zf = i32.select(both(i64.and), i32.const(RFLAGS_ZF), ZERO);
+    const cf = i32.select(
+      both((d, s) => i64.and(s, i64.not(d))),
+      i32.const(RFLAGS_CF),
+      ZERO,
+    );
+    c.setStatus(i32.or(zf, cf));
   };
-  const zf = i32.select(both(i64.and), i32.const(RFLAGS_ZF), ZERO);
-  const cf = i32.select(
-    both((d, s) => i64.and(s, i64.not(d))),
-    i32.const(RFLAGS_CF),
-    ZERO,
-  );
-  c.setStatus(i32.or(zf, cf));
-};
+export const ptest = testBits((words) => words);
+const TOP_OF_EACH = i64.or(i64.shl(i64.const(1), i64.const(63)), i64.const(0x80000000));
+/** VTESTPS and VTESTPD: signs only. */
+export const testps = testBits((words) => i64.and(words, TOP_OF_EACH));
+export const testpd = testBits((words) => i64.shrU(words, i64.const(63)));
 /** PMOVSX and PMOVZX: `bytes` of the source, widened by one or more steps. */
 const widen =
   (bytes: 2 | 4 | 8, steps: readonly number[]): MachineEmitter =>

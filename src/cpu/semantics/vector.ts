@@ -23,6 +23,7 @@ const TOP_OR_PENDING = 0x3880;
 /** #UD and #NM by CR0.EM, CR4.OSFXSR and CR0.TS, in that order. */
 export function requireVector(c: MachineContext, bytes: number): void {
   const { f } = c;
+  if (c.isVex) return;
   const emulated = i32.and(state32(CR0_AT), i32.const(CR0_EM));
   const disabled = i32.eqz(i32.and(state32(CR4_AT), i32.const(CR4_OSFXSR)));
   f.if(bytes === 8 ? emulated : i32.or(emulated, disabled), () => c.fault(UD_VECTOR));

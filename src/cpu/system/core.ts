@@ -2,9 +2,9 @@
  * What the parts of the processor share: the state in linear memory, the TLB and walkers, the intercepts of the control block in force,
  * and the ways in which an instruction can end. Statuses are STATUS_* of state.ts.
  */
-import { GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { AC_VECTOR, GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
 import { PAGING_PAE } from '../../arch/paging.ts';
-import { CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
+import { CR0_AM, CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
 import { SVM_EXIT_NPF, V_GIF_ENABLE_MASK, V_GIF_MASK, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import { GuestWalker, WALK_NESTED_FAULT, WALK_OK } from '../mmu/guest-walker.ts';
@@ -21,6 +21,7 @@ import {
   FAULT_HAS_ERROR,
   FAULT_VECTOR,
   INT_SHADOW_AT,
+  MMU_ALIGNED_USER,
   RF_RIP_AT,
   SEG_ATTR,
   STATUS_EXCEPTION,
@@ -30,7 +31,15 @@ import {
 } from '../state.ts';
 import { ApicVirtualization } from '../vmx/apic-virtualization.ts';
 import { Breakpoints } from './breakpoints.ts';
-import { cr4Known, SVME_ADDRESS_CHECK, svmFeature, xcr0Known } from './features.ts';
+import {
+  cr4Known,
+  SVME_ADDRESS_CHECK,
+  svmFeature,
+  XSTATE_HAS_COMPACT,
+  XSTATE_HAS_XGETBV1,
+  xcr0Known,
+  xstateFeature,
+} from './features.ts';
 import { Stack } from './stack.ts';
 import {
   SEG_WORDS,
@@ -62,6 +71,23 @@ export interface CodeCache {
   instructionLength(): number;
 }
 
+/** What was known of a guest when it met a triple fault; RIP is that of the instruction that the first exception came from. */
+export interface Shutdown {
+  /** As CODE_MODE_AT. */
+  readonly mode: number;
+  readonly ripLo: number;
+  readonly ripHi: number;
+  /** The exceptions, first to last. */
+  readonly vectors: readonly number[];
+  /** Error code of the first, or -1. */
+  readonly error: number;
+  /** Address that the first one faulted on, when it was a page fault. */
+  readonly addressLo: number;
+  readonly addressHi: number;
+  /** Bytes at RIP to the end of the page, 32 at most; null when no code is mapped there. */
+  readonly code: Uint8Array | null;
+}
+
 /** Bits that decide what a page may be used for, beside the page tables: a change empties the TLB. */
 const CR0_PAGING = 0x80010001 | 0;
 const CR4_PAGING = 0x007010b0;
@@ -90,8 +116,14 @@ export class Core {
   readonly interceptBeforeVmcbCheck: boolean;
   /** XCR0 bits that exist. */
   readonly xcr0Known: number;
+  /** The compacted form of XSAVE's area, and XGETBV with index 1. */
+  readonly hasXsavec: boolean;
+  readonly hasXgetbv1: boolean;
   /** CR4 bits that exist. */
   readonly cr4Known: number;
+
+  /** Of the last triple fault. */
+  shutdown: Shutdown | null = null;
 
   // The intercepts of the control block in force.
   interceptCr = 0;
@@ -155,6 +187,8 @@ export class Core {
     this.profile = profile;
     this.interceptBeforeVmcbCheck = svmFeature(profile, SVME_ADDRESS_CHECK);
     this.xcr0Known = xcr0Known(profile);
+    this.hasXsavec = xstateFeature(profile, XSTATE_HAS_COMPACT);
+    this.hasXgetbv1 = xstateFeature(profile, XSTATE_HAS_XGETBV1);
     this.cr4Known = cr4Known(profile);
     this.tlb = new Tlb(memory, profile.walkCaches);
     this.walker = new GuestWalker(memory, profile, this.tlb.walks);
@@ -274,11 +308,14 @@ export class Core {
     this.updateMmuIndex();
   }
 
-  /** After CPL, RFLAGS.AC or CR4.SMAP changed. HOT */
+  /** After CPL, RFLAGS.AC, CR0.AM or CR4.SMAP changed. HOT */
   updateMmuIndex(): void {
     const i32 = this.i32;
-    i32[W_MMU_INDEX] =
-      i32[W_CPL] === 3 ? 1 : (i32[W_RFLAGS]! & RFLAGS_AC) !== 0 && (i32[W_CR4]! & CR4_SMAP) !== 0 ? 2 : 0;
+    if ((i32[W_RFLAGS]! & RFLAGS_AC) === 0) i32[W_MMU_INDEX] = i32[W_CPL] === 3 ? 1 : 0;
+    else if (i32[W_CPL] === 3) {
+      const checked = (i32[W_CR0]! & CR0_AM) !== 0 && this.profile.alignmentChecks;
+      i32[W_MMU_INDEX] = checked ? MMU_ALIGNED_USER : 1;
+    } else i32[W_MMU_INDEX] = (i32[W_CR4]! & CR4_SMAP) !== 0 ? 2 : 0;
   }
 
   /**
@@ -328,6 +365,7 @@ export class Core {
    * EXIT_* filled. Fills the TLB. HOT
    */
   translate(vaLo: number, vaHi: number, access: number, index: number): number {
+    if (index === MMU_ALIGNED_USER && access !== ACCESS_FETCH) return this.translate(vaLo, vaHi, access, 1);
     const tlb = this.tlb;
     const tag = access === ACCESS_READ ? TAG_READ : access === ACCESS_FETCH ? TAG_CODE : TAG_WRITE;
     const hit = tlb.lookup(index, vaLo, vaHi, tag);
@@ -337,7 +375,7 @@ export class Core {
       return -1;
     }
     const walker = this.walker;
-    const result = walker.walk(vaLo, vaHi, access, index);
+    const result = walker.walk(vaLo, vaHi, access, index === MMU_ALIGNED_USER ? 1 : index);
     if (result !== WALK_OK) {
       this.failed(result, vaLo, vaHi);
       return -1;
@@ -355,6 +393,7 @@ export class Core {
       tags |= TAG_WRITE;
     }
     if (this.breakpoints.watching && this.breakpoints.inPage(vaLo, vaHi)) tags &= TAG_CODE;
+    if (index === MMU_ALIGNED_USER) tags = TAG_CODE;
     tlb.insert(index, vaLo, vaHi, pfn, tags, walker.flags);
     return pfn * 4096 + (vaLo & 0xfff);
   }
@@ -368,6 +407,18 @@ export class Core {
     if (result !== WALK_NESTED_FAULT) return this.gp(0);
     this.failed(result, 0, 0);
     return this.status;
+  }
+
+  /**
+   * Whether `size` bytes at `va` lie as alignment checks want them; if not, #AC is in `status`. After the translation, whose faults come
+   * first (@sdm 6.9, 6.15 interrupt 17; @apm 8.2.17).
+   */
+  aligned(vaLo: number, size: number): boolean {
+    // 10 bytes are an x87 number, which is aligned as 8.
+    const to = size === 10 ? 8 : size;
+    if ((vaLo & (to - 1)) === 0 || (to & (to - 1)) !== 0) return true;
+    this.status = this.raiseError(AC_VECTOR, 0);
+    return false;
   }
 
   /** Turns a walk's failure into FAULT_* or EXIT_*. HOT */

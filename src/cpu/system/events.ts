@@ -12,6 +12,7 @@ import {
   OF_VECTOR,
   PF_VECTOR,
 } from '../../arch/exceptions.ts';
+import { CS } from '../../arch/registers.ts';
 import {
   SVM_EVTINJ_TYPE_EXEPT,
   SVM_EVTINJ_TYPE_INTR,
@@ -27,6 +28,7 @@ import {
 import { INTR_TYPE_SOFT_EXCEPTION } from '../../arch/vmx-controls.ts';
 import {
   BUDGET_AT,
+  CODE_MODE_AT,
   CR2_AT,
   FAULT_ADDRESS,
   FAULT_ERROR,
@@ -48,9 +50,38 @@ export class Events {
   private readonly event = new GuestEvent();
   /** Vector of the exception whose delivery is under way, -1 when there is none. */
   private previous = -1;
+  /** The exception that the delivery began with, its error code (-1: none) and FAULT_ADDRESS. */
+  private first = 0;
+  private firstError = -1;
+  private firstAddressLo = 0;
+  private firstAddressHi = 0;
 
   constructor(core: Core) {
     this.core = core;
+  }
+
+  /** A triple fault: what is known of the guest now is all that will be, since KVM resets it. */
+  private died(last: number): void {
+    const { core, first } = this;
+    const i32 = core.i32;
+    const mode = i32[CODE_MODE_AT >> 2]!;
+    const ripLo = i32[W_RIP]!;
+    const ripHi = mode === 2 ? i32[W_RIP + 1]! : 0;
+    const linearLo = mode === 2 ? ripLo : (ripLo + i32[core.segment(CS)]!) | 0;
+    const at = core.canonical(ripHi) ? core.walker.peekCode(linearLo, ripHi, core.cpl() === 3 ? 1 : 0) : -1;
+    const code = at === -1 ? null : core.u8.slice(at, Math.min(at + 32, at - (at % 4096) + 4096));
+    core.shutdown = {
+      mode,
+      ripLo,
+      ripHi,
+      vectors: [first, this.previous === first ? DF_VECTOR : this.previous, last].filter(
+        (v, i, all) => v !== all[i - 1],
+      ),
+      error: this.firstError,
+      addressLo: first === PF_VECTOR ? this.firstAddressLo : 0,
+      addressHi: first === PF_VECTOR ? this.firstAddressHi : 0,
+      code,
+    };
   }
 
   /** Forgets an unfinished delivery: at VMRUN and #VMEXIT. */
@@ -84,9 +115,17 @@ export class Events {
         i32[CR2_AT >> 2] = addressLo;
         i32[(CR2_AT >> 2) + 1] = addressHi;
       }
-      if (this.previous >= 0) {
+      if (this.previous < 0) {
+        this.first = vector;
+        this.firstError = hasError ? error : -1;
+        this.firstAddressLo = addressLo;
+        this.firstAddressHi = addressHi;
+      } else {
         const combined = combine(this.previous, vector);
-        if (combined === -1) return core.exit(SVM_EXIT_SHUTDOWN);
+        if (combined === -1) {
+          this.died(vector);
+          return core.exit(SVM_EXIT_SHUTDOWN);
+        }
         if (combined === DF_VECTOR && vector !== DF_VECTOR) {
           vector = DF_VECTOR;
           hasError = true;
@@ -186,6 +225,10 @@ export class Events {
     core.eventError = error;
     core.eventResumes = false;
     this.previous = type === SVM_EVTINJ_TYPE_EXEPT ? event.vector : -1;
+    this.first = event.vector;
+    this.firstError = event.hasError ? error : -1;
+    this.firstAddressLo = core.i32[CR2_AT >> 2]!;
+    this.firstAddressHi = core.i32[(CR2_AT >> 2) + 1]!;
     const status = deliver(core, event);
     if (status === STATUS_OK) return this.between();
     return status === STATUS_EXCEPTION ? this.exception() : status;

@@ -3,19 +3,17 @@ import { CR4_OSXSAVE, CR4_PKE, RAX, RCX, RDX } from '../../arch/registers.ts';
 import { INTERCEPT_XSETBV, SVM_EXIT_XSETBV } from '../../arch/vmcb.ts';
 import { PKRU_AT, STATUS_OK, XCR0_AT } from '../state.ts';
 import type { Core } from './core.ts';
+import { stateInUse, XSTATE_AVX, XSTATE_SSE, XSTATE_X87 } from './extended-state.ts';
 import { gprLo, setGpr } from './operands.ts';
 import { W_CR4 } from './words.ts';
 
-/** State components of XCR0. */
-export const XSTATE_X87 = 1 << 0;
-export const XSTATE_SSE = 1 << 1;
-export const XSTATE_AVX = 1 << 2;
-export const XSTATE_PKRU = 1 << 9;
-
+/** XGETBV: XCR0, and with index 1 those of its components that are in use. */
 export function xgetbv(core: Core): number {
   if ((core.i32[W_CR4]! & CR4_OSXSAVE) === 0) return core.ud();
-  if (gprLo(core, RCX) !== 0) return core.gp(0);
-  setGpr(core, RAX, 4, core.i32[XCR0_AT >> 2]!, 0);
+  const index = gprLo(core, RCX);
+  if (index !== 0 && (index !== 1 || !core.hasXgetbv1)) return core.gp(0);
+  const xcr0 = core.i32[XCR0_AT >> 2]!;
+  setGpr(core, RAX, 4, index === 0 ? xcr0 : xcr0 & stateInUse(core), 0);
   setGpr(core, RDX, 4, core.i32[(XCR0_AT >> 2) + 1]!, 0);
   return STATUS_OK;
 }

@@ -18,10 +18,15 @@ import {
   XMM_SIZE,
 } from '../state.ts';
 import type { Core } from './core.ts';
-import { XSTATE_AVX, XSTATE_PKRU, XSTATE_SSE, XSTATE_X87 } from './extended-control.ts';
 import { currentContext, readAt, writeAt } from './linear-memory.ts';
 import { gprLo, operandAddress } from './operands.ts';
 import { W_CR0, W_CR4 } from './words.ts';
+
+/** State components of XCR0. */
+export const XSTATE_X87 = 1 << 0;
+export const XSTATE_SSE = 1 << 1;
+export const XSTATE_AVX = 1 << 2;
+export const XSTATE_PKRU = 1 << 9;
 
 /** Offset of PKRU in the standard form, as CPUID leaf 0xD index 9 says. */
 export const PKRU_OFFSET = 0xa80;
@@ -57,17 +62,48 @@ function restore(core: Core, lo: number, hi: number, offset: number, to: number,
   return true;
 }
 
-/** XSAVE, XSAVEOPT (the same, nothing is left out), or XSAVEC when `compact`. */
-export function xsave(core: Core, record: number, compact: boolean): number {
+/** XINUSE: components that are not in their initial configuration. MXCSR does not count. */
+export function stateInUse(core: Core): number {
+  const { i32 } = core;
+  const isZero = (at: number, stride: number, count: number): boolean => {
+    for (let n = 0; n < count; n++) {
+      for (let i = 0; i < 4; i++) if (i32[((at + n * stride) >> 2) + i] !== 0) return false;
+    }
+    return true;
+  };
+  const x87 =
+    i32[FPU_CW_AT >> 2] !== 0x37f ||
+    i32[FPU_SW_AT >> 2] !== 0 ||
+    i32[FPU_TAG_AT >> 2] !== 0 ||
+    !isZero(FPU_REGS, 16, 8);
+  return (
+    (x87 ? XSTATE_X87 : 0) |
+    (isZero(XMM, XMM_SIZE, 16) ? 0 : XSTATE_SSE) |
+    (isZero(XMM + 16, XMM_SIZE, 16) ? 0 : XSTATE_AVX) |
+    (i32[PKRU_AT >> 2] === 0 ? 0 : XSTATE_PKRU)
+  );
+}
+
+/** What XSAVE's variants do: XSAVEOPT leaves initial components out, XSAVEC also puts the others close together. */
+export type SaveKind = 'plain' | 'optimized' | 'compact';
+const MXCSR_INITIAL = 0x1f80;
+
+/** XSAVE, XSAVEOPT, XSAVEC (@sdm volume 1, 13.7 to 13.10). */
+export function xsave(core: Core, record: number, kind: SaveKind): number {
   const status = begin(core, record, true);
   if (status !== STATUS_OK) return status;
   const lo = core.addressLo;
   const hi = core.addressHi;
   const i32 = core.i32;
-  const wanted = i32[XCR0_AT >> 2]! & gprLo(core, RAX);
+  const compact = kind === 'compact';
+  const requested = i32[XCR0_AT >> 2]! & gprLo(core, RAX);
+  let used = stateInUse(core) & requested;
+  // For XSAVEC, MXCSR is part of SSE's state.
+  if (compact && i32[MXCSR_AT >> 2] !== MXCSR_INITIAL) used |= requested & XSTATE_SSE;
+  const wanted = kind === 'plain' ? requested : used;
   const context = currentContext(core);
   if (!readAt(core, lo, hi, 512, 8, context)) return core.status;
-  const bv = compact ? wanted : (core.lo & ~wanted) | wanted;
+  const bv = compact ? used : (core.lo & ~requested) | used;
   const bvHi = compact ? 0 : core.hi;
   if ((wanted & XSTATE_X87) !== 0) {
     const control = (i32[FPU_CW_AT >> 2]! & 0xffff) | (i32[FPU_SW_AT >> 2]! << 16);
@@ -76,7 +112,7 @@ export function xsave(core: Core, record: number, compact: boolean): number {
     for (let i = 0; i < 16; i += 8) if (!writeAt(core, lo, hi, 8 + i, 8, 0, 0, context)) return core.status;
     for (let n = 0; n < 8; n++) if (!save(core, lo, hi, 32 + n * 16, FPU_REGS + n * 16, 16)) return core.status;
   }
-  if ((wanted & (XSTATE_SSE | XSTATE_AVX)) !== 0) {
+  if ((compact ? wanted & XSTATE_SSE : requested & (XSTATE_SSE | XSTATE_AVX)) !== 0) {
     if (!writeAt(core, lo, hi, 24, 8, i32[MXCSR_AT >> 2]!, MXCSR_MASK, context)) return core.status;
   }
   if ((wanted & XSTATE_SSE) !== 0) {
@@ -88,15 +124,15 @@ export function xsave(core: Core, record: number, compact: boolean): number {
     }
   }
   if ((wanted & XSTATE_PKRU) !== 0) {
-    const at = compact ? AVX_OFFSET + ((wanted & XSTATE_AVX) !== 0 ? 256 : 0) : PKRU_OFFSET;
+    const at = compact ? AVX_OFFSET + ((requested & XSTATE_AVX) !== 0 ? 256 : 0) : PKRU_OFFSET;
     if (!writeAt(core, lo, hi, at, 8, i32[PKRU_AT >> 2]!, 0, context)) return core.status;
   }
   if (!writeAt(core, lo, hi, 512, 8, bv, bvHi, context)) return core.status;
-  if (compact && !writeAt(core, lo, hi, 520, 8, wanted, 1 << 31, context)) return core.status;
+  if (compact && !writeAt(core, lo, hi, 520, 8, requested, 1 << 31, context)) return core.status;
   return STATUS_OK;
 }
 
-/** XRSTOR, both forms: what the area does not hold goes to its initial state. */
+/** XRSTOR, both forms: what the area does not hold goes to its initial state (@sdm volume 1, 13.8). */
 export function xrstor(core: Core, record: number): number {
   const status = begin(core, record, false);
   if (status !== STATUS_OK) return status;
@@ -112,9 +148,18 @@ export function xrstor(core: Core, record: number): number {
   if (!readAt(core, lo, hi, 520, 8, context)) return core.status;
   const compact = core.hi < 0;
   const present = compact ? core.lo : bv;
-  if (bvHi !== 0 || (bv & ~known) !== 0 || (compact && (bv & ~core.lo) !== 0)) return core.gp(0);
+  if (bvHi !== 0 || (bv & ~known) !== 0) return core.gp(0);
+  if (compact && (!core.hasXsavec || core.hi !== 1 << 31 || (bv & ~present) !== 0 || (present & ~known) !== 0)) {
+    return core.gp(0);
+  }
   if (!compact && (core.lo | core.hi) !== 0) return core.gp(0);
-  if ((wanted & (XSTATE_SSE | XSTATE_AVX)) !== 0) {
+  // The rest of the header is zero: as far as byte 23, or all of it in the compacted form.
+  for (let at = 528; at < (compact ? 576 : 536); at += 8) {
+    if (!readAt(core, lo, hi, at, 8, context)) return core.status;
+    if ((core.lo | core.hi) !== 0) return core.gp(0);
+  }
+  if (compact && (wanted & ~bv & XSTATE_SSE) !== 0) i32[MXCSR_AT >> 2] = MXCSR_INITIAL;
+  else if ((wanted & (compact ? XSTATE_SSE : XSTATE_SSE | XSTATE_AVX)) !== 0) {
     if (!readAt(core, lo, hi, 24, 4, context)) return core.status;
     if ((core.lo & ~MXCSR_MASK) !== 0) return core.gp(0);
     i32[MXCSR_AT >> 2] = core.lo;

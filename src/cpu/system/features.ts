@@ -63,3 +63,12 @@ export function xcr0Known(profile: HardwareProfile): number {
   const leaf = profile.cpuid.find((entry) => entry.leaf === 0xd && entry.index === 0);
   return leaf === undefined ? 1 : leaf.eax | 0;
 }
+
+/** Bits of CPUID leaf 0xD, index 1, EAX. */
+export const XSTATE_HAS_COMPACT = 1;
+export const XSTATE_HAS_XGETBV1 = 2;
+/** Whether bit `bit` of XSAVE's feature word is set. */
+export function xstateFeature(profile: HardwareProfile, bit: number): boolean {
+  const leaf = profile.cpuid.find((entry) => entry.leaf === 0xd && entry.index === 1);
+  return leaf !== undefined && ((leaf.eax >>> bit) & 1) !== 0;
+}

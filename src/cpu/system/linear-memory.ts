@@ -3,7 +3,7 @@
  * operands of system instructions. Each takes the MMU context (see MMU_INDEX_AT): implicit accesses are supervisor accesses whatever
  * the current privilege (@sdm 4.6.1). A failure answers false, with `core.status` set.
  */
-import { ACCESS_READ, ACCESS_WRITE, MMU_INDEX_AT } from '../state.ts';
+import { ACCESS_READ, ACCESS_WRITE, MMU_ALIGNED_USER, MMU_INDEX_AT } from '../state.ts';
 import type { Core } from './core.ts';
 
 /** Context of implicit supervisor accesses. */
@@ -26,6 +26,7 @@ export function read(core: Core, lo: number, hi: number, size: number, context: 
     next = core.translate(nextLo, nextPageHigh(core, nextLo, hi), ACCESS_READ, context);
     if (next === -1) return false;
   }
+  if (context === MMU_ALIGNED_USER && !core.aligned(lo, size)) return false;
   if (core.breakpoints.watching) core.breakpoints.accessed(lo, hi, size, ACCESS_READ);
   if (first >= size && (size & 3) === 0 && (at & 3) === 0) {
     core.lo = core.i32[at >>> 2]!;
@@ -64,6 +65,7 @@ export function write(
     next = core.translate(nextLo, nextPageHigh(core, nextLo, hi), ACCESS_WRITE, context);
     if (next === -1) return false;
   }
+  if (context === MMU_ALIGNED_USER && !core.aligned(lo, size)) return false;
   if (core.breakpoints.watching) core.breakpoints.accessed(lo, hi, size, ACCESS_WRITE);
   if (first >= size && (size & 3) === 0 && (at & 3) === 0) {
     core.i32[at >>> 2] = valueLo;

@@ -17,6 +17,7 @@ import {
   ACCESS_SIZE_AT,
   ACCESS_WRITE,
   FAULT_VECTOR,
+  MMU_ALIGNED_USER,
   SCRATCH,
   STATUS_EXCEPTION,
   STATUS_OK,
@@ -90,6 +91,7 @@ export class Port implements SystemPort {
     if (at !== -1) at = core.translate(vaLo, vaHi, access, context);
     if (access === ACCESS_FETCH) return at;
     if (at === -1) this.stackFault();
+    else if (context === MMU_ALIGNED_USER && !core.aligned(vaLo, core.i32[ACCESS_SIZE_AT >> 2]!)) return -1;
     else if (core.breakpoints.watching) {
       core.breakpoints.accessed(vaLo, vaHi, core.i32[ACCESS_SIZE_AT >> 2]!, access);
     }
@@ -130,6 +132,7 @@ export class Port implements SystemPort {
     const nextLo = (vaLo + first) | 0;
     const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), access, context);
     if (high === -1) return this.failed();
+    if (context === MMU_ALIGNED_USER && !core.aligned(vaLo, size)) return core.status;
     if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, size, access);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[SCRATCH + i] = u8[i < first ? low + i : high + i - first]!;
@@ -145,6 +148,7 @@ export class Port implements SystemPort {
     const nextLo = (vaLo + first) | 0;
     const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), ACCESS_WRITE, context);
     if (high === -1) return this.failed();
+    if (context === MMU_ALIGNED_USER && !core.aligned(vaLo, size)) return core.status;
     if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, size, ACCESS_WRITE);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[i < first ? low + i : high + i - first] = u8[SCRATCH + i]!;
@@ -351,10 +355,11 @@ export class Port implements SystemPort {
       case op.SYS_XSETBV:
         return xsetbv(core);
       case op.SYS_XSAVE:
+        return xsave(core, record, 'plain');
       case op.SYS_XSAVEOPT:
-        return xsave(core, record, false);
+        return xsave(core, record, 'optimized');
       case op.SYS_XSAVEC:
-        return xsave(core, record, true);
+        return xsave(core, record, 'compact');
       case op.SYS_XRSTOR:
         return xrstor(core, record);
       case op.SYS_RDPKRU:

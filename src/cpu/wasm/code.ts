@@ -188,6 +188,8 @@ export const v128 = {
   const: (bytes: readonly number[]): V128 => [vectorOp(12), [...bytes]],
   /** Bits of `a` where `mask` is set, else of `b`. */
   select: (a: V128, b: V128, mask: V128): V128 => [a, b, mask, vectorOp(82)],
+  /** A lane of `bytes` (1, 2, 4: the low bytes of an i32; 8: an i64) in all lanes. */
+  splat: (bytes: 1 | 2 | 4 | 8, value: Code): V128 => [value, vectorOp({ 1: 15, 2: 16, 4: 17, 8: 18 }[bytes])],
   zero: (): V128 => [vectorOp(12), new Array<number>(16).fill(0)],
 } as const;
 

@@ -18,6 +18,7 @@ import { injectSmi } from '../x86/smm.ts';
 import { getSregs, setSregs } from '../x86/sregs.ts';
 import { translate } from '../x86/translate.ts';
 import { injectNmi, vcpuInterrupt } from '../x86/user-events.ts';
+import { getXcrs, getXsave, setXcrs, setXsave, type Xcr } from '../x86/xsave.ts';
 import { u64 } from './arguments.ts';
 import { type CpuidEntry2, fromCpuidEntry2, toCpuidEntry2 } from './cpuid-entry.ts';
 import { check, KvmError } from './kvm-error.ts';
@@ -128,6 +129,26 @@ export class Vcpu {
   /** KVM_SET_SREGS. @throws KvmError EINVAL: control registers or EFER that do not fit together @kvm regs.c __set_sregs */
   setSregs(sregs: Sregs): void {
     check(setSregs(this.alive('KVM_SET_SREGS'), sregs), 'KVM_SET_SREGS');
+  }
+
+  /** KVM_GET_XSAVE: 4096 bytes, XSAVE's standard form. */
+  getXsave(): Uint8Array {
+    return getXsave(this.alive('KVM_GET_XSAVE'));
+  }
+
+  /** KVM_SET_XSAVE. @throws KvmError EINVAL: components that there are not, a header or MXCSR with reserved bits */
+  setXsave(area: Uint8Array): void {
+    check(setXsave(this.alive('KVM_SET_XSAVE'), area), 'KVM_SET_XSAVE');
+  }
+
+  /** KVM_GET_XCRS */
+  getXcrs(): Xcr[] {
+    return getXcrs(this.alive('KVM_GET_XCRS'));
+  }
+
+  /** KVM_SET_XCRS. @throws KvmError EINVAL: XCR0 as the guest may not have it */
+  setXcrs(xcrs: readonly Xcr[]): void {
+    check(setXcrs(this.alive('KVM_SET_XCRS'), xcrs), 'KVM_SET_XCRS');
   }
 
   /** KVM_GET_CPUID2 */

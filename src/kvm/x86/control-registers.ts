@@ -28,6 +28,7 @@ import {
   type VcpuState,
 } from '../vcpu-state.ts';
 import { asyncPfEnabled } from './async-pf.ts';
+import { loadXcr0 } from './guest-context.ts';
 import { lapicGetCr8, lapicSetTpr } from './lapic.ts';
 import { is64BitMode, isLongMode, isPae, isPaePaging, isPaging } from './registers.ts';
 
@@ -182,5 +183,6 @@ export function setXcr(vcpu: VcpuState, index: number, lo: number, hi: number): 
   if ((lo & ~(vcpu.x86.guestSupportedXcr0 | XFEATURE_FP)) !== 0) return 1;
   vcpu.xcr0 = lo;
   vcpu.x86.xcr0Dirty = true;
+  loadXcr0(vcpu);
   return 0;
 }

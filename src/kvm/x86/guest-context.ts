@@ -31,11 +31,29 @@ export function loadGuestContext(vcpu: VcpuState): void {
     vcpu.x86.xcr0Dirty = true;
     vcpu.vm.vendor.takeContext(vcpu);
   }
-  if (vcpu.x86.xcr0Dirty) {
-    i32[XCR0_AT >> 2] = vcpu.xcr0;
-    i32[(XCR0_AT >> 2) + 1] = 0;
-    vcpu.x86.xcr0Dirty = false;
-  }
+  if (vcpu.x86.xcr0Dirty) loadXcr0(vcpu);
+}
+
+/** XCR0 has a new value: the processor gets it now if it holds this vCPU's registers, else with them. */
+export function loadXcr0(vcpu: VcpuState): void {
+  if (owners.get(vcpu.vm.processor) !== vcpu) return;
+  const { i32 } = vcpu.vm.memory;
+  i32[XCR0_AT >> 2] = vcpu.xcr0;
+  i32[(XCR0_AT >> 2) + 1] = 0;
+  vcpu.x86.xcr0Dirty = false;
+}
+
+/** FPU and vector registers wherever they are now, laid out as state.ts has them from FPU_CW_AT on. */
+export function guestFpu(vcpu: VcpuState): Uint8Array {
+  if (owners.get(vcpu.vm.processor) !== vcpu) return vcpu.x86.fpu;
+  return vcpu.vm.memory.u8.subarray(FPU_CW_AT, STATE_END);
+}
+export function guestPkru(vcpu: VcpuState): number {
+  return owners.get(vcpu.vm.processor) === vcpu ? vcpu.vm.memory.i32[PKRU_AT >> 2]! : vcpu.pkru;
+}
+export function setGuestPkru(vcpu: VcpuState, value: number): void {
+  vcpu.pkru = value;
+  if (owners.get(vcpu.vm.processor) === vcpu) vcpu.vm.memory.i32[PKRU_AT >> 2] = value;
 }
 
 /** TSC_AUX has a new value: the processor gets it now if it holds this vCPU's registers, else with them. */

@@ -16,6 +16,8 @@ export interface Emulator {
   /** What it is, with its version; null when it is not installed. */
   readonly version: string | null;
   readonly bits: readonly GuestBits[];
+  /** Its compiler works in the background: short runs say little. */
+  readonly warmsUp?: true;
   /** Runs a guest to its end; `onByte` gets what it writes to its serial port, as it comes. */
   run(guest: Uint8Array, onByte: (byte: number) => void): Promise<void>;
 }
@@ -168,6 +170,7 @@ function v86(): Emulator {
     name: 'v86',
     version,
     bits: [32],
+    warmsUp: true,
     run: (guest, onByte) =>
       runProgram([process.execPath, 'v86.mjs', build!, 'guest'], { guest, 'v86.mjs': V86_SCRIPT }, onByte),
   };

@@ -5,6 +5,7 @@ import { type CpuFeature, MissingFeature } from '../../vmm/cpu-features.ts';
 import type { EndState } from '../../vmm/end-state.ts';
 import { ImageError } from '../../vmm/image-error.ts';
 import type { MemoryFaultMode } from '../../vmm/memory-fault-policy.ts';
+import type { PostMortem } from '../../vmm/post-mortem.ts';
 import { runImage } from '../../vmm/run-image.ts';
 import { checkHardware, checkRevision, SILICON } from '../choices.ts';
 import { InputError, UnsupportedError } from '../input-error.ts';
@@ -43,6 +44,8 @@ export interface RunReport {
   readonly image: string;
   readonly hardware: string;
   readonly end: EndState;
+  /** Of a guest that could not go on: where it was, the code there, its last exits; else null. */
+  readonly postMortem: PostMortem | null;
   readonly instructions: number;
   readonly milliseconds: number;
   /** Exits to userspace by name. */
@@ -89,6 +92,7 @@ export async function runGuest(o: RunOptions): Promise<RunReport> {
     image: o.file,
     hardware,
     end: result.end,
+    postMortem: result.postMortem,
     instructions: result.instructions,
     milliseconds: performance.now() - start,
     exits: result.exits,

@@ -32,6 +32,46 @@ describe('serial port', () => {
   });
 });
 
+describe('interrupts of the serial port', () => {
+  function make() {
+    const com = new SerialPort(() => {});
+    const line: boolean[] = [];
+    com.setIrq = (high) => {
+      if (line.at(-1) !== high) line.push(high);
+    };
+    com.write(COM1 + 4, 1, 0x0b);
+    return { com, line };
+  }
+
+  it('an empty transmitter is told once, and again after each byte', () => {
+    const { com, line } = make();
+    com.write(COM1 + 1, 1, 2);
+    expect(line).toEqual([false, true]);
+    expect([com.read(COM1 + 2, 1), com.read(COM1 + 2, 1)]).toEqual([2, 1]);
+    com.write(COM1, 1, 0x41);
+    com.write(COM1, 1, 0x42);
+    // An edge each, as the interrupt is edge-triggered.
+    expect(line).toEqual([false, true, false, true, false, true]);
+    com.write(COM1 + 1, 1, 0);
+    expect(line.at(-1)).toBe(false);
+  });
+
+  it('input is told until it is read, before anything else, where OUT2 lets it', () => {
+    const { com, line } = make();
+    com.write(COM1 + 1, 1, 3);
+    com.receive(Uint8Array.of(5, 6));
+    expect(com.read(COM1 + 2, 1)).toBe(4);
+    com.read(COM1, 1);
+    expect(com.read(COM1 + 2, 1)).toBe(4);
+    com.read(COM1, 1);
+    expect([com.read(COM1 + 2, 1), com.read(COM1 + 2, 1)]).toEqual([2, 1]);
+    com.receive(Uint8Array.of(7));
+    expect(line.at(-1)).toBe(true);
+    com.write(COM1 + 4, 1, 0);
+    expect(line.at(-1)).toBe(false);
+  });
+});
+
 describe('ports that end the run', () => {
   it('say what was asked for', () => {
     const asked: PowerRequest[] = [];
