@@ -35,7 +35,7 @@ export function typeErrors(file: string, { name, source }: OurModule): string[] 
     paths: { [name]: [types] },
   };
   const host = compiler.createCompilerHost(options);
-  rememberOurs(host, (path) => path.startsWith(ours) || path.includes('/node_modules/typescript/'));
+  rememberOurs(compiler, host, (path) => path.startsWith(ours) || path.includes('/node_modules/typescript/'));
   const program = compiler.createProgram([file], options, host);
   const theirs = program
     .getSourceFiles()
@@ -50,10 +50,13 @@ export function typeErrors(file: string, { name, source }: OurModule): string[] 
     .map((d) => line(compiler, d));
 }
 
-const parsed = new Map<string, ts.SourceFile | undefined>();
+/** By compiler: two files may find two, and what one has parsed means nothing to the other. */
+const parsedBy = new Map<typeof ts, Map<string, ts.SourceFile | undefined>>();
 
 /** What is ours, and the language's, does not change between two files: it is parsed once. */
-function rememberOurs(host: ts.CompilerHost, isOurs: (path: string) => boolean): void {
+function rememberOurs(compiler: typeof ts, host: ts.CompilerHost, isOurs: (path: string) => boolean): void {
+  const parsed = parsedBy.get(compiler) ?? new Map<string, ts.SourceFile | undefined>();
+  parsedBy.set(compiler, parsed);
   const { getSourceFile } = host;
   host.getSourceFile = (path, ...rest) => {
     if (!isOurs(path)) return getSourceFile(path, ...rest);
