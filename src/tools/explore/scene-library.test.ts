@@ -4,7 +4,7 @@ import { search } from './explorer.ts';
 import { findScene, makeModel, scenes } from './scene-library.ts';
 
 /** What takes longer than a second or two is left to the benchmark. */
-const LARGE = new Set(['fault-protocol-large', 'standard']);
+const LARGE = new Set(['fault-protocol-large', 'standard', 'smm']);
 
 describe('the reduction, on every scene', () => {
   it.each(scenes().filter((s) => s.large !== true && !LARGE.has(s.name)))(
