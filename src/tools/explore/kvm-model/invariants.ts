@@ -20,7 +20,7 @@ import { ringHas } from './ring-word.ts';
 import type { SceneState } from './state.ts';
 import { TLB_EXEC, TLB_VALID, TLB_WRITE, tlbFrame } from './tlb-word.ts';
 
-export const BUG = 1;
+// 1 is BUG, of scene-model.ts.
 const SPTE_FREED = 2;
 const SPTE_STALE = 3;
 const TLB_FREED = 4;

@@ -2,29 +2,18 @@
  * The real KVM as a model: a VM of the product, whose faults run the stages of the revision and whose other actors run the lists of
  * src/kvm/actors, one atomic step at a time. All state that a step can change is a few words, which are captured and restored.
  */
-import {
-  RES_ALL,
-  RES_NOTIFIER_COUNT,
-  RES_REQUESTS,
-  RES_ROOTS,
-  RES_SEQUENCE,
-  RES_SLOTS,
-  RES_SRCU,
-  RES_TABLES,
-} from '../../../kvm/actors/actor.ts';
-import { LOCK_MMU_READ, LOCK_MMU_WRITE, LOCK_SLOTS, LOCK_SLOTS_ARCH } from '../../../kvm/locks.ts';
-import type { VmState } from '../../../kvm/vm-state.ts';
-import { explanationLines } from '../../explain/explain-text.ts';
-import { FaultLog } from '../../explain/fault-log.ts';
-import type { Actor, Footprint, Model } from '../model.ts';
+import { RES_ALL, RES_REQUESTS, RES_ROOTS, RES_SEQUENCE, RES_SLOTS, RES_TABLES } from '../../../kvm/actors/actor.ts';
+import { LOCK_MMU_READ } from '../../../kvm/locks.ts';
+import type { Footprint } from '../model.ts';
 import type { Scene } from '../scene.ts';
 import { refuseEndless } from './bounded.ts';
 import { describeScene } from './describe-scene.ts';
 import { tryEverySlotChange } from './every-slot.ts';
-import { BUG, firstViolation, invariantTexts } from './invariants.ts';
+import { firstViolation, invariantTexts } from './invariants.ts';
 import { SceneKernelActor } from './kernel-actor.ts';
 import { makeSceneState } from './make-state.ts';
-import { type ModelActor, RES_GUESTS, RES_MMU_LOCK, RES_QUIET, RES_SLOTS_LOCK, type SceneState } from './state.ts';
+import { BUG, lockBits, restLocks, SceneModel } from './scene-model.ts';
+import { RES_GUESTS, type SceneState } from './state.ts';
 import type { SceneVcpu } from './vcpu.ts';
 import type { SceneOverrides } from './vm.ts';
 import { REGION_ACTOR, REGION_ACTOR_SHIFT, REGION_ACTORS, REGION_TABLES, VmWords } from './vm-words.ts';
@@ -33,18 +22,12 @@ const TABLE_BITS = RES_TABLES | RES_ROOTS;
 /** In `stale`: somebody took a step. */
 const STEPPED = 1 << 30;
 
-export class KvmModel implements Model {
-  readonly actors: readonly Actor[];
+export class KvmModel extends SceneModel {
   readonly stateWords: number;
   readonly invariants = invariantTexts;
-  readonly observed = (RES_ALL & ~(RES_SEQUENCE | RES_NOTIFIER_COUNT | RES_SRCU)) | RES_GUESTS | RES_QUIET;
   readonly state: SceneState;
-  private readonly vm: VmState;
-  private readonly list: readonly ModelActor[];
-  private readonly logs = new Map<ModelActor, FaultLog>();
+  protected readonly vcpus: readonly SceneVcpu[];
   private scanned = false;
-  private broken = 0;
-  private brokenText = '';
   /** The words of the present state, but for what `stale` (resources) and `stepped` (actors, as bits) say has changed since. */
   private readonly live: Int32Array;
   /** The words of the state that was restored last, and the regions in which `live` may differ from it. */
@@ -67,18 +50,15 @@ export class KvmModel implements Model {
   private readonly scratch: Int32Array;
   /** Actors, as bits, whose words say something else when others change what all share. */
   private readonly dependents: number;
-  /** Somebody waits for SRCU grace periods: without, read sections are nobody's business. */
-  private readonly usesSrcu: boolean;
 
   constructor(scene: Scene, overrides: SceneOverrides = {}) {
     const { state, attributeBounds } = makeSceneState(scene, overrides);
+    super(state);
     const { vm } = state;
-    this.vm = vm;
+    this.vcpus = state.vcpus;
     this.state = state;
     this.watchLog();
     this.words = new VmWords(state, attributeBounds);
-    this.list = state.actors;
-    this.actors = this.list.map((a, i) => ({ name: a.name, cpu: `CPU${i}` }));
     let next = this.words.count;
     this.actorWords = this.list.map((a) => {
       next += a.words;
@@ -96,17 +76,12 @@ export class KvmModel implements Model {
     this.dependents = this.list.reduce((mask, a, i) => (a.selfContained === true ? mask : mask | (1 << i)), 0);
     // What is active at the start is what restores use.
     for (let asId = 0; asId < vm.slots.count; asId++) state.slots.active(asId);
-    this.usesSrcu = state.actors.some((a) => a instanceof SceneKernelActor && a.changesSlots);
     scene.actors.forEach((spec, i) => {
       if (spec.kind === 'vcpu' && spec.before.length > 0) (this.list[i] as SceneVcpu).warmUp(spec.before);
     });
     state.unreported = 0;
     this.settle();
-    tryEverySlotChange(
-      this,
-      this.list,
-      this.list.flatMap((a, i) => (a instanceof SceneKernelActor && a.changesSlots ? [i] : [])),
-    );
+    tryEverySlotChange(this, this.list, this.slotChangers);
     state.slots.complete = true;
     refuseEndless(
       this,
@@ -131,26 +106,6 @@ export class KvmModel implements Model {
     return regions;
   }
 
-  /** What KVM warns of is a violation. */
-  private watchLog(): void {
-    const { log } = this.vm;
-    log.warnOnOnce = (condition, where, message) => {
-      if (condition) this.breaks(`WARN in ${where}: ${message}`);
-      return condition;
-    };
-    log.kvmBugOn = (condition, where, message) => {
-      if (condition) this.breaks(`KVM_BUG in ${where}: ${message}`);
-      return condition;
-    };
-    log.prWarnRatelimited = () => {};
-  }
-
-  private breaks(text: string): void {
-    if (this.broken !== 0) return;
-    this.broken = BUG;
-    this.brokenText = text;
-  }
-
   private scan(): void {
     if (this.scanned) return;
     this.state.tables.scan();
@@ -159,69 +114,19 @@ export class KvmModel implements Model {
 
   // ---- steps ----
 
-  enabled(): number {
-    const { list } = this;
-    let mask = 0;
-    for (let i = 0; i < list.length; i++) {
-      const actor = list[i]!;
-      if (actor.ready() && !this.conflicts(i, actor.takes())) mask |= 1 << i;
-    }
-    return mask;
-  }
-
-  /** Somebody else holds one of the locks in `takes` in a mode that excludes it. */
-  private conflicts(self: number, takes: number): boolean {
-    if (takes === 0) return false;
-    const { list } = this;
-    for (let i = 0; i < list.length; i++) {
-      if (i === self) continue;
-      const { held } = list[i]!;
-      if (held === 0) continue;
-      if ((held & takes & (LOCK_SLOTS | LOCK_SLOTS_ARCH)) !== 0) return true;
-      if ((takes & LOCK_MMU_WRITE) !== 0 && (held & (LOCK_MMU_READ | LOCK_MMU_WRITE)) !== 0) return true;
-      if ((takes & LOCK_MMU_READ) !== 0 && (held & LOCK_MMU_WRITE) !== 0) return true;
-    }
-    return false;
-  }
-
-  unfinished(): number {
-    let mask = 0;
-    for (let i = 0; i < this.list.length; i++) if (!this.list[i]!.finished) mask |= 1 << i;
-    return mask;
-  }
-
-  choices(actor: number): number {
-    return this.list[actor]!.choices();
-  }
-
   step(index: number, choice: number): void {
-    const { vm, list } = this;
-    const { locks } = vm;
-    const actor = list[index]!;
     if (this.state.pages.tablesLeft < 16) this.settle();
-    let readers = 0;
-    for (let i = 0; i < list.length; i++) if (i !== index && list[i]!.srcu > 0) readers |= 1 << i;
-    locks.srcuReaders = readers;
-    locks.held = actor.held;
-    locks.srcuDepth = actor.srcu;
+    const actor = this.beginStep(index);
     actor.resources();
     const { writes } = this.state;
     this.stale |= writes | STEPPED;
     this.stepped |= 1 << index;
     if ((writes & RES_SLOTS) !== 0) this.slotsReplaced = true;
     if ((writes & TABLE_BITS) !== 0) this.scanned = false;
-    try {
-      actor.step(choice);
-    } catch (error) {
-      this.breaks(`${actor.name}: ${error instanceof Error ? error.message : String(error)}`);
-    }
-    actor.held = locks.held;
-    actor.srcu = locks.srcuDepth;
+    this.run(actor, choice);
     this.stepped |= this.state.interrupted;
     this.state.interrupted = 0;
-    if (actor.srcu === 0) locks.srcuGrace &= ~(1 << index);
-    locks.held = 0;
-    locks.srcuDepth = 0;
+    this.endStep(index, actor);
   }
 
   violation(): number {
@@ -359,23 +264,21 @@ export class KvmModel implements Model {
   // ---- what a step touches ----
 
   footprint(actor: number, out: Footprint): void {
-    const { state } = this;
-    this.list[actor]!.resources();
-    const takes = this.list[actor]!.takes() | this.list[actor]!.held;
-    const mask = this.usesSrcu ? -1 : ~RES_SRCU;
-    out.reads = (state.reads & mask) | lockBits(takes);
-    out.writes = (state.writes & mask) | lockBits(takes);
+    const { state, counted } = this;
+    const a = this.list[actor]!;
+    a.resources();
+    const locks = lockBits(a.takes() | a.held);
+    out.reads = (state.reads & counted) | locks;
+    out.writes = (state.writes & counted) | locks;
   }
 
   restFootprint(actor: number, out: Footprint): void {
-    const { state } = this;
+    const { state, counted } = this;
     const a = this.list[actor]!;
     a.restResources();
-    const takes = a instanceof SceneKernelActor ? a.takesFrom(a.position) | a.held : LOCK_MMU_READ;
-    const locks = a.finished ? 0 : lockBits(takes);
-    const mask = this.usesSrcu ? -1 : ~RES_SRCU;
-    out.reads = (state.reads & mask) | locks;
-    out.writes = (state.writes & mask) | locks;
+    const locks = restLocks(a, LOCK_MMU_READ);
+    out.reads = (state.reads & counted) | locks;
+    out.writes = (state.writes & counted) | locks;
   }
 
   /** Resources in which two states differ, what belongs to `actor` alone left out: to check footprints by. */
@@ -387,45 +290,11 @@ export class KvmModel implements Model {
     });
     for (let w = this.tableWords; w < this.stateWords; w++)
       if (a[w] !== b[w]) mask |= tables.isHeader(w - this.stateWords) ? RES_ROOTS : RES_TABLES;
-    return this.usesSrcu ? mask : mask & ~RES_SRCU;
-  }
-
-  // ---- words ----
-
-  stageName(actor: number): string {
-    return this.list[actor]!.stageName();
-  }
-
-  /** Each vCPU's faults are followed from now on. */
-  follow(): void {
-    for (const vcpu of this.state.vcpus) {
-      const log = new FaultLog(this.vm);
-      vcpu.recorder = log;
-      this.logs.set(vcpu, log);
-    }
-    this.vm.mmu.recorder = null;
-  }
-
-  explain(actor: number): readonly string[] {
-    const log = this.logs.get(this.list[actor]!);
-    log?.finish();
-    const fault = log?.faults.at(-1);
-    return fault === undefined ? [] : explanationLines(fault, null);
-  }
-
-  violationText(n: number): string {
-    return n === BUG && this.broken !== 0 ? this.brokenText : (invariantTexts[n - 1] ?? `violation ${n}`);
+    return mask & this.counted;
   }
 
   describe(): readonly string[] {
     this.scan();
     return describeScene(this.state);
   }
-}
-
-function lockBits(locks: number): number {
-  return (
-    ((locks & (LOCK_MMU_READ | LOCK_MMU_WRITE)) !== 0 ? RES_MMU_LOCK : 0) |
-    ((locks & (LOCK_SLOTS | LOCK_SLOTS_ARCH)) !== 0 ? RES_SLOTS_LOCK : 0)
-  );
 }

@@ -23,7 +23,7 @@ import type { ShadowState } from './state.ts';
 import type { ShadowVcpu } from './vcpu.ts';
 import { PHASE_TRACK } from './vcpu-phase.ts';
 
-export const BUG = 1;
+// 1 is BUG, of scene-model.ts.
 const SPTE_FREED = 2;
 const SPTE_STALE = 3;
 const NO_SLOT = 4;
