@@ -1,15 +1,9 @@
 import { describe, expect, it } from 'vitest';
+import { outcome, visited } from './checked-schedules.testing.ts';
 import { search } from './explorer.ts';
 import type { Scene } from './scene.ts';
 import { shadowScenes } from './scenes/shadow.ts';
 import { ShadowModel } from './shadow-model/model.ts';
-
-/** What the search says of a scene: `safe`, or the invariant. */
-async function outcome(model: ShadowModel, reduce = true): Promise<string> {
-  const result = await search(model, { reduce, livelock: true });
-  if (result.verdict === 'holds') return result.complete ? 'safe' : 'not complete';
-  return result.verdict === 'violation' ? (model.invariants[result.violation - 1] ?? '?') : result.verdict;
-}
 
 function expected(scene: Scene): string {
   return typeof scene.expect === 'string' ? scene.expect : scene.expect.violates;
@@ -79,43 +73,7 @@ describe('fixes of the shadow MMU', () => {
 });
 
 describe('a captured state', () => {
-  /** States that a dozen random schedules come to, each checked on the way. */
-  function* visited(model: ShadowModel): Generator<Int32Array> {
-    const first = new Int32Array(model.stateWords);
-    model.capture(first, 0);
-    let seed = 1;
-    for (let run = 0; run < 12; run++) {
-      model.restore(first, 0);
-      for (let steps = 0; steps < 150; steps++) {
-        const enabled = model.enabled();
-        if (enabled === 0) break;
-        const able = model.actors.map((_, i) => i).filter((i) => (enabled & (1 << i)) !== 0);
-        seed = (Math.imul(seed, 1103515245) + 12345) & 0x7fffffff;
-        const actor = able[(seed >>> 8) % able.length]!;
-        checkedStep(model, actor, (seed >>> 16) % model.choices(actor));
-        const words = new Int32Array(model.stateWords);
-        model.capture(words, 0);
-        yield words;
-      }
-    }
-  }
-
-  /** A step that changes nothing but what it says, says nothing that the rest of its actor does not, and leaves nothing where nobody looks. */
-  function checkedStep(model: ShadowModel, actor: number, choice: number): void {
-    const before = new Int32Array(model.stateWords);
-    const after = new Int32Array(model.stateWords);
-    const out = { reads: 0, writes: 0 };
-    const rest = { reads: 0, writes: 0 };
-    model.capture(before, 0);
-    model.footprint(actor, out);
-    model.restFootprint(actor, rest);
-    const stage = `${model.actors[actor]!.name}: ${model.stageName(actor)}`;
-    model.step(actor, choice);
-    model.capture(after, 0);
-    const unsaid = model.changed(before, after, actor) & ~out.writes;
-    if (unsaid !== 0) throw new Error(`${stage} wrote resources 0x${unsaid.toString(16)}`);
-    if (((out.reads & ~rest.reads) | (out.writes & ~rest.writes)) !== 0)
-      throw new Error(`${stage}: more than all the rest`);
+  function leavesNoStray(model: ShadowModel, _words: Int32Array, stage: string): void {
     if (model.missesEntries()) throw new Error(`${stage} made entries that are not looked at`);
   }
 
@@ -124,7 +82,7 @@ describe('a captured state', () => {
       const model = new ShadowModel(scene);
       const other = new ShadowModel(scene);
       const again = new Int32Array(model.stateWords);
-      for (const words of visited(model)) {
+      for (const words of visited(model, 150, leavesNoStray)) {
         other.restore(words, 0);
         other.capture(again, 0);
         const same = again.every((word, i) => word === words[i]);

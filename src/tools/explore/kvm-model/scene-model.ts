@@ -51,6 +51,8 @@ export abstract class SceneModel implements Model {
   abstract footprint(actor: number, out: Footprint): void;
   abstract restFootprint(actor: number, out: Footprint): void;
   abstract describe(): readonly string[];
+  /** Resources in which two states differ, what belongs to `actor` alone left out: to check footprints by. */
+  abstract changed(a: Int32Array, b: Int32Array, actor: number): number;
 
   /** What KVM warns of is a violation. `deaf`: it is passed over, and only what breaks the VM is one. */
   protected watchLog(deaf = false): void {
