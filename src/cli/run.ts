@@ -123,7 +123,6 @@ function date(text: string): number {
 
 function refuse(o: Options): void {
   if (o.vcpus > MAX_VCPUS) throw new UnsupportedError(`--vcpus ${o.vcpus} (${MAX_VCPUS} are)`);
-  if (o.vmType === 'snp' || o.vmType === 'tdx') throw new UnsupportedError(`--vm-type ${o.vmType}`);
 }
 
 async function run(file: string, o: Options): Promise<RunReport> {
@@ -159,7 +158,7 @@ function withTerminal<T>(
 ): Promise<T> {
   const image = readInput(file);
   const modules = o.initrd === undefined ? [] : [{ name: basename(o.initrd), bytes: readInput(o.initrd) }];
-  const hardware = hardwareFor(o.cpu, o.hardware);
+  const hardware = hardwareFor(o.cpu, o.hardware, o.vmType);
   const shadow = hardwareProfile(hardware).vendor === 'amd' ? { 'kvm_amd.npt': '0' } : { 'kvm_intel.ept': '0' };
   const params = { ...(o.paging === 'shadow' ? shadow : {}), ...splitParams(o.param) };
   const trace = o.trace === undefined ? null : new TraceFile(o.trace);
@@ -169,7 +168,7 @@ function withTerminal<T>(
     image,
     memoryBytes: o.memory,
     vcpus: o.vcpus,
-    vmType: o.vmType === 'sw-protected' ? 'sw-protected' : 'default',
+    vmType: o.vmType,
     onMemoryFault: o.onMemoryFault,
     append: o.append,
     modules,

@@ -33,6 +33,18 @@ export const NO_VMX: VmxProfile = {
   pml: false,
 };
 
+/** What of SEV the processor has: all of it up to SNP (CPUID 8000001F). */
+export interface SnpProfile {
+  /** Bit of a page-table entry that says that the page is encrypted. */
+  readonly cBit: number;
+  /** Bits of physical address space lost while memory encryption is on. */
+  readonly physAddrReduction: number;
+  readonly vmpls: number;
+  /** Largest ASID of an encrypted guest, and the smallest of one without encrypted state. */
+  readonly maxAsid: number;
+  readonly minAsidWithoutState: number;
+}
+
 /** One machine. The profiles there are: src/cpu/profiles/index.ts. */
 export interface HardwareProfile {
   readonly name: string;
@@ -85,6 +97,8 @@ export interface HardwareProfile {
   /** CLFLUSH and PREFETCH translate their address and can fault in nested paging. */
   readonly cacheHintsFault: boolean;
   readonly vmx: VmxProfile;
+  /** Absent: no encrypted guests. */
+  readonly snp?: SnpProfile;
   /** The L1 terminal fault bug: speculation reads what a not-present entry points to. */
   readonly l1tf: boolean;
   readonly gbPages: boolean;

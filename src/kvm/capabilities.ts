@@ -7,6 +7,7 @@ import { supportedMemAttributes } from './attributes.ts';
 import { DIRTY_GFN_BYTES, KVM_DIRTY_RING_MAX_ENTRIES } from './dirty/dirty-ring.ts';
 import { KVM_USER_MEM_SLOTS } from './memslots/memslot.ts';
 import { type KvmParams, tdpEnabled } from './params.ts';
+import type { VendorOps } from './vendor-ops.ts';
 import type { VmState } from './vm-state.ts';
 import { KVM_X86_DEFAULT_VM, KVM_X86_SW_PROTECTED_VM } from './vm-type.ts';
 
@@ -26,6 +27,8 @@ export const KVM_GUESTDBG_VALID_MASK = 0x1f0003;
 export interface KvmHost {
   readonly profile: HardwareProfile;
   readonly params: KvmParams;
+  /** Absent: no vendor's own VM types. */
+  readonly vendor?: VendorOps;
 }
 
 /** Capabilities whose answer is 1 on every such host: numbers of uapi/linux/kvm.h, by name for the reader. */
@@ -134,7 +137,8 @@ const numbers: ReadonlyMap<number, { name: string; value: number }> = new Map([
 /** Bits of the VM types that KVM_CREATE_VM takes: protected ones need the TDP MMU. @kvm x86.h kvm_caps.supported_vm_types */
 export function supportedVmTypes(host: KvmHost): number {
   const tdpMmu = tdpEnabled(host.profile, host.params) && host.params.tdpMmu;
-  return (1 << KVM_X86_DEFAULT_VM) | (tdpMmu ? 1 << KVM_X86_SW_PROTECTED_VM : 0);
+  const confidential = tdpMmu ? (host.vendor?.confidential?.vmTypes ?? 0) : 0;
+  return (1 << KVM_X86_DEFAULT_VM) | (tdpMmu ? 1 << KVM_X86_SW_PROTECTED_VM : 0) | confidential;
 }
 
 /**

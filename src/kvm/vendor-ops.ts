@@ -1,4 +1,5 @@
 /** What the vendor module gives to the rest of KVM (@kvm kvm_host.h kvm-x86-ops.h): filled by src/kvm/svm and src/kvm/vmx. */
+import type { ConfidentialOps } from './confidential.ts';
 import type { DescriptorTable, SegmentDesc } from './emulate/ops.ts';
 import type { VcpuState } from './vcpu-state.ts';
 
@@ -32,6 +33,8 @@ export interface VendorOps {
   setVirtualApicMode(vcpu: VcpuState): void;
   /** The APIC access page may lie elsewhere in the host. */
   setApicAccessPageAddr(vcpu: VcpuState): void;
+  /** Absent where the hardware has neither SEV-SNP nor TDX. */
+  readonly confidential?: ConfidentialOps;
   /** 0, or a negative errno. */
   vcpuCreate(vcpu: VcpuState): number;
   vcpuFree(vcpu: VcpuState): void;

@@ -16,10 +16,11 @@ import { VcpuState } from './vcpu-state.ts';
 import type { VmState } from './vm-state.ts';
 import { initVm, vcpuCreate, vcpuDestroy } from './x86/create.ts';
 
-/** Brings a new VM up: its MMU, and its ear on the process's address space. @kvm kvm_main.c kvm_create_vm */
-export function startVm(vm: VmState): void {
-  initVm(vm);
-  vm.mm.registerNotifier(vm.notifier);
+/** Brings a new VM up: its MMU, and its ear on the process's address space; 0 or a negative errno. @kvm kvm_main.c kvm_create_vm */
+export function startVm(vm: VmState): number {
+  const r = initVm(vm);
+  if (r === 0) vm.mm.registerNotifier(vm.notifier);
+  return r;
 }
 
 /**
@@ -59,6 +60,7 @@ export function destroyVm(vm: VmState): void {
   for (const id of ownSlots) x86SetMemoryRegion(vm, id, 0, 0);
   vm.locks.release(LOCK_SLOTS);
   for (const vcpu of vm.vcpus.splice(0)) vcpuDestroy(vcpu);
+  vm.vendor.confidential?.vmDestroy(vm);
   uninitVm(vm);
   for (const set of vm.slots.sets) {
     for (const slot of set.slots.slice()) {

@@ -10,12 +10,15 @@ export const SILICON = 'silicon-epyc';
 /** The same of Intel. */
 export const SILICON_INTEL = 'silicon-skylake';
 
+/** With the hardware that a VM type needs. */
+const SILICON_FOR: Readonly<Record<string, string>> = { snp: 'silicon-milan' };
+
 /**
- * The profile that `--cpu` and `--hardware` choose together.
+ * The profile that `--cpu` and `--hardware` choose together; without `--hardware` it has what VM type `vmType` needs.
  * @throws InputError when there is no such profile, or it is another vendor's
  */
-export function hardwareFor(cpu: CpuVendor | undefined, name: string | undefined): string {
-  const chosen = checkHardware(name ?? (cpu === 'intel' ? SILICON_INTEL : SILICON));
+export function hardwareFor(cpu: CpuVendor | undefined, name: string | undefined, vmType = 'default'): string {
+  const chosen = checkHardware(name ?? (cpu === 'intel' ? SILICON_INTEL : (SILICON_FOR[vmType] ?? SILICON)));
   const { vendor } = hardwareProfile(chosen);
   if (cpu !== undefined && vendor !== cpu) {
     throw new InputError(`--cpu ${cpu}: hardware ${chosen} is ${vendor === 'amd' ? "AMD's" : "Intel's"}`);

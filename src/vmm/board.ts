@@ -11,6 +11,7 @@ import { KVM_MEMORY_ATTRIBUTE_PRIVATE } from '../kvm/attributes.ts';
 import { KVM_CAP_EXIT_HYPERCALL } from '../kvm/capability-numbers.ts';
 import { KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
 import { KVM_MEM_GUEST_MEMFD } from '../kvm/memslots/memslot.ts';
+import { KVM_X86_DEFAULT_VM, KVM_X86_SNP_VM, KVM_X86_SW_PROTECTED_VM, KVM_X86_TDX_VM } from '../kvm/vm-type.ts';
 import { type CpuFeature, withFeatures } from './cpu-features.ts';
 import { MmioBus } from './devices/mmio-device.ts';
 import { PortBus } from './devices/port-device.ts';
@@ -31,7 +32,14 @@ import { PageRanges } from './page-ranges.ts';
 import { DEFAULT_START, Pc } from './pc.ts';
 import { enter, type ResetState, resetState, restoreReset } from './start-state.ts';
 
-export type BoardVmType = 'default' | 'sw-protected';
+const VM_TYPES = {
+  default: KVM_X86_DEFAULT_VM,
+  'sw-protected': KVM_X86_SW_PROTECTED_VM,
+  snp: KVM_X86_SNP_VM,
+  tdx: KVM_X86_TDX_VM,
+} as const;
+
+export type BoardVmType = keyof typeof VM_TYPES;
 
 export interface BoardOptions {
   readonly kvm: Kvm;
@@ -69,8 +77,6 @@ export interface BoardSlot {
   readonly flags: number;
   readonly guestMemfd: GuestMemfd | null;
 }
-
-const VM_TYPES = { default: 0, 'sw-protected': 1 } as const;
 
 export class Board {
   readonly kvm: Kvm;

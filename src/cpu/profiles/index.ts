@@ -3,9 +3,16 @@ import type { HardwareProfile } from '../profile.ts';
 import { bochsSkylake } from './bochs-skylake.ts';
 import { qemuTcgEpyc } from './qemu-tcg-epyc.ts';
 import { siliconEpyc } from './silicon-epyc.ts';
+import { siliconMilan } from './silicon-milan.ts';
 import { siliconSkylake } from './silicon-skylake.ts';
 
-export const profiles: readonly HardwareProfile[] = [qemuTcgEpyc, siliconEpyc, bochsSkylake, siliconSkylake];
+export const profiles: readonly HardwareProfile[] = [
+  qemuTcgEpyc,
+  siliconEpyc,
+  siliconMilan,
+  bochsSkylake,
+  siliconSkylake,
+];
 
 /**
  * The profile called `name`.

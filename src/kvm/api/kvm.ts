@@ -17,7 +17,7 @@ import { createVmx } from '../vmx/vmx.ts';
 import { supportedCpuid } from '../x86/supported-cpuid.ts';
 import { type CpuidEntry2, toCpuidEntry2 } from './cpuid-entry.ts';
 import { EventFd } from './event-fd.ts';
-import { KvmError } from './kvm-error.ts';
+import { check, KvmError } from './kvm-error.ts';
 import { Vm } from './vm.ts';
 
 /** What the machine and its kernel are; every field has a default. */
@@ -64,7 +64,7 @@ export class Kvm {
 
   /**
    * KVM_CREATE_VM.
-   * @param type KVM_X86_DEFAULT_VM 0 or KVM_X86_SW_PROTECTED_VM 1
+   * @param type KVM_X86_DEFAULT_VM 0, KVM_X86_SW_PROTECTED_VM 1, and what the hardware has of KVM_X86_SNP_VM 4 and KVM_X86_TDX_VM 5
    * @throws KvmError EINVAL: a type that is not supported
    * @kvm x86.c kvm_arch_init_vm
    */
@@ -82,7 +82,7 @@ export class Kvm {
       vendor: this.vendor,
       type,
     });
-    startVm(state);
+    check(startVm(state), 'KVM_CREATE_VM', `type ${type}`);
     return new Vm(state);
   }
 

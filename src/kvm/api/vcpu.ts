@@ -1,6 +1,7 @@
 /** A virtual processor: the ioctls of a vCPU file descriptor. Every method throws KvmError, with EIO once the VM is dead. */
 import { hex } from '../../arch/halves.ts';
-import { EIO, errnoName } from '../../host/errno.ts';
+import { EIO, ENOTTY, errnoName } from '../../host/errno.ts';
+import { encryptArgument, type MemoryEncryptCommand } from '../confidential.ts';
 import type { DirtyRingEntry } from '../dirty/dirty-ring.ts';
 import { KVM_EXIT_MEMORY_FAULT, type KvmRun } from '../kvm-run.ts';
 import { vcpuPreFaultMemory } from '../pre-fault.ts';
@@ -262,6 +263,17 @@ export class Vcpu {
   /** Harvests the dirty ring as a userspace does: its new entries, each marked for `Vm.resetDirtyRings`. */
   dirtyRingEntries(): DirtyRingEntry[] {
     return this.state.dirtyRing === null ? [] : this.state.dirtyRing.harvest();
+  }
+
+  /**
+   * KVM_MEMORY_ENCRYPT_OP on the vCPU, which TDX has.
+   * @throws KvmError ENOTTY: a VM of another kind; else as Vm.memoryEncryptOp
+   * @kvm x86.c kvm_arch_vcpu_ioctl
+   */
+  memoryEncryptOp(command: MemoryEncryptCommand): void {
+    const vcpu = this.alive('KVM_MEMORY_ENCRYPT_OP');
+    const r = vcpu.vm.vendor.confidential?.vcpuMemoryEncryptOp?.(vcpu, command) ?? -ENOTTY;
+    check(r, 'KVM_MEMORY_ENCRYPT_OP', encryptArgument(command));
   }
 
   /** KVM_ENABLE_CAP on the vCPU. @throws KvmError EINVAL */

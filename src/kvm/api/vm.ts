@@ -1,8 +1,9 @@
 /** A virtual machine: the ioctls of a VM file descriptor. Every method throws KvmError, with EIO once KVM has declared the VM dead. */
 import { hex } from '../../arch/halves.ts';
 import { BackingFile } from '../../host/backing-file.ts';
-import { EINVAL, EIO, ENXIO } from '../../host/errno.ts';
+import { EINVAL, EIO, ENOTTY, ENXIO } from '../../host/errno.ts';
 import { checkExtension } from '../capabilities.ts';
+import { encryptArgument, type MemoryEncryptCommand } from '../confidential.ts';
 import { clearDirtyLog, getDirtyLog } from '../dirty/dirty-bitmap.ts';
 import { dirtyRingsReset } from '../dirty/reset-dirty-rings.ts';
 import { vmEnableCap } from '../enable-cap.ts';
@@ -378,6 +379,17 @@ export class Vm {
   setMsrFilter(filter: { readonly defaultDeny?: boolean; readonly ranges: readonly MsrFilterRange[] }): void {
     const vm = this.alive('KVM_X86_SET_MSR_FILTER');
     check(setMsrFilter(vm, filter.defaultDeny === true ? 1 : 0, filter.ranges), 'KVM_X86_SET_MSR_FILTER');
+  }
+
+  /**
+   * KVM_MEMORY_ENCRYPT_OP: one step in the life of an SNP or TDX guest; what the firmware said is left in `command.error`.
+   * @throws KvmError ENOTTY: a VM of another kind; EINVAL: command, arguments or order; EIO: the firmware refused
+   * @kvm x86.c kvm_arch_vm_ioctl
+   */
+  memoryEncryptOp(command: MemoryEncryptCommand): void {
+    const vm = this.alive('KVM_MEMORY_ENCRYPT_OP');
+    const r = vm.vendor.confidential?.memoryEncryptOp(vm, command) ?? -ENOTTY;
+    check(r, 'KVM_MEMORY_ENCRYPT_OP', encryptArgument(command));
   }
 
   /** KVM_SET_TSS_ADDR: no effect on AMD. @throws KvmError EINVAL: above 4 GiB less three pages */

@@ -32,6 +32,8 @@ export class GuestMemfdFile {
   closed = false;
   /** Frame by page offset. */
   private readonly pages = new Map<number, number>();
+  /** Pages that the vendor has made the guest's own. */
+  private readonly prepared = new Set<number>();
   private readonly bindings: Binding[] = [];
 
   constructor(vm: VmState, size: number) {
@@ -86,6 +88,29 @@ export class GuestMemfdFile {
     if (fresh < 0) return -ENOMEM;
     this.pages.set(index, fresh);
     return fresh;
+  }
+
+  /** The page at `index` has been made the guest's own. */
+  isPrepared(index: number): boolean {
+    return this.prepared.has(index);
+  }
+
+  markPrepared(index: number): void {
+    this.prepared.add(index);
+  }
+
+  /** Makes the page at `index`, frame `pfn`, the guest's own for `gfn`, once; 0 or a negative errno. @kvm guest_memfd.c kvm_gmem_prepare_folio */
+  prepare(index: number, pfn: number, gfn: number): number {
+    const { confidential } = this.vm.vendor;
+    if (confidential === undefined || this.prepared.has(index)) return 0;
+    const r = confidential.gmemPrepare(this.vm, pfn, gfn, 0);
+    if (r !== 0) {
+      const page = `page ${index.toString(16)}, gfn ${gfn.toString(16)}, frame ${pfn.toString(16)}: error ${r}`;
+      this.vm.log.prWarnRatelimited('__kvm_gmem_prepare_folio', `gmem: cannot prepare ${page}`);
+      return r;
+    }
+    this.prepared.add(index);
+    return 0;
   }
 
   /** The frame at `index`, or -1. */
@@ -159,6 +184,7 @@ export class GuestMemfdFile {
     for (const [index, pfn] of this.pages) {
       if (index < start || index >= end) continue;
       this.pages.delete(index);
+      if (this.prepared.delete(index)) this.vm.vendor.confidential?.gmemInvalidate(this.vm, pfn, pfn + 1);
       this.vm.mm.pages.put(pfn, 1);
     }
   }
@@ -220,7 +246,7 @@ export function gmemUnbind(slot: Memslot): void {
 
 /**
  * The frame that backs a private gfn, allocated and zeroed on first use.
- * @returns 0, -EFAULT (no file any more), -EIO (not bound), -ENOMEM, -EHWPOISON
+ * @returns 0, -EFAULT (no file any more), -EIO (not bound), -ENOMEM, -EHWPOISON, or what the vendor says
  * @kvm guest_memfd.c kvm_gmem_get_pfn. HOT
  */
 export function gmemGetPfn(vm: VmState, slot: Memslot, gfn: number, out: GmemPfn): number {
@@ -233,5 +259,5 @@ export function gmemGetPfn(vm: VmState, slot: Memslot, gfn: number, out: GmemPfn
   if (vm.mm.pages.isPoisoned(pfn)) return -EHWPOISON;
   out.pfn = pfn;
   out.maxOrder = 0;
-  return 0;
+  return gmem.file.prepare(index, pfn, gfn);
 }

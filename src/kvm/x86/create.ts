@@ -23,9 +23,10 @@ import { Lapic, lapicReset } from './lapic.ts';
 import { apicTimerFn } from './lapic-timer.ts';
 import { ripWrite, setRflags } from './registers.ts';
 
-/** @kvm x86.c kvm_arch_init_vm */
-export function initVm(vm: VmState): void {
+/** 0 or a negative errno. @kvm x86.c kvm_arch_init_vm */
+export function initVm(vm: VmState): number {
   mmuInitVm(vm);
+  return vm.vendor.confidential?.vmInit(vm) ?? 0;
 }
 
 /** The vCPU with this id starts at once; the others wait for INIT and SIPI when the APICs are KVM's. @kvm x86.c kvm_vcpu_is_bsp */

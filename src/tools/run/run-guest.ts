@@ -1,5 +1,6 @@
 /** `softkvm run`: checks what the user chose, runs the image, and reports how it ended and what it cost. */
 import type { TraceEvent } from '../../kvm/api/index.ts';
+import { KvmError } from '../../kvm/api/kvm-error.ts';
 import type { Board, BoardVmType } from '../../vmm/board.ts';
 import { type CpuFeature, MissingFeature } from '../../vmm/cpu-features.ts';
 import type { EndState } from '../../vmm/end-state.ts';
@@ -83,6 +84,9 @@ export async function runGuest(o: RunOptions): Promise<RunReport> {
       onBoard?.(b);
     },
   }).catch((error: unknown) => {
+    if (error instanceof KvmError && error.operation === 'KVM_CREATE_VM') {
+      throw new InputError(`--vm-type ${o.vmType}: hardware ${hardware} has no such VMs (${error.message})`);
+    }
     if (error instanceof MissingFeature) throw new UnsupportedError(`${error.message} of hardware ${hardware}`);
     throw error instanceof ImageError ? new InputError(error.message) : error;
   });

@@ -3,6 +3,7 @@ import { PG_LEVEL_1G, PG_LEVEL_2M, PG_LEVEL_4K } from '../../../arch/paging.ts';
 import { EFAULT } from '../../../host/errno.ts';
 import { gmemGetPfn } from '../../guest-memfd/guest-memfd.ts';
 import { kvmSlotCanBePrivate, memslotIsReadonly } from '../../memslots/memslots.ts';
+import type { VmState } from '../../vm-state.ts';
 import { prepareMmuMemoryFaultExit } from '../memory-fault.ts';
 import { isNoslotPfn } from '../pfn.ts';
 import { RET_PF_CONTINUE } from '../ret-pf.ts';
@@ -11,6 +12,14 @@ import type { FaultStage } from '../revisions/revision.ts';
 /** @kvm mmu.c kvm_max_level_for_order */
 function levelOfOrder(order: number): number {
   return order >= 18 ? PG_LEVEL_1G : order >= 9 ? PG_LEVEL_2M : PG_LEVEL_4K;
+}
+
+/** @kvm mmu.c kvm_max_private_mapping_level */
+function maxPrivateLevel(vm: VmState, pfn: number, limit: number, order: number): number {
+  const level = Math.min(levelOfOrder(order), limit);
+  if (level === PG_LEVEL_4K) return level;
+  const vendor = vm.vendor.confidential?.privateMaxMappingLevel(vm, pfn) ?? 0;
+  return vendor === 0 ? level : Math.min(vendor, level);
 }
 
 /** @kvm mmu.c kvm_faultin_pfn_private */
@@ -33,7 +42,7 @@ export const faultInPrivate: FaultStage = {
     }
     fault.pfn = out.pfn;
     fault.mapWritable = !memslotIsReadonly(slot);
-    fault.maxLevel = Math.min(levelOfOrder(out.maxOrder), fault.maxLevel);
+    fault.maxLevel = maxPrivateLevel(vcpu.vm, fault.pfn, fault.maxLevel, out.maxOrder);
     return RET_PF_CONTINUE;
   },
   explain(_vcpu, fault, verdict) {
