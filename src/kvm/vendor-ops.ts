@@ -1,7 +1,9 @@
 /** What the vendor module gives to the rest of KVM (@kvm kvm_host.h kvm-x86-ops.h): filled by src/kvm/svm and src/kvm/vmx. */
 import type { ConfidentialOps } from './confidential.ts';
+import type { EmulateCtxt } from './emulate/ctxt.ts';
 import type { DescriptorTable, SegmentDesc } from './emulate/ops.ts';
 import type { VcpuState } from './vcpu-state.ts';
+import type { NestedOps } from './x86/nested-ops.ts';
 
 /** What the last exit said, halves; one per vendor module, overwritten by every `getExitInfo` (@kvm kvm-x86-ops.h get_exit_info). */
 export interface ExitInfo {
@@ -17,6 +19,8 @@ export interface ExitInfo {
 /** One implementation a VM; KVM calls nothing of a vendor but through it. */
 export interface VendorOps {
   readonly name: 'svm' | 'vmx';
+  /** Guests of the guest; NO_NESTED where there are none. */
+  readonly nested: NestedOps;
   /** Guest paging is done by hardware with a second table (NPT, EPT). */
   readonly tdpEnabled: boolean;
   /** Largest TDP root level: 4 or 5. */
@@ -70,7 +74,7 @@ export interface VendorOps {
   setCr4(vcpu: VcpuState, value: number): void;
   setEfer(vcpu: VcpuState, value: number): void;
   setDr7(vcpu: VcpuState, value: number): void;
-  /** The guest TSC is the processor's plus `vcpu.x86.tscOffset`. */
+  /** The guest TSC is the processor's plus `vcpu.x86.tscOffset`, and in guest mode also `vcpu.x86.l2TscOffset`. */
   setTscOffset(vcpu: VcpuState): void;
   /** Debug registers the guest wrote without exits go into KVM's copies. */
   syncDirtyDebugRegs(vcpu: VcpuState): void;
@@ -91,8 +95,13 @@ export interface VendorOps {
   injectIrq(vcpu: VcpuState, reinjected: boolean): void;
   injectNmi(vcpu: VcpuState): void;
   cancelInjection(vcpu: VcpuState): void;
-  /** 1 allowed, 0 not now, -EBUSY. */
-  smiAllowed(vcpu: VcpuState): number;
+  /** 1 allowed, 0 not now, -EBUSY: only after the next entry and exit. */
+  smiAllowed(vcpu: VcpuState, forInjection: boolean): number;
+  /** State is in `smram` (an SMRAM64 or SMRAM32 image) already: what else an SMI does, in guest mode. 0, else the VM dies. @kvm kvm-x86-ops.h enter_smm */
+  enterSmm(vcpu: VcpuState, smram: DataView): number;
+  /** RSM, before the state in `smram` is loaded: back into guest mode. 0, else a triple fault. @kvm kvm-x86-ops.h leave_smm */
+  leaveSmm(vcpu: VcpuState, smram: DataView): number;
+  enableSmiWindow(vcpu: VcpuState): void;
   nmiAllowed(vcpu: VcpuState, forInjection: boolean): number;
   interruptAllowed(vcpu: VcpuState, forInjection: boolean): number;
   enableIrqWindow(vcpu: VcpuState): void;
@@ -105,6 +114,11 @@ export interface VendorOps {
   updateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void;
   /** @kvm kvm_host.h check_emulate_instruction: X86EMUL_*. */
   checkEmulateInstruction(vcpu: VcpuState, emulType: number): number;
+  /**
+   * Emulating L2's instruction: L1 may intercept it (X86_INTERCEPT_*) at this stage of it (X86_ICPT_*), and then gets its exit. X86EMUL_*.
+   * @kvm kvm-x86-ops.h check_intercept
+   */
+  checkIntercept(vcpu: VcpuState, ctxt: EmulateCtxt, intercept: number, stage: number): number;
   /** Skips the current instruction: 1 done, 0 went to userspace. */
   skipEmulatedInstruction(vcpu: VcpuState): number;
   /** The vendor's hypercall instruction, three bytes. */

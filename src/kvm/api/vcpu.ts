@@ -1,6 +1,6 @@
 /** A virtual processor: the ioctls of a vCPU file descriptor. Every method throws KvmError, with EIO once the VM is dead. */
 import { hex } from '../../arch/halves.ts';
-import { EIO, ENOTTY, errnoName } from '../../host/errno.ts';
+import { E2BIG, EIO, ENOTTY, errnoName } from '../../host/errno.ts';
 import { encryptArgument, type MemoryEncryptCommand } from '../confidential.ts';
 import type { DirtyRingEntry } from '../dirty/dirty-ring.ts';
 import { KVM_EXIT_MEMORY_FAULT, type KvmRun } from '../kvm-run.ts';
@@ -13,6 +13,7 @@ import { setGuestDebug } from '../x86/guest-debug.ts';
 import { getLapicState, setLapicState } from '../x86/lapic-state.ts';
 import { getMpState, setMpState } from '../x86/mp-state.ts';
 import { ioctlGetMsr, ioctlSetMsr } from '../x86/msr-ioctl.ts';
+import { getNestedState, setNestedState } from '../x86/nested-state.ts';
 import { getRegs, setRegs } from '../x86/regs.ts';
 import { vcpuIoctlRun } from '../x86/run.ts';
 import { injectSmi } from '../x86/smm.ts';
@@ -209,6 +210,26 @@ export class Vcpu {
   /** KVM_SMI: at the next entry the vCPU goes into system management mode. */
   smi(): void {
     injectSmi(this.alive('KVM_SMI'));
+  }
+
+  /**
+   * KVM_GET_NESTED_STATE: struct kvm_nested_state with its data, for a buffer of `size` bytes.
+   * @throws KvmError E2BIG: `size` is too small, EINVAL: no nested virtualization
+   */
+  getNestedState(size = 128 + 2 * 4096): Uint8Array {
+    const out = new Uint8Array(size);
+    const r = getNestedState(this.alive('KVM_GET_NESTED_STATE'), out);
+    check(Math.min(r, 0), 'KVM_GET_NESTED_STATE');
+    if (r > size) throw new KvmError(E2BIG, 'KVM_GET_NESTED_STATE', `${r} bytes needed`);
+    return out.subarray(0, r);
+  }
+
+  /**
+   * KVM_SET_NESTED_STATE: after the vCPU's other registers but before those that KVM_SET_REGS writes.
+   * @throws KvmError EINVAL: no state that there can be; EFAULT: it is longer than what was given
+   */
+  setNestedState(state: Uint8Array): void {
+    check(setNestedState(this.alive('KVM_SET_NESTED_STATE'), state), 'KVM_SET_NESTED_STATE');
   }
 
   /** KVM_GET_MP_STATE: KVM_MP_STATE_* */

@@ -2,6 +2,7 @@
 import { ENOMEM } from '../../host/errno.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
+import { nestedGpaToGpa } from './guest-walk.ts';
 import { INVALID_ROOT, type Mmu } from './mmu-context.ts';
 import { mmuUnload } from './roots.ts';
 import { defaultSpteMasks, eptSpteMasks } from './spte.ts';
@@ -58,12 +59,14 @@ function resetMmu(mmu: Mmu): void {
 export function mmuCreate(vcpu: VcpuState): number {
   resetMmu(vcpu.mmu.rootMmu);
   resetMmu(vcpu.mmu.guestMmu);
+  vcpu.mmu.translateNestedGpa = nestedGpaToGpa;
   vcpu.mmu.mmu = vcpu.mmu.rootMmu;
   vcpu.mmu.walkMmu = vcpu.mmu.rootMmu;
   if (vcpu.vm.vendor.tdpEnabled) return 0;
-  const pfn = vcpu.vm.host.pages.allocPage();
-  if (pfn < 0) return -ENOMEM;
-  vcpu.mmu.rootMmu.paeRoot = pfn;
+  for (const mmu of [vcpu.mmu.guestMmu, vcpu.mmu.rootMmu]) {
+    mmu.paeRoot = vcpu.vm.host.pages.allocPage();
+    if (mmu.paeRoot < 0) return -ENOMEM;
+  }
   return 0;
 }
 

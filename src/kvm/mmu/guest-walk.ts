@@ -2,7 +2,15 @@
  * KVM's own walk of a guest's page tables: 32-bit, PAE, 4 and 5 levels (@kvm paging_tmpl.h walk_addr_generic). It reads the tables
  * through the slots and the host's mappings, sets A and D as the processor would, and answers a gpa or a page fault.
  */
-import { PFERR_FETCH, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
+import {
+  PFERR_FETCH,
+  PFERR_GUEST_FINAL_HI,
+  PFERR_GUEST_PAGE_HI,
+  PFERR_PRESENT,
+  PFERR_RSVD,
+  PFERR_USER,
+  PFERR_WRITE,
+} from '../../arch/error-code.ts';
 import { PF_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';
 import {
@@ -18,7 +26,7 @@ import {
   ptePfn,
 } from '../../arch/paging.ts';
 import { markPageDirty } from '../dirty/mark-dirty.ts';
-import type { X86Exception } from '../emulate/ops.ts';
+import { X86Exception } from '../emulate/ops.ts';
 import { gfnToHvaMemslotProt } from '../memslots/hva.ts';
 import { isVisibleMemslot, memslotIsReadonly, vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
@@ -135,9 +143,8 @@ function gpteRights(lo: number, hi: number, nxHi: number): number {
 }
 
 /** Where a table's entry is in the host; -1 when no visible slot or no mapping has it. */
-function entryHva(vcpu: VcpuState, walker: GuestWalker, level: number): number {
+function entryHva(vcpu: VcpuState, walker: GuestWalker, level: number, gfn: number): number {
   const i = level - 1;
-  const gfn = walker.tableGfn[i]!;
   const slot = vcpuGfnToMemslot(vcpu, gfn);
   if (slot === null || !isVisibleMemslot(slot)) return -1;
   const hva = gfnToHvaMemslotProt(slot, gfn);
@@ -165,6 +172,11 @@ export function walkAddr(
   }
 }
 
+/** Root of L1's nested tables, or one of their PDPTEs. */
+const tableRoot = new Int32Array(2);
+/** For who does not ask why a walk failed. */
+const walkFault = new X86Exception();
+
 const WALK_DONE = 1;
 const WALK_FAULT = 0;
 const WALK_AGAIN = 2;
@@ -182,17 +194,29 @@ function walkOnce(
   const wide = isCr4Pae(mmu);
   const nxHi = wide ? PT64_NX_HI : 0;
   let level = roleLevel(mmu.cpuRole);
+  const { nestedTables } = mmu;
   let lo = vcpu.cr3Lo;
   let hi = wide ? vcpu.cr3Hi : 0;
+  if (nestedTables !== null) {
+    nestedTables.guestPgd(vcpu, tableRoot);
+    lo = tableRoot[0]!;
+    hi = wide ? tableRoot[1]! : 0;
+  }
   const error = (code: number): number => {
     walkError(vcpu, mmu, walker, addrLo, addrHi, code, accessLo);
     return WALK_FAULT;
   };
   if (level === 3) {
     const n = (addrLo >>> 30) & 3;
-    refreshPdptrs(vcpu);
-    lo = mmu.pdptrs[2 * n]!;
-    hi = mmu.pdptrs[2 * n + 1]!;
+    if (nestedTables !== null) {
+      nestedTables.pdptr(vcpu, n, tableRoot);
+      lo = tableRoot[0]!;
+      hi = tableRoot[1]!;
+    } else {
+      refreshPdptrs(vcpu);
+      lo = mmu.pdptrs[2 * n]!;
+      hi = mmu.pdptrs[2 * n + 1]!;
+    }
     if (vm.trace.enabled) tracePagingElement(vm, lo, hi, level);
     if ((lo & PT_PRESENT_MASK) === 0) return error(0);
     level--;
@@ -203,12 +227,15 @@ function walkOnce(
   for (; ; level--) {
     const i = level - 1;
     walker.level = level;
-    const tableGfn = gpaToGfn(translateGpa(vcpu, mmu, gfnToGpa(wide ? ptePfn(lo, hi) : lo >>> 12)));
-    walker.tableGfn[i] = tableGfn;
+    const tableGpa = gfnToGpa(wide ? ptePfn(lo, hi) : lo >>> 12);
+    // A and D may have to be set in the table, so L1's tables are asked for a write.
+    const realGpa = translateGpa(vcpu, mmu, tableGpa, PFERR_WRITE | PFERR_USER, PFERR_GUEST_PAGE_HI, walker.fault);
+    if (realGpa < 0) return WALK_FAULT;
+    walker.tableGfn[i] = gpaToGfn(tableGpa);
     walker.offset[i] = wide
       ? index64(addrLo, addrHi, level) * 8
       : (level === 1 ? (addrLo >>> 12) & 1023 : addrLo >>> 22) * 4;
-    const hva = entryHva(vcpu, walker, level);
+    const hva = entryHva(vcpu, walker, level, gpaToGfn(realGpa));
     if (hva < 0) return error(0);
     const pfn = vm.mm.userPage(hva, false);
     if (pfn < 0) return error(0);
@@ -230,7 +257,10 @@ function walkOnce(
   const pkey = wide ? (hi >>> PT64_PKEY_HI_SHIFT) & PKEY_MASK : 0;
   const code = permissionFault(vcpu, mmu, walker.pteAccess, pkey, accessLo, accessHi);
   if (code !== 0) return error(code);
-  walker.gfn = gpaToGfn(translateGpa(vcpu, mmu, gfnToGpa(leafGfn(wide, level, lo, hi, addrLo, addrHi))));
+  const leafGpa = gfnToGpa(leafGfn(wide, level, lo, hi, addrLo, addrHi));
+  const realLeaf = translateGpa(vcpu, mmu, leafGpa, accessLo, accessHi | PFERR_GUEST_FINAL_HI, walker.fault);
+  if (realLeaf < 0) return WALK_FAULT;
+  walker.gfn = gpaToGfn(realLeaf);
   const write = (accessLo & PFERR_WRITE) !== 0;
   let done = (rightsLo & PT_ACCESSED_MASK) !== 0;
   if (write) done = done && (lo & PT_DIRTY_MASK) !== 0;
@@ -258,12 +288,31 @@ export function gvaToGpa(
 ): number {
   const mmu = vcpu.mmu.walkMmu;
   if (!isCr0Pg(mmu)) {
-    if (fault !== null) fault.errorCode = 0;
-    return translateGpa(vcpu, mmu, numberOf(lo, hi));
+    const to = fault ?? walkFault;
+    to.errorCode = 0;
+    return translateGpa(vcpu, mmu, numberOf(lo, hi), accessLo, accessHi | PFERR_GUEST_FINAL_HI, to);
   }
   const walker = vcpu.mmu.walker;
   if (walkAddr(walker, vcpu, mmu, lo, hi, accessLo, accessHi)) return gfnToGpa(walker.gfn) + (lo & 0xfff);
   if (fault !== null) copyException(fault, walker.fault);
+  return INVALID_GPA;
+}
+
+/**
+ * An L2 gpa (halves) through L1's nested tables, which the vCPU's current MMU shadows: an L1 gpa, or INVALID_GPA with `fault` filled.
+ * @kvm x86.c translate_nested_gpa
+ */
+export function nestedGpaToGpa(
+  vcpu: VcpuState,
+  lo: number,
+  hi: number,
+  accessLo: number,
+  accessHi: number,
+  fault: X86Exception,
+): number {
+  const walker = vcpu.mmu.nestedWalker;
+  if (walkAddr(walker, vcpu, vcpu.mmu.mmu, lo, hi, accessLo, accessHi)) return gfnToGpa(walker.gfn) + (lo & 0xfff);
+  copyException(fault, walker.fault);
   return INVALID_GPA;
 }
 

@@ -1,4 +1,6 @@
 /** A vCPU's view of one kind of paging: roots, roles, permissions (@kvm kvm_host.h struct kvm_mmu). */
+import type { X86Exception } from '../emulate/ops.ts';
+import type { VcpuState } from '../vcpu-state.ts';
 import { RsvdBits } from './rsvd-bits.ts';
 
 export const NUM_PREV_ROOTS = 3;
@@ -10,6 +12,19 @@ export class RootInfo {
   pfn = INVALID_ROOT;
   /** Guest CR3 (or nested CR3) that it stands for, -1 when unknown. */
   pgd = -1;
+}
+
+/**
+ * L1's tables for L2's physical addresses, which the vendor's control block for L2 points to (@kvm kvm_host.h struct kvm_mmu
+ * get_guest_pgd, get_pdptr, inject_page_fault).
+ */
+export interface NestedTables {
+  /** Physical address of the root, halves into `out`. */
+  guestPgd(vcpu: VcpuState, out: Int32Array): void;
+  /** PDPTE number `index`, halves into `out`. */
+  pdptr(vcpu: VcpuState, index: number, out: Int32Array): void;
+  /** A walk of the tables failed: L1 gets an exit. */
+  injectPageFault(vcpu: VcpuState, fault: X86Exception): void;
 }
 
 export class Mmu {
@@ -31,7 +46,9 @@ export class Mmu {
   readonly guestRsvd = new RsvdBits();
   /** PDPTEs of a PAE guest, halves. */
   readonly pdptrs = new Int32Array(8);
-  /** Where this MMU finds its PDPTEs and CR3: the vCPU's own, or the nested control block's. */
+  /** Tables that are not the vCPU's own; null where CR3 points to them. */
+  nestedTables: NestedTables | null = null;
+  /** Which of the vCPU's three it is. */
   readonly name: 'root' | 'guest' | 'nested';
 
   constructor(name: 'root' | 'guest' | 'nested') {

@@ -1,5 +1,7 @@
 /** The four page-directory-pointer entries of a PAE guest, which the processor keeps in registers (@kvm regs.c load_pdptrs). */
+import { PFERR_GUEST_PAGE_HI, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
 import { PAE_PDPTE_RSVD_LO, PT_PRESENT_MASK } from '../../arch/paging.ts';
+import { X86Exception } from '../emulate/ops.ts';
 import { readGuestPage } from '../guest-memory.ts';
 import { vcpuMemslotsId } from '../memslots/memslots.ts';
 import { makeRequest, REQ_LOAD_MMU_PGD, type VcpuState } from '../vcpu-state.ts';
@@ -9,6 +11,7 @@ import { translateGpa } from './translate-gpa.ts';
 
 const buffer = new Uint8Array(32);
 const words = new Int32Array(buffer.buffer);
+const fault = new X86Exception();
 
 /**
  * Reads them from the table that CR3 (halves) points to. False, and nothing changed, when one is invalid or the table is not there.
@@ -17,7 +20,9 @@ const words = new Int32Array(buffer.buffer);
 export function loadPdptrs(vcpu: VcpuState, cr3Lo: number, cr3Hi: number): boolean {
   const mmu = vcpu.mmu.walkMmu;
   const gfn = (cr3Hi & 0xfffff) * 0x100000 + (cr3Lo >>> 12);
-  const realGfn = gpaToGfn(translateGpa(vcpu, mmu, gfnToGpa(gfn)));
+  const real = translateGpa(vcpu, mmu, gfnToGpa(gfn), PFERR_USER | PFERR_WRITE, PFERR_GUEST_PAGE_HI, fault);
+  if (real < 0) return false;
+  const realGfn = gpaToGfn(real);
   if (readGuestPage(vcpu.vm, vcpuMemslotsId(vcpu), realGfn, cr3Lo & 0xfe0, buffer, 0, 32) < 0) return false;
   const rsvdHi = vcpu.x86.reservedGpaBitsHi;
   for (let i = 0; i < 4; i++) {

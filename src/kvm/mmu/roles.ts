@@ -36,20 +36,28 @@ import {
   ROLE_HAS_4_BYTE_GPTE,
   ROLE_INVALID,
   ROLE_LEVEL_MASK,
+  ROLE_PASSTHROUGH,
   ROLE_SMAP_ANDNOT_WP,
   ROLE_SMEP_ANDNOT_WP,
   ROLE_SMM,
   roleLevel,
 } from './role.ts';
 import { isCr0Pg, isCr4Pse, isEferNx } from './role-bits.ts';
-import { mmuUnload } from './roots.ts';
+import { mmuNewPgd, mmuUnload } from './roots.ts';
+
+/** Control registers that a role is made of: the vCPU's own, or those that L1's nested tables are for. @kvm mmu.c struct kvm_mmu_role_regs */
+export interface RoleRegs {
+  readonly cr0: number;
+  readonly cr4: number;
+  readonly efer: number;
+}
 
 /** The base word of a vCPU's role (@kvm mmu.c kvm_calc_cpu_role). */
-function calcCpuRole(vcpu: VcpuState): number {
+function calcCpuRole(vcpu: VcpuState, regs: RoleRegs): number {
   let role = ACC_ALL << ROLE_ACCESS_SHIFT;
   if (vcpu.smm) role |= ROLE_SMM;
   if (vcpu.guestMode) role |= ROLE_GUEST_MODE;
-  const { cr0, cr4, efer } = vcpu;
+  const { cr0, cr4, efer } = regs;
   if ((cr0 & CR0_PG) === 0) return role | ROLE_DIRECT;
   const wp = (cr0 & CR0_WP) !== 0;
   if ((efer & EFER_NX) !== 0) role |= ROLE_EFER_NX;
@@ -64,9 +72,9 @@ function calcCpuRole(vcpu: VcpuState): number {
 }
 
 /** The extension word. */
-function calcCpuRoleExt(vcpu: VcpuState): number {
-  if ((vcpu.cr0 & CR0_PG) === 0) return EXT_VALID;
-  const { cr4, efer } = vcpu;
+function calcCpuRoleExt(regs: RoleRegs): number {
+  if ((regs.cr0 & CR0_PG) === 0) return EXT_VALID;
+  const { cr4, efer } = regs;
   let ext = EXT_VALID;
   if ((cr4 & CR4_SMEP) !== 0) ext |= EXT_CR4_SMEP;
   if ((cr4 & CR4_SMAP) !== 0) ext |= EXT_CR4_SMAP;
@@ -120,7 +128,7 @@ function resetGuestPagingMetadata(vcpu: VcpuState, mmu: Mmu): void {
 
 /** Brings the vCPU's MMU in line with its control registers (@kvm mmu.c kvm_init_mmu). */
 export function initMmu(vcpu: VcpuState): void {
-  const cpuRole = calcCpuRole(vcpu);
+  const cpuRole = calcCpuRole(vcpu, vcpu);
   const ext = calcCpuRoleExt(vcpu);
   if (mmuIsNested(vcpu)) {
     const mmu = vcpu.mmu.nestedMmu;
@@ -132,6 +140,29 @@ export function initMmu(vcpu: VcpuState): void {
   }
   const mmu = vcpu.mmu.rootMmu;
   const rootRole = vcpu.vm.vendor.tdpEnabled ? calcTdpRootRole(vcpu, cpuRole) : calcShadowRootRole(cpuRole);
+  if (mmu.cpuRole === cpuRole && mmu.cpuRoleExt === ext && mmu.rootRole === rootRole) return;
+  mmu.cpuRole = cpuRole;
+  mmu.cpuRoleExt = ext;
+  mmu.rootRole = rootRole;
+  resetGuestPagingMetadata(vcpu, mmu);
+}
+
+/**
+ * Makes `guestMmu` the shadow of L1's nested tables on SVM, whose format L1's own control registers decide, and looks for a root at
+ * `nestedCr3` (halves) that there is already. The caller has set `vcpu.mmu.mmu` to it. @kvm mmu.c kvm_init_shadow_npt_mmu
+ */
+export function initShadowNptMmu(vcpu: VcpuState, regs: RoleRegs, nestedCr3Lo: number, nestedCr3Hi: number): void {
+  const withoutKeys = { cr0: regs.cr0, cr4: regs.cr4 & ~CR4_PKE, efer: regs.efer };
+  const cpuRole = calcCpuRole(vcpu, withoutKeys);
+  const level = tdpLevel(vcpu);
+  let rootRole = (cpuRole & ~ROLE_LEVEL_MASK) | level;
+  if (level === 5 && roleLevel(cpuRole) === 4) rootRole |= ROLE_PASSTHROUGH;
+  initShadowContext(vcpu, vcpu.mmu.guestMmu, cpuRole, calcCpuRoleExt(withoutKeys), rootRole);
+  mmuNewPgd(vcpu, nestedCr3Lo, nestedCr3Hi);
+}
+
+/** @kvm mmu.c shadow_mmu_init_context */
+function initShadowContext(vcpu: VcpuState, mmu: Mmu, cpuRole: number, ext: number, rootRole: number): void {
   if (mmu.cpuRole === cpuRole && mmu.cpuRoleExt === ext && mmu.rootRole === rootRole) return;
   mmu.cpuRole = cpuRole;
   mmu.cpuRoleExt = ext;

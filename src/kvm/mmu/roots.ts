@@ -26,12 +26,18 @@ export function mmuLoadPgd(vcpu: VcpuState): void {
   if (mmu.root.pfn !== INVALID_ROOT) vcpu.vm.vendor.loadMmuPgd(vcpu, mmu.root.pfn, roleLevel(mmu.rootRole));
 }
 
+const pgdOut = new Int32Array(2);
+
 function allocRoots(vcpu: VcpuState): number {
   const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
   if (direct && vcpu.vm.mmu.tdpMmuEnabled) return allocRoot(vcpu);
   const r = topupShadowPages(vcpu.vm);
   if (r !== 0) return r;
-  return direct ? allocDirectShadowRoots(vcpu) : allocShadowRoots(vcpu, vcpu.cr3Lo, vcpu.cr3Hi);
+  if (direct) return allocDirectShadowRoots(vcpu);
+  const { nestedTables } = vcpu.mmu.mmu;
+  if (nestedTables === null) return allocShadowRoots(vcpu, vcpu.cr3Lo, vcpu.cr3Hi);
+  nestedTables.guestPgd(vcpu, pgdOut);
+  return allocShadowRoots(vcpu, pgdOut[0]!, pgdOut[1]!);
 }
 
 /** Finds or makes a root. 0, -ENOMEM or -ENOSPC. @kvm mmu.c kvm_mmu_load */

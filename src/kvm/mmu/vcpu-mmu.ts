@@ -4,6 +4,7 @@ import { PfnLookup } from '../hva-to-pfn.ts';
 import { PageFault } from './fault.ts';
 import { GuestWalker } from './guest-walker.ts';
 import { Mmu } from './mmu-context.ts';
+import type { TranslateNestedGpa } from './translate-gpa.ts';
 
 export class VcpuMmu {
   readonly rootMmu = new Mmu('root');
@@ -27,6 +28,10 @@ export class VcpuMmu {
   /** The recorder was told of the fault already: a reserved-bit fault that goes on. */
   faultBegun = false;
   readonly walker = new GuestWalker();
+  /** Walks L1's nested tables in the middle of another walk. */
+  readonly nestedWalker = new GuestWalker();
+  /** How they are walked; mmuCreate fills it in. */
+  translateNestedGpa: TranslateNestedGpa = () => -1;
   /** The walk that a fault of a shadowed MMU made, kept until the fault is decided. */
   readonly faultWalker = new GuestWalker();
   readonly pfnLookup = new PfnLookup();

@@ -13,6 +13,7 @@ import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
 import { EMULTYPE_SKIP } from '../x86/emul-type.ts';
 import { loadGuestContext } from '../x86/guest-context.ts';
 import { KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_SW_BP } from '../x86/guest-debug-bits.ts';
+import { NO_NESTED } from '../x86/nested-ops.ts';
 import { allocContiguous, freeContiguous } from './contiguous-pages.ts';
 import { svmSetCr0, svmSetCr4, svmSetEfer } from './control-registers.ts';
 import * as events from './events.ts';
@@ -217,6 +218,11 @@ export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOp
     injectNmi: events.svmInjectNmi,
     cancelInjection: events.svmCancelInjection,
     smiAllowed: (vcpu) => (vcpu.svm.gif && !vcpu.smm ? 1 : 0),
+    enterSmm: () => 0,
+    leaveSmm: () => 0,
+    enableSmiWindow: () => {},
+    nested: NO_NESTED,
+    checkIntercept: () => X86EMUL_CONTINUE,
     initSignalBlocked: (vcpu) => !vcpu.svm.gif,
     nmiAllowed: events.svmNmiAllowed,
     interruptAllowed: events.svmInterruptAllowed,

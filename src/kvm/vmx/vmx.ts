@@ -14,6 +14,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import type { ExitInfo, VendorOps } from '../vendor-ops.ts';
 import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
 import { loadGuestContext } from '../x86/guest-context.ts';
+import { NO_NESTED } from '../x86/nested-ops.ts';
 import { isPaePaging } from '../x86/registers.ts';
 import {
   allocApicAccessPage,
@@ -235,6 +236,11 @@ export function createVmx(profile: HardwareProfile, params: KvmParams): VendorOp
     injectNmi: events.vmxInjectNmi,
     cancelInjection: events.vmxCancelInjection,
     smiAllowed: (vcpu) => (vcpu.smm ? 0 : 1),
+    enterSmm: () => 0,
+    leaveSmm: () => 0,
+    enableSmiWindow: () => {},
+    nested: NO_NESTED,
+    checkIntercept: () => X86EMUL_CONTINUE,
     initSignalBlocked: () => false,
     nmiAllowed: events.vmxNmiAllowed,
     interruptAllowed: events.vmxInterruptAllowed,

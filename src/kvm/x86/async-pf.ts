@@ -15,8 +15,13 @@ import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import type { PageFault } from '../mmu/fault.ts';
 import { ROLE_DIRECT } from '../mmu/role.ts';
 import { makeRequest, REQ_APF_HALT, REQ_APF_READY, type VcpuState } from '../vcpu-state.ts';
-import { type AsyncPfWork, KVM_ASYNC_PF_DELIVERY_AS_INT, KVM_ASYNC_PF_ENABLED } from './async-pf-state.ts';
-import { eventNeedsReinjection, injectPageFault } from './exceptions.ts';
+import {
+  type AsyncPfWork,
+  KVM_ASYNC_PF_DELIVERY_AS_INT,
+  KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT,
+  KVM_ASYNC_PF_ENABLED,
+} from './async-pf-state.ts';
+import { eventNeedsReinjection, injectPageFault, isExceptionPending } from './exceptions.ts';
 import { lapicEnabled } from './lapic.ts';
 
 const KVM_PV_REASON_PAGE_NOT_PRESENT = 1;
@@ -53,16 +58,18 @@ function slotFree(vcpu: VcpuState): boolean {
 function canDeliver(vcpu: VcpuState): boolean {
   if (!asyncPfEnabled(vcpu)) return false;
   if (vcpu.x86.asyncPf.sendUserOnly && vcpu.vm.vendor.getCpl(vcpu) === 0) return false;
+  // In L2 it would have to be an exit to L1, and L1 has to have asked for those.
+  if (vcpu.guestMode) return (vcpu.x86.apfEnLo & KVM_ASYNC_PF_DELIVERY_AS_PF_VMEXIT) !== 0;
   return (vcpu.cr0 & CR0_PG) !== 0;
 }
 
 /** The vCPU can do something else than to wait for the page. @kvm x86.c kvm_can_do_async_pf */
 function canDoAsyncPf(vcpu: VcpuState): boolean {
   const x86 = vcpu.x86;
-  if (x86.lapic === null || eventNeedsReinjection(vcpu) || x86.exception.pending) return false;
+  if (x86.lapic === null || eventNeedsReinjection(vcpu) || isExceptionPending(vcpu)) return false;
   if ((vcpu.vm.x86.disabledExits & KVM_X86_DISABLE_EXITS_HLT) !== 0 && !canDeliver(vcpu)) return false;
   // With interrupts off nothing could end the artificial halt.
-  return vcpu.vm.vendor.interruptAllowed(vcpu, false) > 0;
+  return vcpu.vm.vendor.interruptAllowed(vcpu, false) !== 0;
 }
 
 function traceGetPage(
@@ -102,6 +109,7 @@ function pageNotPresent(vcpu: VcpuState, work: AsyncPfWork): boolean {
     fault.errorCode = 0;
     fault.addressLo = work.token;
     fault.addressHi = 0;
+    fault.asyncPageFault = true;
     injectPageFault(vcpu, fault);
     return true;
   }

@@ -21,6 +21,7 @@ import { clearExceptionQueue, clearInterruptQueue } from './exceptions.ts';
 import { dropGuestContext, resetFpu } from './guest-context.ts';
 import { Lapic, lapicReset } from './lapic.ts';
 import { apicTimerFn } from './lapic-timer.ts';
+import { leaveNested } from './nested-ops.ts';
 import { ripWrite, setRflags } from './registers.ts';
 
 /** 0 or a negative errno. @kvm x86.c kvm_arch_init_vm */
@@ -66,6 +67,8 @@ export function vcpuReset(vcpu: VcpuState, initEvent: boolean): void {
   const x86 = vcpu.x86;
   const vendor = vcpu.vm.vendor;
   const oldCr0 = vcpu.cr0;
+  // INIT can come while L2 runs; EFER.SVME and VMX operation end with it.
+  if (vcpu.guestMode) leaveNested(vcpu);
   lapicReset(vcpu, initEvent);
   x86.smiPending = false;
   x86.nmiQueued = 0;

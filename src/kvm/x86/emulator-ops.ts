@@ -186,7 +186,10 @@ export const emulatorOps: X86EmulateOps = {
     vcpu.vm.vendor.patchHypercall(hypercall);
     return writeEmulated(ctxt, vcpu.regs[2 * RIP]!, vcpu.regs[2 * RIP + 1]!, hypercall, 0, 3, ctxt.exception);
   },
-  intercept: () => X86EMUL_CONTINUE,
+  intercept(ctxt, intercept, stage) {
+    const vcpu = vcpuOf(ctxt);
+    return vcpu.vm.vendor.checkIntercept(vcpu, ctxt, intercept, stage);
+  },
   getCpuid: (ctxt, regs, exactOnly) => kvmCpuid(vcpuOf(ctxt), regs, exactOnly),
   guestHasMovbe: (ctxt) => guestCpuidHas(vcpuOf(ctxt), X86_FEATURE_MOVBE),
   guestHasFxsr: (ctxt) => guestCpuidHas(vcpuOf(ctxt), X86_FEATURE_FXSR),

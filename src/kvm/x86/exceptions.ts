@@ -61,6 +61,32 @@ export function deliverExceptionPayload(vcpu: VcpuState, ex: QueuedException): v
   ex.payloadHi = 0;
 }
 
+/** The exception becomes an exit to L1. @kvm x86.c kvm_queue_exception_vmexit */
+export function queueExceptionVmexit(
+  vcpu: VcpuState,
+  vector: number,
+  hasError: boolean,
+  errorCode: number,
+  hasPayload: boolean,
+  payloadLo: number,
+  payloadHi: number,
+): void {
+  const ex = vcpu.x86.exceptionVmexit;
+  ex.vector = vector;
+  ex.injected = false;
+  ex.pending = true;
+  ex.hasErrorCode = hasError;
+  ex.errorCode = errorCode;
+  ex.hasPayload = hasPayload;
+  ex.payloadLo = payloadLo;
+  ex.payloadHi = payloadHi;
+}
+
+/** An exception waits, for the guest or as an exit to L1. @kvm x86.h kvm_is_exception_pending */
+export function isExceptionPending(vcpu: VcpuState): boolean {
+  return vcpu.x86.exception.pending || vcpu.x86.exceptionVmexit.pending || (vcpu.requests & REQ_TRIPLE_FAULT) !== 0;
+}
+
 /** @kvm x86.c kvm_multiple_exception */
 function multipleException(
   vcpu: VcpuState,
@@ -73,6 +99,11 @@ function multipleException(
   reinject: boolean,
 ): void {
   makeRequest(vcpu, REQ_EVENT);
+  // What was injected once was asked about then, or L1 itself injected it.
+  if (!reinject && vcpu.guestMode && vcpu.vm.vendor.nested.isExceptionVmexit(vcpu, vector, errorCode)) {
+    queueExceptionVmexit(vcpu, vector, hasError, errorCode, hasPayload, payloadLo, payloadHi);
+    return;
+  }
   const ex = vcpu.x86.exception;
   if (ex.pending || ex.injected) {
     if (ex.vector === DF_VECTOR) {
@@ -127,16 +158,25 @@ export function injectGp(vcpu: VcpuState, errorCode: number): void {
 /** A #PF for the guest: `address` becomes CR2. @kvm x86.c kvm_inject_page_fault */
 export function injectPageFault(vcpu: VcpuState, fault: X86Exception): void {
   vcpu.stats.pf_guest++;
+  // L1 gets the asynchronous ones of L2, whatever it intercepts.
+  if (vcpu.guestMode && fault.asyncPageFault) {
+    queueExceptionVmexit(vcpu, PF_VECTOR, true, fault.errorCode, true, fault.addressLo, fault.addressHi);
+    return;
+  }
   multipleException(vcpu, PF_VECTOR, true, fault.errorCode, true, fault.addressLo, fault.addressHi, false);
 }
 
-/** The translation that faulted is dropped first, so that the guest's fix is seen. @kvm x86.c __kvm_inject_emulated_page_fault */
+/**
+ * The translation that faulted is dropped first, so that the guest's fix is seen. A fault of L1's nested tables is L1's to hear of.
+ * @kvm x86.c __kvm_inject_emulated_page_fault
+ */
 export function injectEmulatedPageFault(vcpu: VcpuState, fault: X86Exception): void {
+  const mmu = fault.nestedPageFault ? vcpu.mmu.mmu : vcpu.mmu.walkMmu;
   if ((fault.errorCode & PFERR_PRESENT) !== 0 && (fault.errorCode & PFERR_RSVD) === 0) {
-    const mmu = fault.nestedPageFault ? vcpu.mmu.mmu : vcpu.mmu.walkMmu;
     mmuInvalidateAddr(vcpu, mmu, fault.addressLo, fault.addressHi, MMU_ROOT_CURRENT);
   }
-  injectPageFault(vcpu, fault);
+  if (mmu.nestedTables !== null) mmu.nestedTables.injectPageFault(vcpu, fault);
+  else injectPageFault(vcpu, fault);
 }
 
 /** @kvm x86.h kvm_event_needs_reinjection */

@@ -20,10 +20,12 @@ import {
   eventNeedsReinjection,
   exceptionType,
   injectException,
+  isExceptionPending,
   queueInterrupt,
 } from './exceptions.ts';
 import { KVM_GUESTDBG_BLOCKIRQ } from './guest-debug-bits.ts';
 import { cpuGetInterrupt, cpuHasInjectableIntr, cpuHasInterrupt } from './irq.ts';
+import { checkNestedEvents } from './nested-ops.ts';
 import { getRflags, ripWrite, setRflagsNoEvent } from './registers.ts';
 import { enterSmm } from './smm.ts';
 
@@ -45,8 +47,10 @@ export function checkAndInjectEvents(vcpu: VcpuState): boolean {
   const x86 = vcpu.x86;
   const vendor = vcpu.vm.vendor;
   const ex = x86.exception;
+  // An exit to L1 comes before anything that is for L2.
+  const nested = vcpu.guestMode ? checkNestedEvents(vcpu) : 0;
   if (ex.injected) injectException(vcpu);
-  else if (ex.pending) {
+  else if (isExceptionPending(vcpu)) {
     // A pending exception comes first, below.
   } else if (x86.nmiInjected) vendor.injectNmi(vcpu);
   else if (x86.interruptInjected) vendor.injectIrq(vcpu, true);
@@ -54,6 +58,13 @@ export function checkAndInjectEvents(vcpu: VcpuState): boolean {
     ex.injected && ex.pending,
     'kvm_check_and_inject_events',
     'an exception pending over an injected one',
+  );
+  // Whatever else there is waits until the entry under way, or the event injected again, has completed.
+  if (nested < 0) return true;
+  vcpu.vm.log.warnOnOnce(
+    x86.exceptionVmexit.injected || x86.exceptionVmexit.pending,
+    'kvm_check_and_inject_events',
+    'an exit to L1 was left undone',
   );
   let canInject = !eventNeedsReinjection(vcpu);
   if (ex.pending) {
@@ -67,14 +78,13 @@ export function checkAndInjectEvents(vcpu: VcpuState): boolean {
   }
   if ((x86.guestDebug & KVM_GUESTDBG_BLOCKIRQ) !== 0) return false;
   if (x86.smiPending) {
-    const r = canInject ? vendor.smiAllowed(vcpu) : -EBUSY;
+    const r = canInject ? vendor.smiAllowed(vcpu, true) : -EBUSY;
     if (r < 0) return true;
-    // In SMM the window opens with RSM, which exits.
     if (r > 0) {
       x86.smiPending = false;
       enterSmm(vcpu);
       canInject = false;
-    }
+    } else vendor.enableSmiWindow(vcpu);
   }
   if (x86.nmiPending > 0) {
     const r = canInject ? vendor.nmiAllowed(vcpu, true) : -EBUSY;
@@ -99,7 +109,7 @@ export function checkAndInjectEvents(vcpu: VcpuState): boolean {
     }
     if (cpuHasInjectableIntr(vcpu)) vendor.enableIrqWindow(vcpu);
   }
-  return false;
+  return vcpu.guestMode && vendor.nested.hasEvents(vcpu, true);
 }
 
 /** INIT and SIPI wait while the vCPU is in SMM or global interrupts are off. @kvm lapic.h kvm_apic_init_sipi_allowed */
@@ -113,6 +123,7 @@ const codeSegment = emptySegment();
 export function acceptApicEvents(vcpu: VcpuState): void {
   const apic = vcpu.x86.lapic;
   if (apic === null || (!apic.pendingInit && !apic.pendingSipi)) return;
+  if (vcpu.guestMode && checkNestedEvents(vcpu) < 0) return;
   if (!initSipiAllowed(vcpu)) {
     // INIT is latched, a SIPI is lost.
     apic.pendingSipi = false;
@@ -144,17 +155,19 @@ export function vcpuHasEvents(vcpu: VcpuState): boolean {
   const apic = x86.lapic;
   if (x86.asyncPf.done.length > 0) return true;
   if (apic !== null && (apic.pendingInit || apic.pendingSipi) && initSipiAllowed(vcpu)) return true;
-  if (x86.exception.pending || x86.pvUnhalted) return true;
+  if (isExceptionPending(vcpu) || x86.pvUnhalted) return true;
   if ((vcpu.requests & REQ_NMI) !== 0) return true;
-  if (x86.nmiPending > 0 && vcpu.vm.vendor.nmiAllowed(vcpu, false) > 0) return true;
-  if ((vcpu.requests & REQ_SMI) !== 0 || (x86.smiPending && vcpu.vm.vendor.smiAllowed(vcpu) > 0)) return true;
-  return vcpu.vm.vendor.interruptAllowed(vcpu, false) > 0 && cpuHasInterrupt(vcpu);
+  if (x86.nmiPending > 0 && vcpu.vm.vendor.nmiAllowed(vcpu, false) !== 0) return true;
+  if ((vcpu.requests & REQ_SMI) !== 0 || (x86.smiPending && vcpu.vm.vendor.smiAllowed(vcpu, false) !== 0)) return true;
+  // As in the kernel, -EBUSY counts as allowed here.
+  if (vcpu.vm.vendor.interruptAllowed(vcpu, false) !== 0 && cpuHasInterrupt(vcpu)) return true;
+  return vcpu.guestMode && vcpu.vm.vendor.nested.hasEvents(vcpu, false);
 }
 
 /** Userspace can have its interrupt delivered right away. @kvm x86.c kvm_vcpu_ready_for_interrupt_injection */
 export function readyForInterruptInjection(vcpu: VcpuState): boolean {
   return (
-    vcpu.vm.vendor.interruptAllowed(vcpu, false) > 0 && !eventNeedsReinjection(vcpu) && !vcpu.x86.exception.pending
+    vcpu.vm.vendor.interruptAllowed(vcpu, false) !== 0 && !eventNeedsReinjection(vcpu) && !isExceptionPending(vcpu)
   );
 }
 

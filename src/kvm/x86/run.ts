@@ -3,10 +3,12 @@ import { DR_AT } from '../../cpu/state.ts';
 import { EAGAIN, EINTR, EINVAL, EIO } from '../../host/errno.ts';
 import { dirtyRingCheckRequest } from '../dirty/dirty-ring.ts';
 import {
+  KVM_EXIT_INTERNAL_ERROR,
   KVM_EXIT_INTR,
   KVM_EXIT_IRQ_WINDOW_OPEN,
   KVM_EXIT_SHUTDOWN,
   KVM_EXIT_UNKNOWN,
+  KVM_INTERNAL_ERROR_EMULATION,
   KVM_RUN_X86_GUEST_MODE,
   KVM_RUN_X86_SMM,
 } from '../kvm-run.ts';
@@ -17,6 +19,7 @@ import * as S from '../vcpu-state.ts';
 import { checkAsyncPfCompletion } from './async-pf-ready.ts';
 import { getCr8, setCr8 } from './control-registers.ts';
 import { KVM_DEBUGREG_WONT_EXIT, updateDr7, updateDr0123 } from './debug-registers.ts';
+import { queueExceptionVmexit } from './exceptions.ts';
 import {
   acceptApicEvents,
   checkAndInjectEvents,
@@ -25,6 +28,7 @@ import {
   vcpuHasEvents,
 } from './inject-events.ts';
 import { lapicHwEnabled, lapicMaxIrr } from './lapic.ts';
+import { checkNestedEvents } from './nested-ops.ts';
 import { guestTimeUpdate } from './pv-clock.ts';
 import { IDLE_TIMERS } from './scheduling.ts';
 import { takeSmiRequest } from './smm.ts';
@@ -39,6 +43,16 @@ export function serviceRequests(vcpu: VcpuState): number {
   const { vendor } = vcpu.vm;
   if (S.checkRequest(vcpu, S.REQ_VM_DEAD)) return -EIO;
   if (dirtyRingCheckRequest(vcpu)) return 0;
+  if ((vcpu.requests & S.REQ_GET_NESTED_STATE_PAGES) !== 0) {
+    // Asked again at every attempt, until the pages are there.
+    if (!vendor.nested.getNestedStatePages(vcpu)) {
+      vcpu.run.exitReason = KVM_EXIT_INTERNAL_ERROR;
+      vcpu.run.internal.suberror = KVM_INTERNAL_ERROR_EMULATION;
+      vcpu.run.internal.ndata = 0;
+      return 0;
+    }
+    vcpu.requests &= ~S.REQ_GET_NESTED_STATE_PAGES;
+  }
   if (S.checkRequest(vcpu, S.REQ_MMU_FREE_OBSOLETE_ROOTS)) mmuFreeObsoleteRoots(vcpu);
   if (S.checkRequest(vcpu, S.REQ_CLOCK_UPDATE)) guestTimeUpdate(vcpu);
   if (S.checkRequest(vcpu, S.REQ_MMU_SYNC)) mmuSyncRoots(vcpu);
@@ -61,6 +75,7 @@ export function serviceRequests(vcpu: VcpuState): number {
     }
     vendor.flushTlbGuest(vcpu);
   }
+  if ((vcpu.requests & S.REQ_TRIPLE_FAULT) !== 0 && vcpu.guestMode) vendor.nested.tripleFault(vcpu);
   if (S.checkRequest(vcpu, S.REQ_TRIPLE_FAULT)) {
     vcpu.run.exitReason = KVM_EXIT_SHUTDOWN;
     vcpu.x86.mmioNeeded = false;
@@ -165,6 +180,8 @@ function vcpuBlock(vcpu: VcpuState): number {
       return 1;
     }
   }
+  // An exit to L1 ends the halt as well.
+  if (vcpu.guestMode) checkNestedEvents(vcpu);
   acceptApicEvents(vcpu);
   if (vcpu.mpState === S.MP_STATE_HALTED) {
     vcpu.x86.pvUnhalted = false;
@@ -220,6 +237,15 @@ function runLoaded(vcpu: VcpuState, immediateExit: boolean): number {
   if (vcpu.mpState === S.MP_STATE_UNINITIALIZED) return immediateExit ? -EINTR : waitForSipi(vcpu);
   // Userspace's word on the task priority counts while it has the APIC.
   if (vcpu.x86.lapic === null && setCr8(vcpu, vcpu.run.cr8) !== 0) return -EINVAL;
+  const { exception: ex } = vcpu.x86;
+  if (vcpu.x86.exceptionFromUserspace && vcpu.guestMode) {
+    if (vcpu.vm.vendor.nested.isExceptionVmexit(vcpu, ex.vector, ex.errorCode)) {
+      const { vector, hasErrorCode, errorCode, hasPayload, payloadLo, payloadHi } = ex;
+      queueExceptionVmexit(vcpu, vector, hasErrorCode, errorCode, hasPayload, payloadLo, payloadHi);
+      ex.injected = false;
+      ex.pending = false;
+    }
+  }
   vcpu.x86.exceptionFromUserspace = false;
   const complete = vcpu.x86.completeUserspaceIo;
   if (complete !== null) {

@@ -11,6 +11,7 @@ import { setDr } from './debug-registers.ts';
 import { guestCpuidHas } from './guest-cpuid.ts';
 import { MSR_EFER } from './msr-index.ts';
 import { setMsr } from './msr-instructions.ts';
+import { leaveNested } from './nested-ops.ts';
 import { smmChanged, smmSegments } from './smm.ts';
 import { SMRAM_BYTES, SMRAM_OFFSET, SMRAM32, SMRAM64 } from './smram.ts';
 
@@ -148,5 +149,9 @@ export function leaveSmm(ctxt: EmulateCtxt): number {
   const longMode = guestCpuidHas(vcpu, X86_FEATURE_LM);
   returnToRealMode(vcpu, longMode);
   const view = new DataView(bytes.buffer);
-  return longMode ? loadState64(ctxt, vcpu, view) : loadState32(ctxt, vcpu, view);
+  if (vcpu.vm.vendor.leaveSmm(vcpu, view) !== 0) return X86EMUL_UNHANDLEABLE;
+  const ret = longMode ? loadState64(ctxt, vcpu, view) : loadState32(ctxt, vcpu, view);
+  // The shutdown is L1's: L1 must not see it as an exit of an L2 that had not been resumed.
+  if (ret !== X86EMUL_CONTINUE && vcpu.guestMode) leaveNested(vcpu);
+  return ret;
 }

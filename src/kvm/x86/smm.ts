@@ -162,6 +162,10 @@ export function enterSmm(vcpu: VcpuState): void {
   const longMode = guestCpuidHas(vcpu, X86_FEATURE_LM);
   if (longMode) saveState64(vcpu, view);
   else saveState32(vcpu, view);
+  if (vendor.enterSmm(vcpu, view) !== 0) {
+    vmDead(vcpu);
+    return;
+  }
   smmChanged(vcpu, true);
   if (writeGuest(vcpu, vcpu.x86.smbase + SMRAM_OFFSET, bytes, 0, SMRAM_BYTES) < 0) {
     vmDead(vcpu);

@@ -11,6 +11,9 @@ export const SMRAM64 = {
   idtr: 0x80,
   intShadow: 0xcb,
   efer: 0xd0,
+  /** In guest mode when the SMI came (32 bits), and where L1's VMCB for L2 is (64 bits). */
+  svmGuestFlag: 0xd8,
+  svmGuestVmcbGpa: 0xe0,
   revision: 0xfc,
   smbase: 0x100,
   cr4: 0x148,

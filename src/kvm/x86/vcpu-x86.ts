@@ -124,9 +124,12 @@ export class VcpuX86 {
   tscAuxHi = 0;
   /** The processor must get XCR0 at the next entry. */
   xcr0Dirty = false;
-  /** Guest TSC less virtual time, halves. */
+  /** Guest TSC less virtual time, halves: L1's. */
   tscOffsetLo = 0;
   tscOffsetHi = 0;
+  /** What L2's TSC is ahead of L1's, halves; 0 outside guest mode. */
+  l2TscOffsetLo = 0;
+  l2TscOffsetHi = 0;
   /** Time without instructions that the processor's offset has in it already. */
   tscIdleTime = 0;
   /** MSR_IA32_TSC_ADJUST. */

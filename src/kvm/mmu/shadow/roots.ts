@@ -65,6 +65,8 @@ function isVisible(vcpu: VcpuState, gfn: number): boolean {
   return isVisibleMemslot(vcpuGfnToMemslot(vcpu, gfn));
 }
 
+const pdpte = new Int32Array(2);
+
 /** The four page directories of a guest with 2 or 3 levels. @param cr3Gfn the root of a 2-level guest */
 function allocPaeRoots(vcpu: VcpuState, mmu: Mmu, cr3Gfn: number): void {
   const vm = vcpu.vm;
@@ -78,8 +80,13 @@ function allocPaeRoots(vcpu: VcpuState, mmu: Mmu, cr3Gfn: number): void {
   for (let i = 0; i < 4; i++) {
     let gfn = cr3Gfn;
     if (isPae) {
-      const lo = mmu.pdptrs[2 * i]!;
-      gfn = ptePfn(lo, mmu.pdptrs[2 * i + 1]!);
+      if (mmu.nestedTables !== null) mmu.nestedTables.pdptr(vcpu, i, pdpte);
+      else {
+        pdpte[0] = mmu.pdptrs[2 * i]!;
+        pdpte[1] = mmu.pdptrs[2 * i + 1]!;
+      }
+      const lo = pdpte[0]!;
+      gfn = ptePfn(lo, pdpte[1]!);
       if ((lo & PT_PRESENT_MASK) === 0 || !isVisible(vcpu, gfn)) {
         setPaeRoot(vm, mmu, i, 0);
         continue;
@@ -112,7 +119,7 @@ export function allocShadowRoots(vcpu: VcpuState, pgdLo: number, pgdHi: number):
     mmu.root.pfn = vm.host.zero.small;
     return 0;
   }
-  if (roleLevel(mmu.cpuRole) === 3) refreshPdptrs(vcpu);
+  if (roleLevel(mmu.cpuRole) === 3 && mmu.nestedTables === null) refreshPdptrs(vcpu);
   vm.mmu.shadowRootAllocated = true;
   vm.locks.acquire(LOCK_MMU_WRITE);
   const r = makeMmuPagesAvailable(vm);
