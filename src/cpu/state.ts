@@ -94,6 +94,8 @@ export const PDPTR_AT = STATE_BASE + 0x340;
 export const INSNS_AT = STATE_BASE + 0x360;
 /** Instructions the interpreter may still retire before it returns STATUS_BUDGET, i32. */
 export const BUDGET_AT = STATE_BASE + 0x368;
+/** Low half of INSNS_AT when RFLAGS.RF was last set: it is over after a few instructions wherever they lead. u32 */
+export const RF_SINCE_AT = STATE_BASE + 0x36c;
 
 /** What stopped an instruction: filled before STATUS_EXCEPTION is returned. */
 export const FAULT_VECTOR = STATE_BASE + 0x380; // u32

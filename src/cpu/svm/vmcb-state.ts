@@ -31,11 +31,13 @@ import {
   CR8_AT,
   CSTAR_AT,
   DBGCTL_AT,
+  INSNS_AT,
   INT_SHADOW_AT,
   KERNEL_GS_BASE_AT,
   LSTAR_AT,
   PAT_AT,
   RF_RIP_AT,
+  RF_SINCE_AT,
   SFMASK_AT,
   STAR_AT,
   SYSENTER_CS_AT,
@@ -91,7 +93,10 @@ export function loadGuest(core: Core, block: number, nested: boolean): void {
   i32[INT_SHADOW_AT >> 2] = i32[block + (VMCB_INT_STATE >> 2)]! & 1;
   const flags = i32[block + (VMCB_RFLAGS >> 2)]! | RFLAGS_FIXED;
   core.code.writeRflags(flags);
-  if ((flags & RFLAGS_RF) !== 0) load64(i32, block, VMCB_RIP, RF_RIP_AT);
+  if ((flags & RFLAGS_RF) !== 0) {
+    load64(i32, block, VMCB_RIP, RF_RIP_AT);
+    i32[RF_SINCE_AT >> 2] = i32[INSNS_AT >> 2]!;
+  }
 }
 
 /** What #VMEXIT stores. HOT */

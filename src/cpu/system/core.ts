@@ -20,9 +20,11 @@ import {
   FAULT_ERROR,
   FAULT_HAS_ERROR,
   FAULT_VECTOR,
+  INSNS_AT,
   INT_SHADOW_AT,
   MMU_ALIGNED_USER,
   RF_RIP_AT,
+  RF_SINCE_AT,
   SEG_ATTR,
   STATUS_EXCEPTION,
   STATUS_EXIT,
@@ -202,8 +204,11 @@ export class Core {
     const flags = this.code.readRflags();
     if ((flags & RFLAGS_RF) === 0) return flags;
     const rf = RF_RIP_AT >> 2;
-    const near = (i32[W_RIP]! - i32[rf]!) >>> 0 < this.profile.resumeFlagReach;
-    return near && i32[rf + 1] === i32[W_RIP + 1] ? flags : flags & ~RFLAGS_RF;
+    const reach = this.profile.resumeFlagReach;
+    const near = (i32[W_RIP]! - i32[rf]!) >>> 0 < reach;
+    // A loop comes back to where the flag was meant.
+    const recent = (i32[INSNS_AT >> 2]! - i32[RF_SINCE_AT >> 2]!) >>> 0 <= reach;
+    return near && recent && i32[rf + 1] === i32[W_RIP + 1] ? flags : flags & ~RFLAGS_RF;
   }
 
   // Endings.

@@ -35,7 +35,7 @@ import {
   VMCB_ATTR_L,
   VMCB_ATTR_P,
 } from '../../arch/vmcb.ts';
-import { RF_RIP_AT, STATUS_EXIT, STATUS_OK, STATUS_RELOAD } from '../state.ts';
+import { INSNS_AT, RF_RIP_AT, RF_SINCE_AT, STATUS_EXIT, STATUS_OK, STATUS_RELOAD } from '../state.ts';
 import type { Core } from './core.ts';
 import { currentContext, readAt } from './linear-memory.ts';
 import {
@@ -191,6 +191,7 @@ function iretProtected(core: Core, size: number, long: boolean): number {
   if ((image & RFLAGS_RF) !== 0 && size !== 2) {
     i32[RF_RIP_AT >> 2] = ripLo;
     i32[(RF_RIP_AT >> 2) + 1] = ripHi;
+    i32[RF_SINCE_AT >> 2] = i32[INSNS_AT >> 2]!;
   }
   core.updateMode();
   return STATUS_RELOAD;

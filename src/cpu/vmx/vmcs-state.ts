@@ -43,10 +43,12 @@ import {
   GPR,
   IDTR_BASE,
   IDTR_LIMIT,
+  INSNS_AT,
   INT_SHADOW_AT,
   PAT_AT,
   PDPTR_AT,
   RF_RIP_AT,
+  RF_SINCE_AT,
   RIP_AT,
   SHADOW_STACK,
   SHADOW_STI,
@@ -130,7 +132,10 @@ export function loadGuest(core: Core, block: number, ept: boolean): void {
   core.nmiBlocked = (state & GUEST_INTR_STATE_NMI) !== 0;
   const flags = i32[block + (F.VMCS_GUEST_RFLAGS >> 2)]! | RFLAGS_FIXED;
   core.code.writeRflags(flags);
-  if ((flags & RFLAGS_RF) !== 0) load64(i32, block, F.VMCS_GUEST_RIP, RF_RIP_AT);
+  if ((flags & RFLAGS_RF) !== 0) {
+    load64(i32, block, F.VMCS_GUEST_RIP, RF_RIP_AT);
+    i32[RF_SINCE_AT >> 2] = i32[INSNS_AT >> 2]!;
+  }
 }
 
 /** What the entry controls say to load, EFER among it. */

@@ -11,6 +11,7 @@ const folders = [
   ['npt-mmio-caching-off', 40],
   ['npt-legacy-mmu', 40],
   ['shadow', 351],
+  ['more', 90],
   ['ept', 416],
   ['ept-nopml', 26],
   ['ept-noapicv', 6],

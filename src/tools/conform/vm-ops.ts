@@ -7,6 +7,7 @@ import { fromErrno, OK, type OpResult } from './host-objects.ts';
 import { attempt, MissingVcpuError, recordRegs, replaceRegs, replaceSregs, type ScenarioMachine } from './machine.ts';
 import { prepareRun, type RunInput, recordRun } from './run-record.ts';
 import { bigInt, bytesHex, hexBytes, int, type Op } from './scenario.ts';
+import { INSTRUCTIONS_PER_SECOND } from './spinning-guest.ts';
 
 /** An answer before trace and statistics are added. */
 export interface OpAnswer extends OpResult {
@@ -17,7 +18,6 @@ type Handler = (m: ScenarioMachine, op: Op) => OpAnswer;
 
 /** Stands for the recorder's timer of two seconds: a step that has not returned after so many exits and instructions is looping. */
 const EXITS_PER_SECOND = 2000;
-const INSTRUCTIONS_PER_SECOND = 10_000_000;
 
 const handlers: { readonly [op: string]: Handler } = {
   run: (m, op) => {
