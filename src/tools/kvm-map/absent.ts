@@ -8,7 +8,7 @@ export interface Absent {
 }
 
 export const ABSENT: readonly Absent[] = [
-  { kernel: 'vmx/*', what: 'Intel: VMX, EPT, posted interrupts', instead: 'the hardware profiles are AMD machines' },
+  { kernel: 'vmx/posted_intr.c', what: 'posted interrupts', instead: 'not in the capability MSRs' },
   { kernel: 'svm/nested.c', what: 'nested SVM', instead: 'SVM is not in the guest’s CPUID; VMRUN is #UD' },
   { kernel: 'svm/sev.c', what: 'SEV, SEV-ES, SEV-SNP', instead: 'the VM types are refused with EINVAL' },
   { kernel: 'svm/avic.c', what: 'interrupt virtualization in hardware', instead: 'the APIC is emulated' },
@@ -18,7 +18,6 @@ export const ABSENT: readonly Absent[] = [
     instead: 'a kernel built without them',
   },
   { kernel: 'pmu.c, svm/pmu.c', what: 'performance counters', instead: 'reads are 0 and writes are dropped' },
-  { kernel: 'i8254.c', what: 'the in-kernel timer chip', instead: 'KVM_CREATE_PIT2 is not offered' },
   { kernel: 'eventfd.c: irqfd', what: 'interrupts raised by an eventfd', instead: 'only ioeventfd is offered' },
   {
     kernel: 'pfncache.c, vfio.c',
