@@ -192,6 +192,11 @@ export interface SystemPort {
    * Write accesses to a watched frame drop its code before they answer.
    */
   translate(vaLo: number, vaHi: number, access: number): number;
+  /**
+   * The same for a data access of compiled code, which goes on with what follows in its region; -2 when it cannot, or when the access
+   * needs more than the translation: the interpreter executes the instruction, as if nothing had been asked.
+   */
+  reach(vaLo: number, vaHi: number, access: number): number;
   /** Reads `size` (2..32) bytes that cross a page into SCRATCH; a STATUS. */
   readCross(vaLo: number, vaHi: number, size: number, access: number): number;
   /** Writes `size` bytes from SCRATCH across a page: both pages are translated before a byte is written; a STATUS. */

@@ -20,6 +20,7 @@ import {
   recordIsMemory,
 } from '../decode/record.ts';
 import { carryOf, conditionOf, FL_EXPLICIT, FL_SUB, STATUS_FLAGS, statusOf } from '../semantics/flags.ts';
+import { LEFT_BEFORE_PLAIN, LEFT_MISSED } from '../semantics/handler-status.ts';
 import { MachineContext } from '../semantics/machine-context.ts';
 import { state64 } from '../semantics/state-access.ts';
 import { lookUpTlb } from '../semantics/tlb-lookup.ts';
@@ -63,6 +64,7 @@ export class CompileContext extends MachineContext {
   private readonly u8: Uint8Array;
   private readonly i32: Int32Array;
   private readonly assistant: FunctionRef;
+  private readonly reach: FunctionRef;
   private readonly end: BlockEnd;
   private readonly memory: boolean;
   private readonly bitString: boolean;
@@ -79,6 +81,7 @@ export class CompileContext extends MachineContext {
     this.u8 = around.u8;
     this.i32 = around.i32;
     this.assistant = around.assist;
+    this.reach = around.reach;
     this.end = end;
     this.record = i32.const(at.record);
     this.legacy = around.u8[at.record + RECORD_MODE] !== 2;
@@ -95,8 +98,11 @@ export class CompileContext extends MachineContext {
   }
   /** Leaves before this instruction: the interpreter executes it. */
   private bail(): void {
+    this.leave(LEFT_BEFORE_PLAIN);
+  }
+  private leave(how: number): void {
     this.t.count(this.t.retired);
-    this.t.leave(this.at.record, this.t.at(this.at.offset));
+    this.t.leave(this.at.record | how, this.t.at(this.at.offset));
   }
   override fault(): void {
     this.bail();
@@ -338,13 +344,19 @@ export class CompileContext extends MachineContext {
     return linear;
   }
   pointer(size: number, access: number, delta?: I64): Local32 {
-    const pointer = this.pointerTo(this.linearAddress(size, delta), size, access);
+    const pointer = this.pointerTo(this.linearAddress(size, delta), size, access, this.byte(RECORD_SEGMENT));
     if (access !== ACCESS_READ) this.written = pointer;
     return pointer;
   }
-  private pointerTo(linear: Local64, size: number, access: number): Local32 {
+  /** A miss is resolved without leaving, where that has no other effect than the one on the TLB. */
+  private pointerTo(linear: Local64, size: number, access: number, segment: number): Local32 {
     const last = size === 1 ? undefined : i64.const(size - 1);
-    return lookUpTlb(this.f, linear, last, access, () => this.bail(), this.t.tlbContext);
+    const missed = (pointer: Local32): void => {
+      const [bytes, kind] = [i32.const(size), i32.const(access)];
+      const reached = call(this.reach, this.record, linear.get, bytes, kind, i32.const(segment));
+      this.f.if(i32.eqz(pointer.tee(reached)), () => this.leave(LEFT_MISSED));
+    };
+    return lookUpTlb(this.f, linear, last, access, missed, this.t.tlbContext);
   }
   /** What crosses a page is the interpreter's. */
   finish(): void {}
@@ -389,9 +401,9 @@ export class CompileContext extends MachineContext {
     return this.segmented(SS, zeroExtend(this.t.segments.stackSize(), sp), size);
   }
   stackWrite(sp: I64, value: I64, size: number): void {
-    this.do(storeSized(size, this.pointerTo(this.stackLinear(sp, size), size, ACCESS_WRITE).get, 0, value));
+    this.do(storeSized(size, this.pointerTo(this.stackLinear(sp, size), size, ACCESS_WRITE, SS).get, 0, value));
   }
   stackRead(sp: I64, size: number): Local64 {
-    return this.f.i64(loadUnsigned(size, this.pointerTo(this.stackLinear(sp, size), size, ACCESS_READ).get));
+    return this.f.i64(loadUnsigned(size, this.pointerTo(this.stackLinear(sp, size), size, ACCESS_READ, SS).get));
   }
 }

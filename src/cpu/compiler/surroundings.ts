@@ -9,4 +9,6 @@ export interface Surroundings {
   readonly flags: FlagFunctions;
   /** (operation, argument) -> status: floating point that TypeScript does */
   readonly assist: FunctionRef;
+  /** (record, linear, size, access, segment) -> host pointer, 0: what LEFT_MISSED says */
+  readonly reach: FunctionRef;
 }

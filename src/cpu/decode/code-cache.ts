@@ -15,6 +15,7 @@ import {
 } from '../semantics/handlers.ts';
 import { CODE_BASE, TLB_BASE, TLB_END, TLB_ENTRY_SIZE, TLB_NO_TAG, TLB_PAGE, TLB_WRITE_TAG } from '../state.ts';
 import {
+  CODE_CLEARINGS,
   CODE_SLOTS,
   CODE_TABLE_SIZE,
   CODE_TABLES,
@@ -75,6 +76,9 @@ export class CodeCache {
   /** By frame: how often a write dropped its records. */
   private readonly rewrites: Uint8Array;
   private notKept = 0;
+  private clearings = 0;
+  /** Calls of `invalidate`. */
+  invalidations = 0;
   /** Transfers to a record before it is compiled; 0: never. */
   compileAfter = 0;
   /** Told about records that go and were compiled. */
@@ -97,6 +101,7 @@ export class CodeCache {
     for (const pfn of [...this.crossings.keys()]) this.dropCrossings(pfn);
     for (let slot = 0; slot < CODE_SLOTS; slot++) this.dropSlot(slot);
     this.i32.fill(0, CODE_BASE >> 2, CODE_TABLES >> 2);
+    this.i32[CODE_CLEARINGS >> 2] = ++this.clearings;
   }
 
   private dropSlot(slot: number): void {
@@ -146,6 +151,7 @@ export class CodeCache {
 
   /** Drops the records of frame `pfn`. */
   invalidate(pfn: number): void {
+    this.invalidations++;
     if (this.rewrites[pfn]! < REWRITTEN) this.rewrites[pfn]!++;
     for (let mode = 0; mode < 3; mode++) {
       const slot = codeSlot(pfn, mode);

@@ -11,6 +11,8 @@ export const CODE_TAGS = CODE_BASE;
 /** A record that is all zeros, and the record of an instruction that is not kept. */
 export const EMPTY_RECORD = CODE_BASE + 0x8000;
 export const ONE_OFF_RECORD = EMPTY_RECORD + RECORD_SIZE;
+/** How often all of it was cleared, u32: a record from before a clearing is one no longer. */
+export const CODE_CLEARINGS = CODE_BASE + 0x9000;
 /** 4096 record addresses (u32) a slot, 0 where none is decoded. */
 export const CODE_TABLES = CODE_BASE + 0x10000;
 export const CODE_TABLE_SIZE = 4096 * 4;

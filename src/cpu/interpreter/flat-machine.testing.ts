@@ -179,6 +179,11 @@ export class FlatMachine implements SystemPort {
     i32[entry + (TLB_PAGE >> 2)] = pfn * PAGE_SIZE;
     return BASE + address;
   }
+  reach(lo: number, hi: number, access: number): number {
+    const pfn = PROCESSOR_FRAMES + Math.floor((lo >>> 0) / PAGE_SIZE);
+    if (access !== ACCESS_READ && this.memory.watch[pfn] !== 0) return -2;
+    return this.translate(lo, hi, access);
+  }
   private cross(lo: number, size: number, access: number, move: (byte: number, host: number) => void): number {
     const first = this.translate(lo, 0, access);
     if (first < 0) return STATUS_EXCEPTION;

@@ -56,6 +56,7 @@ function build(): Built {
   const handlers = defineHandlers(m, support);
   m.export('run', defineRun(m, support));
   for (const [name, flag] of Object.entries(support.flags)) m.export(name, flag as FunctionRef);
+  m.export('reach', support.reach);
   m.exportTable('table');
   m.export('loadGuest', defineLoadGuest(m));
   m.export('storeGuest', defineStoreGuest(m));
@@ -97,6 +98,7 @@ export class Interpreter {
     const env = {
       memory: memory.memory,
       translate: (lo: number, hi: number, access: number) => port.translate(lo, hi, access),
+      reach: (lo: number, hi: number, access: number) => port.reach(lo, hi, access),
       readCross: (lo: number, hi: number, size: number, access: number) => port.readCross(lo, hi, size, access),
       writeCross: (lo: number, hi: number, size: number) => port.writeCross(lo, hi, size),
       lastStatus: () => port.lastStatus(),
@@ -144,7 +146,12 @@ export class Interpreter {
     const base = this.u8[record + RECORD_MODE] === 2 ? 0 : this.i32[(CS_AT + SEG_BASE) >> 2]!;
     const offset = (this.i32[RIP_AT >> 2]! + base) & 0xfff;
     const slot = this.code.slotOf(record, offset);
-    if (slot >= 0) this.compiler.compile(record, slot, offset);
+    if (slot >= 0) this.compiler.compile(record, slot, offset, this.code.compileAfter);
+  }
+
+  /** How often a frame's code was dropped. */
+  get invalidations(): number {
+    return this.code.invalidations;
   }
 
   /** Drops what was decoded from frame `pfn`; for writes to watched frames. */

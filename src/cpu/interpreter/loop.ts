@@ -7,11 +7,13 @@ import { DR6_BS, DR7_BP_EN_MASK } from '../../arch/debug-registers.ts';
 import { DB_VECTOR } from '../../arch/exceptions.ts';
 import { CS, RFLAGS_TF } from '../../arch/registers.ts';
 import {
+  CODE_CLEARINGS,
   CODE_SLOTS,
   CODE_TABLE_SIZE,
   CODE_TABLES,
   CODE_TAGS,
   EMPTY_RECORD,
+  ONE_OFF_RECORD,
   SLOT_MODE_STEP,
 } from '../decode/code-layout.ts';
 import {
@@ -25,7 +27,8 @@ import {
   RECORD_TAKEN,
 } from '../decode/record.ts';
 import {
-  LEFT_BEFORE_PLAIN,
+  LEFT_BEFORE,
+  LEFT_MISSED,
   LEFT_NEXT,
   LEFT_TAKEN,
   STATUS_JUMPED,
@@ -63,8 +66,10 @@ import {
   TLB_PAGE,
 } from '../state.ts';
 import { type I32, type I64, i32, i64, T_I32, T_I64 } from '../wasm/code.ts';
-import { call, callIndirect, type FunctionRef, type Label, setGlobal } from '../wasm/function.ts';
+import { call, callIndirect, type FunctionRef, getGlobal, type Label, setGlobal } from '../wasm/function.ts';
 import type { ModuleBuilder } from '../wasm/module.ts';
+
+const ZERO = i32.const(0);
 
 /** () -> the record at RIP, or 0 when the TLB or the decoder does not have it. */
 function defineLookup(m: ModuleBuilder): FunctionRef {
@@ -163,6 +168,7 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
     /** PLAIN, SKIP or REJOIN after compiled code has left. */
     const plain = f.i32();
     const handler = f.i32();
+    const clearings = f.i32();
     const stop = (value: I32): void => {
       f.do(call(s.sync, record.get));
       f.return(value);
@@ -204,20 +210,21 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
     f.loop((again) => {
       f.do(next.set(i32.const(0)));
       f.if(i32.eqz(refetch.get), () => f.do(next.set(call(lookup))));
-      f.if(
-        next.get,
-        () => {
-          f.if(link.get, () => {
-            f.if(call(samePage, state64(RIP_AT), before.get), () => f.do(i32.store(link.get, 0, next.get)));
-          });
-        },
-        () => {
-          f.do(call(s.sync, i32.const(EMPTY_RECORD)));
-          f.do(next.set(call(s.fetch)));
-          f.if(i32.ltU(next.get, i32.const(CODE_BASE)), () => f.return(next.get));
-          f.do(refetch.set(i32.const(0)));
-        },
-      );
+      f.if(i32.eqz(next.get), () => {
+        f.do(call(s.sync, i32.const(EMPTY_RECORD)), clearings.set(i32.load(ZERO, CODE_CLEARINGS)));
+        f.do(next.set(call(s.fetch)));
+        f.if(i32.ltU(next.get, i32.const(CODE_BASE)), () => f.return(next.get));
+        f.do(refetch.set(ZERO));
+        // The record that holds the link may be gone, and one that is not kept is not to be linked.
+        const lasts = i32.and(
+          i32.eq(clearings.get, i32.load(ZERO, CODE_CLEARINGS)),
+          i32.ne(next.get, i32.const(ONE_OFF_RECORD)),
+        );
+        f.if(i32.eqz(lasts), () => f.do(link.set(ZERO)));
+      });
+      f.if(link.get, () => {
+        f.if(call(samePage, state64(RIP_AT), before.get), () => f.do(i32.store(link.get, 0, next.get)));
+      });
       f.do(record.set(next.get), link.set(i32.const(0)));
       warm();
       f.loop((execute) => {
@@ -255,7 +262,10 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
             f.do(plain.set(i32.const(SKIP)));
             follow(RECORD_NEXT, execute, again, i64.load8U(record.get, RECORD_LENGTH));
           });
-          f.do(plain.set(i32.select(i32.eq(how, i32.const(LEFT_BEFORE_PLAIN)), i32.const(PLAIN), i32.const(0))));
+          f.if(i32.eq(how, i32.const(LEFT_MISSED)), () => {
+            f.if(getGlobal(s.fault), () => stop(getGlobal(s.fault)));
+          });
+          f.do(plain.set(i32.select(i32.ne(how, i32.const(LEFT_BEFORE)), i32.const(PLAIN), i32.const(0))));
           f.br(execute);
         });
       });

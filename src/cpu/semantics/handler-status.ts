@@ -20,3 +20,5 @@ export const LEFT_BEFORE_PLAIN = 0;
 export const LEFT_BEFORE = 1;
 export const LEFT_NEXT = 2;
 export const LEFT_TAKEN = 3;
+/** Before the record, whose access failed with the status in SharedFunctions.fault; 0 there: as LEFT_BEFORE_PLAIN. */
+export const LEFT_MISSED = 4;

@@ -15,6 +15,8 @@ export interface MemoryFunctions {
   readonly access: FunctionRef;
   /** The same after a miss in the TLB. */
   readonly slowAccess: FunctionRef;
+  /** The same as `slowAccess` out of compiled code, which has not stored its registers: 0 and no `fault` for what it leaves to the interpreter. */
+  readonly reach: FunctionRef;
   /** (record, linear, size) -> status: completes a write that went to SCRATCH */
   readonly finishWrite: FunctionRef;
 }
@@ -23,6 +25,8 @@ export interface MemoryFunctions {
 export interface MemoryImports {
   /** (linear lo, hi, access) -> host pointer, -1 for a fault */
   readonly translate: FunctionRef;
+  /** The same for compiled code; -2: the interpreter's. */
+  readonly reach: FunctionRef;
   /** (linear lo, hi, size, access) -> status: into SCRATCH */
   readonly readCross: FunctionRef;
   /** (linear lo, hi, size) -> status: from SCRATCH */
@@ -66,6 +70,22 @@ export function defineMemoryFunctions(
     f.do(pointer.get);
   });
 
+  const reach = m.function([T_I32, T_I64, T_I32, T_I32, T_I32], [T_I32], (f) => {
+    const linear = f.param64(1);
+    const size = f.param32(2);
+    const [lo, hi] = [low(linear.get), high(linear.get)];
+    f.do(setGlobal(fault, ZERO));
+    f.if(i32.gtU(i32.add(i32.and(lo, i32.const(0xfff)), size.get), i32.const(4096)), () => f.return(ZERO));
+    f.do(setState32(ACCESS_SEG_AT, f.param32(4).get), setState32(ACCESS_SIZE_AT, size.get));
+    const pointer = f.i32(call(imports.reach, lo, hi, f.param32(3).get));
+    f.if(i32.eq(pointer.get, i32.const(-2)), () => f.return(ZERO));
+    f.if(i32.eq(pointer.get, i32.const(-1)), () => {
+      f.do(setGlobal(fault, call(lastStatus)));
+      f.return(ZERO);
+    });
+    f.do(pointer.get);
+  });
+
   const access = m.function([T_I32, T_I64, T_I32, T_I32, T_I32], [T_I32], (f) => {
     const linear = f.param64(1);
     const size = f.param32(2);
@@ -81,5 +101,5 @@ export function defineMemoryFunctions(
     f.do(call(writeCross, low(f.param64(1).get), high(f.param64(1).get), f.param32(2).get));
   });
 
-  return { access, slowAccess, finishWrite };
+  return { access, slowAccess, reach, finishWrite };
 }

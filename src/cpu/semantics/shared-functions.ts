@@ -52,6 +52,7 @@ export interface SharedFunctions extends MemoryFunctions, SegmentFunctions, Stac
 /** Adds the shared functions to a module; imports come first, so it is called before any other function is declared. */
 export function defineSharedFunctions(m: ModuleBuilder): SharedFunctions {
   const translate = m.import('translate', [T_I32, T_I32, T_I32], [T_I32]);
+  const reach = m.import('reach', [T_I32, T_I32, T_I32], [T_I32]);
   const readCross = m.import('readCross', [T_I32, T_I32, T_I32, T_I32], [T_I32]);
   const writeCross = m.import('writeCross', [T_I32, T_I32, T_I32], [T_I32]);
   const lastStatus = m.import('lastStatus', [], [T_I32]);
@@ -80,7 +81,7 @@ export function defineSharedFunctions(m: ModuleBuilder): SharedFunctions {
     f.do(i32.const(STATUS_EXCEPTION));
   });
 
-  const memory = defineMemoryFunctions(m, { translate, readCross, writeCross, lastStatus }, { fault, sync });
+  const memory = defineMemoryFunctions(m, { translate, reach, readCross, writeCross, lastStatus }, { fault, sync });
   const segments = defineSegmentFunctions(m, { fault, raise });
   const stack = defineStackFunctions(m, fault, memory, segments);
 

@@ -60,6 +60,8 @@ import {
 
 /** The part of the interpreter that the system side calls. */
 export interface CodeCache {
+  /** How often translated code was dropped. */
+  readonly invalidations: number;
   /** Translated code of frame `pfn` is about to change. */
   invalidateCode(pfn: number): void;
   readRflags(): number;
@@ -105,6 +107,7 @@ export class Core {
   readonly stack: Stack;
   readonly breakpoints: Breakpoints;
   code: CodeCache = {
+    invalidations: 0,
     invalidateCode() {},
     readRflags: () => 2,
     writeRflags() {},
@@ -166,6 +169,9 @@ export class Core {
   eventResumes = false;
   /** Address of the decoded record of the instruction in `system`, 0 outside: its length gives the next RIP of an exit. */
   record = 0;
+
+  /** The translation is for compiled code, which nothing may happen to meanwhile: -2 when something would. */
+  reaching = false;
 
   /** Status that goes with a failed translation or access. */
   status = STATUS_OK;
@@ -386,6 +392,8 @@ export class Core {
       return -1;
     }
     const pfn = walker.pfn;
+    if (this.reaching && (pfn === this.apic.accessPfn || (access !== ACCESS_READ && this.memory.watch[pfn] !== 0)))
+      return -2;
     if (pfn === this.apic.accessPfn) return this.apic.access(this, vaLo & 0xfff, access);
     let tags = walker.readable ? TAG_READ : 0;
     if (access === ACCESS_FETCH) {

@@ -98,6 +98,21 @@ export class Port implements SystemPort {
     return at;
   }
 
+  /** HOT */
+  reach(vaLo: number, vaHi: number, access: number): number {
+    const { core } = this;
+    const context = currentContext(core);
+    if (context === MMU_ALIGNED_USER || core.breakpoints.watching) return -2;
+    if (access === ACCESS_RMW && core.profile.rmwFaultsAsRead) return -2;
+    const before = core.code.invalidations;
+    core.reaching = true;
+    const at = core.translate(vaLo, vaHi, access, context);
+    core.reaching = false;
+    if (at === -1) this.stackFault();
+    // A page table held code: the region may be no more.
+    return core.code.invalidations === before ? at : -2;
+  }
+
   /** A non-canonical address in SS is #SS where the others are #GP. */
   private stackFault(): void {
     const { core } = this;
