@@ -28,7 +28,7 @@ export const VMCB_NESTED_CTL = 0x090; // bit 0: nested paging
 export const VMCB_EVENT_INJ = 0x0a8; // error code in the upper half
 export const VMCB_NESTED_CR3 = 0x0b0;
 export const VMCB_VIRT_EXT = 0x0b8;
-export const VMCB_CLEAN = 0x0c0;
+export const VMCB_CLEAN = 0x0c0; // VMCB_CLEAN_*: what software has not changed since the last #VMEXIT
 export const VMCB_NEXT_RIP = 0x0c8;
 export const VMCB_INSN_LEN = 0x0d0; // byte
 export const VMCB_INSN_BYTES = 0x0d1; // 15 bytes
@@ -68,6 +68,11 @@ export const VMCB_CR2 = 0x640;
 export const VMCB_G_PAT = 0x668;
 export const VMCB_DBGCTL = 0x670;
 export const VMCB_SPEC_CTRL = 0x6e0;
+
+/** Bits of VMCB_CLEAN (@apm 15.15.3): intercepts, addresses of the permission maps, nested paging. */
+export const VMCB_CLEAN_INTERCEPTS = 1 << 0;
+export const VMCB_CLEAN_PERM_MAP = 1 << 1;
+export const VMCB_CLEAN_NPT = 1 << 4;
 
 /** Segment attributes in the VMCB: type 0-3, S 4, DPL 5-6, P 7, AVL 8, L 9, DB 10, G 11. */
 export const VMCB_ATTR_TYPE = 0xf;

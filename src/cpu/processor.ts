@@ -47,6 +47,8 @@ export class Processor {
   readonly interpreter: Interpreter;
   /** General registers: number n has its low half at 2n. RAX and RSP go through the control block. */
   readonly gpr: Int32Array;
+  /** The same and RIP behind them, which goes through the control block too. */
+  readonly regs: Int32Array;
   /** The sixteen YMM registers, 32 bytes each. */
   readonly xmm: Uint8Array;
   /** Everything from FCW to the last YMM register, as state.ts lays it out: what a switch of vCPUs swaps. */
@@ -72,6 +74,7 @@ export class Processor {
     this.vmx = new Vmx(this.core, events, this.interpreter);
     const buffer = memory.memory.buffer;
     this.gpr = new Int32Array(buffer, GPR, 32);
+    this.regs = new Int32Array(buffer, GPR, 34);
     this.xmm = new Uint8Array(buffer, XMM, 16 * XMM_SIZE);
     this.fpu = new Uint8Array(buffer, FPU_CW_AT, STATE_END - FPU_CW_AT);
     memory.setWatchedWrite((pfn) => this.interpreter.invalidateCode(pfn));
@@ -145,6 +148,7 @@ export class Processor {
   restore(state: ProcessorState): void {
     this.memory.u8.set(state.bytes, STATE_BASE);
     this.svm.asid = state.asid;
+    this.svm.forget();
     this.vmx.restore(state.vmx);
     this.core.adoptState();
     this.interpreter.flushDecoded();

@@ -37,10 +37,17 @@ class Fields {
 export class RunMmio extends Fields {
   /** Eight bytes: for a read, userspace fills the first `len`. */
   readonly data: Uint8Array;
+  private readonly prefixes: readonly Uint8Array[];
 
   constructor(view: DataView) {
     super(view);
     this.data = new Uint8Array(view.buffer, UNION + 8, 8);
+    this.prefixes = Array.from({ length: 9 }, (_, len) => this.data.subarray(0, len));
+  }
+
+  /** The first `len` bytes of `data`, at most eight. */
+  bytes(len: number): Uint8Array {
+    return this.prefixes[Math.min(len, 8)]!;
   }
 
   get physAddr(): number {

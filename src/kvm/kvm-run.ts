@@ -66,6 +66,8 @@ export class KvmRun {
   readonly bytes = new Uint8Array(4096);
   /** The port I/O page. */
   readonly pioData = new Uint8Array(4096);
+  /** Its words, for userspace that answers without allocating. */
+  readonly pioView = new DataView(this.pioData.buffer);
   private readonly view = new DataView(this.bytes.buffer);
   readonly mmio = new RunMmio(this.view);
   readonly io = new RunIo(this.view);

@@ -40,8 +40,12 @@ export const MP_STATE_SIPI_RECEIVED = 4;
 export class VcpuState {
   readonly stats = new VcpuStats();
   readonly run = new KvmRun();
-  /** General registers and RIP (index RIP), halves: low at 2n. */
-  readonly regs = new Int32Array(2 * (RIP + 1));
+  /**
+   * General registers and RIP (index RIP), halves: low at 2n. They are the processor's own while it holds the vCPU's other registers too,
+   * and `ownRegs` while it does not (guest-context.ts): hold on to no reference.
+   */
+  regs: Int32Array;
+  readonly ownRegs = new Int32Array(2 * (RIP + 1));
   requests = 0;
   /** Runs the guest on a processor of its own right now, and sees no request before it leaves it (@kvm kvm_host.h IN_GUEST_MODE). */
   inGuest = false;
@@ -88,6 +92,7 @@ export class VcpuState {
   constructor(vm: VmState, id: number) {
     this.vm = vm;
     this.id = id;
+    this.regs = this.ownRegs;
     this.mmu = new VcpuMmu();
     this.x86 = new VcpuX86();
     this.svm = new VcpuSvm();

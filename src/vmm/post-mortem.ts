@@ -30,30 +30,80 @@ const EXITS = 8;
 const BITS = [16, 32, 64];
 const NOTHING = 'no memory is mapped there';
 
+/** Kinds of exits that are kept as plain numbers, so that keeping them costs next to nothing. */
+const KEPT_WHOLE = 0;
+const KEPT_IO = 1;
+const KEPT_MMIO = 2;
+
+/** One of the last exits. */
+class KeptExit {
+  kind = KEPT_WHOLE;
+  exit: VcpuExit | null = null;
+  isWrite = false;
+  /** Port or gpa. */
+  address = 0;
+  /** Bytes, and how often. */
+  size = 0;
+  count = 0;
+
+  text(): string {
+    if (this.kind === KEPT_IO) return ioText(this.isWrite, this.address, this.size, this.count);
+    return this.kind === KEPT_MMIO ? mmioText(this.isWrite, this.address, this.size) : exitText(this.exit!);
+  }
+}
+
 /** The last exits of a run. */
 export class LastExits {
-  private readonly ring: (VcpuExit | undefined)[] = new Array<VcpuExit | undefined>(EXITS).fill(undefined);
-  private next = 0;
+  private readonly ring = Array.from({ length: EXITS }, () => new KeptExit());
+  private kept = 0;
 
   add(exit: VcpuExit): void {
-    this.ring[this.next] = exit;
-    this.next = (this.next + 1) % EXITS;
+    const slot = this.ring[this.kept++ % EXITS]!;
+    slot.kind = KEPT_WHOLE;
+    slot.exit = exit;
   }
+
+  /** HOT */
+  addIo(isWrite: boolean, port: number, size: number, count: number): void {
+    this.keep(KEPT_IO, isWrite, port, size, count);
+  }
+
+  /** HOT */
+  addMmio(isWrite: boolean, gpa: number, len: number): void {
+    this.keep(KEPT_MMIO, isWrite, gpa, len, 1);
+  }
+
+  private keep(kind: number, isWrite: boolean, address: number, size: number, count: number): void {
+    const slot = this.ring[this.kept++ % EXITS]!;
+    slot.kind = kind;
+    slot.isWrite = isWrite;
+    slot.address = address;
+    slot.size = size;
+    slot.count = count;
+  }
+
   texts(): string[] {
-    const inOrder = [...this.ring.slice(this.next), ...this.ring.slice(0, this.next)];
-    return inOrder.filter((e) => e !== undefined).map(exitText);
+    const first = Math.max(0, this.kept - EXITS);
+    return Array.from({ length: this.kept - first }, (_, i) => this.ring[(first + i) % EXITS]!.text());
   }
+}
+
+function ioText(isWrite: boolean, port: number, size: number, count: number): string {
+  const times = count === 1 ? '' : ` ${count} times`;
+  return `io ${isWrite ? 'out' : 'in'} port 0x${port.toString(16)}, ${size} bytes${times}`;
+}
+
+function mmioText(isWrite: boolean, gpa: number, len: number): string {
+  return `mmio ${isWrite ? 'write' : 'read'} at gpa 0x${gpa.toString(16)}, ${len} bytes`;
 }
 
 /** An exit in one line; what it carried is gone by now. */
 function exitText(exit: VcpuExit): string {
   switch (exit.reason) {
-    case 'io': {
-      const times = exit.count === 1 ? '' : ` ${exit.count} times`;
-      return `io ${exit.isWrite ? 'out' : 'in'} port 0x${exit.port.toString(16)}, ${exit.size} bytes${times}`;
-    }
+    case 'io':
+      return ioText(exit.isWrite, exit.port, exit.size, exit.count);
     case 'mmio':
-      return `mmio ${exit.isWrite ? 'write' : 'read'} at gpa 0x${exit.physAddr.toString(16)}, ${exit.len} bytes`;
+      return mmioText(exit.isWrite, exit.physAddr, exit.len);
     case 'memory-fault':
       return `memory-fault at gpa 0x${exit.gpa.toString(16)}, ${exit.isPrivate ? 'private' : 'shared'}`;
     case 'internal-error':

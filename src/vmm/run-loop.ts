@@ -2,11 +2,19 @@
  * Runs the guest until something ends the run. Every exit of KVM_RUN has its answer here.
  */
 import { unreachable } from '../arch/unreachable.ts';
+import { EAGAIN, EINTR, errnoName } from '../host/errno.ts';
 import { KvmError } from '../kvm/api/kvm-error.ts';
 import type { Vcpu } from '../kvm/api/vcpu.ts';
-import type { VcpuExit } from '../kvm/api/vcpu-exit.ts';
+import { readExit, type VcpuExit } from '../kvm/api/vcpu-exit.ts';
 import { KVM_ENOSYS, KVM_HC_MAP_GPA_RANGE } from '../kvm/kvm-para.ts';
-import { KVM_INTERNAL_ERROR_EMULATION } from '../kvm/kvm-run.ts';
+import {
+  KVM_EXIT_IO,
+  KVM_EXIT_IO_OUT,
+  KVM_EXIT_MEMORY_FAULT,
+  KVM_EXIT_MMIO,
+  KVM_INTERNAL_ERROR_EMULATION,
+  type KvmRun,
+} from '../kvm/kvm-run.ts';
 import type { Board } from './board.ts';
 import { debugExit, type EndState, endState } from './end-state.ts';
 import { type MemoryFaultMode, MemoryFaultPolicy } from './memory-fault-policy.ts';
@@ -39,8 +47,6 @@ const INSTRUCTION_BYTES_FOLLOW = 1n;
 
 /** One run of a board. */
 export class RunLoop {
-  /** Exits answered so far, by name. */
-  readonly exits = new Map<string, number>();
   /** Instructions retired so far. */
   instructions = 0;
   private readonly board: Board;
@@ -49,11 +55,19 @@ export class RunLoop {
   private answered = 0;
   private current = 0;
   private readonly last = new LastExits();
+  private readonly counts = new Map<string, { n: number }>();
+  private readonly ioExits = { n: 0 };
+  private readonly mmioExits = { n: 0 };
 
   constructor(board: Board, options: RunLoopOptions) {
     this.board = board;
     this.options = options;
     this.faults = new MemoryFaultPolicy(options.onMemoryFault);
+  }
+
+  /** Exits answered so far, by name, in the order in which each came first. */
+  get exits(): Map<string, number> {
+    return new Map([...this.counts].map(([name, count]) => [name, count.n]));
   }
 
   /** The vCPU whose turn it is. */
@@ -85,15 +99,14 @@ export class RunLoop {
     let turn = quantum;
     for (let exits = 0; ; exits++) {
       const start = processor.insns;
-      const result = this.vcpu.run({
-        maxInstructions: Math.min(turn, limit - this.instructions),
-        sharesProcessor: true,
-      });
-      const done = processor.insns - start;
-      this.instructions = before + (processor.insns - first);
-      const end = this.answer(result.errno, result.exit);
+      const { vcpu } = this;
+      const errno = vcpu.ioctlRun(Math.min(turn, limit - this.instructions), true);
+      const now = processor.insns;
+      const done = now - start;
+      this.instructions = before + (now - first);
+      const interrupted = errno === -EINTR || errno === -EAGAIN;
+      const end = interrupted ? null : this.answerRun(vcpu.kvmRun, errno);
       if (end !== null) return end;
-      const interrupted = result.errno === 'EINTR' || result.errno === 'EAGAIN';
       turn -= done;
       if (interrupted || turn <= 0) {
         // The time slice is over, or the vCPU has nothing to do or lets others go first.
@@ -119,30 +132,38 @@ export class RunLoop {
     return true;
   }
 
-  private count(exit: VcpuExit): void {
-    this.exits.set(exit.reason, (this.exits.get(exit.reason) ?? 0) + 1);
+  /** Answers what KVM_RUN left in `run`; null to go on. HOT for port I/O and MMIO, which are answered where the ABI has them */
+  private answerRun(run: KvmRun, errno: number): EndState | null {
+    const reason = run.exitReason;
+    if (this.options.onExit !== undefined && (errno === 0 || reason === KVM_EXIT_MEMORY_FAULT)) {
+      this.options.onExit(readExit(run));
+    }
+    if (errno === 0 && reason === KVM_EXIT_IO) return this.answerIo(run);
+    if (errno === 0 && reason === KVM_EXIT_MMIO) return this.answerMmio(run);
+    if (errno !== 0 && reason !== KVM_EXIT_MEMORY_FAULT) {
+      return endState('internal-error', `KVM_RUN: ${errnoName(errno)}, and KVM says no more, at ${this.where()}`);
+    }
+    const exit = readExit(run);
     this.last.add(exit);
-    this.options.onExit?.(exit);
+    this.countOf(exit.reason).n++;
+    return this.answer(exit);
   }
 
-  /** What KVM_RUN came back with; null to go on. */
-  private answer(errno: string | null, exit: VcpuExit | null): EndState | null {
-    if (errno === 'EINTR' || errno === 'EAGAIN') return null;
-    if (errno !== null && exit?.reason !== 'memory-fault') {
-      return endState('internal-error', `KVM_RUN: ${errno}, and KVM says no more, at ${this.where()}`);
-    }
-    if (exit === null) return endState('internal-error', `KVM_RUN gave no exit, at ${this.where()}`);
-    this.count(exit);
+  private countOf(reason: VcpuExit['reason'], count = this.counts.get(reason)): { n: number } {
+    const counter = count ?? { n: 0 };
+    if (!this.counts.has(reason)) this.counts.set(reason, counter);
+    return counter;
+  }
+
+  /** The exits that are not answered from kvm_run itself. */
+  private answer(exit: VcpuExit): EndState | null {
     if (exit.reason !== 'intr' && exit.reason !== 'memory-fault') this.answered++;
     const { board } = this;
     switch (exit.reason) {
       case 'io':
-        this.answerIo(exit);
-        return this.powerEnd();
+        return this.answerIo(this.vcpu.kvmRun);
       case 'mmio':
-        if (exit.isWrite) board.mmio.write(exit.physAddr, exit.data.slice());
-        else board.mmio.read(exit.physAddr, exit.data);
-        return null;
+        return this.answerMmio(this.vcpu.kvmRun);
       case 'hypercall':
         this.answerHypercall(exit);
         return null;
@@ -182,25 +203,39 @@ export class RunLoop {
     }
   }
 
-  private answerIo(exit: Extract<VcpuExit, { reason: 'io' }>): void {
-    const { ports } = this.board;
-    const { data, size, port } = exit;
-    const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
-    for (let i = 0; i < exit.count; i++) {
-      const at = i * size;
-      if (exit.isWrite) {
-        ports.write(
-          port,
-          size,
-          size === 4 ? view.getUint32(at, true) : size === 2 ? view.getUint16(at, true) : view.getUint8(at),
-        );
+  /** HOT */
+  private answerIo(run: KvmRun): EndState | null {
+    const { board } = this;
+    const { ports } = board;
+    const { size, count, port } = run.io;
+    const isWrite = run.io.direction === KVM_EXIT_IO_OUT;
+    this.answered++;
+    if (this.ioExits.n++ === 0) this.countOf('io', this.ioExits);
+    this.last.addIo(isWrite, port, size, count);
+    const view = run.pioView;
+    for (let at = 0; at < size * count; at += size) {
+      if (isWrite) {
+        ports.write(port, size, size === 1 ? view.getUint8(at) : wordAt(view, at, size));
         continue;
       }
       const value = ports.read(port, size);
-      if (size === 4) view.setUint32(at, value, true);
+      if (size === 1) view.setUint8(at, value);
       else if (size === 2) view.setUint16(at, value, true);
-      else view.setUint8(at, value);
+      else view.setUint32(at, value, true);
     }
+    return board.power === null ? null : this.powerEnd();
+  }
+
+  /** HOT */
+  private answerMmio(run: KvmRun): EndState | null {
+    const { mmio } = this.board;
+    const { physAddr, len, isWrite } = run.mmio;
+    this.answered++;
+    if (this.mmioExits.n++ === 0) this.countOf('mmio', this.mmioExits);
+    this.last.addMmio(isWrite, physAddr, len);
+    if (isWrite) mmio.write(physAddr, run.mmio.bytes(len));
+    else mmio.read(physAddr, run.mmio.bytes(len));
+    return null;
   }
 
   private powerEnd(): EndState | null {
@@ -257,6 +292,10 @@ export class RunLoop {
     const rip = `rip 0x${this.vcpu.getRegs().rip.toString(16)}`;
     return this.board.vcpus.length === 1 ? rip : `${rip} of vCPU ${this.current}`;
   }
+}
+
+function wordAt(view: DataView, at: number, size: number): number {
+  return size === 2 ? view.getUint16(at, true) : view.getUint32(at, true);
 }
 
 /** The words that KVM left: for an emulation failure they can hold the instruction, one byte of length and up to 15 of code. */

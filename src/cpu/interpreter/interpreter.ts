@@ -59,7 +59,7 @@ function build(): Built {
   m.export('reach', support.reach);
   m.exportTable('table');
   m.export('loadGuest', defineLoadGuest(m));
-  m.export('storeGuest', defineStoreGuest(m));
+  m.export('storeGuest', defineStoreGuest(m, support));
   m.export('copyInstruction', defineCopyInstruction(m));
   built = { module: new WebAssembly.Module(m.finish()), handlers };
   return built;
@@ -76,8 +76,8 @@ export class Interpreter {
   private readonly runLoop: () => number;
   private readonly statusFlags: () => number;
   /** See state-switch.ts. */
-  readonly loadGuest: (vmcbPa: number) => void;
-  readonly storeGuest: (vmcbPa: number) => void;
+  readonly loadGuest: (vmcbPa: number) => number;
+  readonly storeGuest: (vmcbPa: number, intCtl: number, event: number, eventError: number) => void;
   readonly copyInstruction: (to: number, from: number) => void;
 
   private readonly compiler: BlockCompiler;
@@ -114,8 +114,8 @@ export class Interpreter {
     this.code.compileAfter = engine.compileAfter;
     this.runLoop = exports['run'] as () => number;
     this.statusFlags = exports['status'] as () => number;
-    this.loadGuest = exports['loadGuest'] as (vmcbPa: number) => void;
-    this.storeGuest = exports['storeGuest'] as (vmcbPa: number) => void;
+    this.loadGuest = exports['loadGuest'] as (vmcbPa: number) => number;
+    this.storeGuest = exports['storeGuest'] as Interpreter['storeGuest'];
     this.copyInstruction = exports['copyInstruction'] as (to: number, from: number) => void;
   }
 

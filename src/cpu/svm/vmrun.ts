@@ -3,7 +3,7 @@ import { PFERR_FETCH } from '../../arch/error-code.ts';
 import { BP_VECTOR, OF_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';
 import { ptePfn } from '../../arch/paging.ts';
-import { CS, RFLAGS_IF } from '../../arch/registers.ts';
+import { CS, RFLAGS_IF, RFLAGS_RF } from '../../arch/registers.ts';
 import {
   INTERCEPT_VINTR,
   SVM_EVTINJ_TYPE_EXEPT,
@@ -24,11 +24,12 @@ import {
   V_INTR_PRIO_SHIFT,
   V_IRQ_MASK,
   VMCB_ASID,
+  VMCB_CLEAN,
+  VMCB_CLEAN_INTERCEPTS,
+  VMCB_CLEAN_NPT,
+  VMCB_CLEAN_PERM_MAP,
   VMCB_EVENT_INJ,
   VMCB_EXIT_CODE,
-  VMCB_EXIT_INFO_1,
-  VMCB_EXIT_INFO_2,
-  VMCB_EXIT_INT_INFO,
   VMCB_INSN_LEN,
   VMCB_INT_CTL,
   VMCB_INT_VECTOR,
@@ -43,6 +44,7 @@ import {
   VMCB_NESTED_CTL,
   VMCB_NEXT_RIP,
   VMCB_PAUSE_COUNT,
+  VMCB_RFLAGS,
   VMCB_TLB_CTL,
 } from '../../arch/vmcb.ts';
 import { recordLength } from '../decode/record.ts';
@@ -52,7 +54,6 @@ import {
   CR8_AT,
   EXIT_CODE_AT,
   EXIT_INFO1_AT,
-  EXIT_INFO2_AT,
   INT_SHADOW_AT,
   STATUS_BUDGET,
   STATUS_EXCEPTION,
@@ -62,9 +63,11 @@ import {
 import type { Core } from '../system/core.ts';
 import type { Events } from '../system/events.ts';
 import { currentContext } from '../system/linear-memory.ts';
-import { W_RFLAGS, W_RIP } from '../system/words.ts';
+import { W_PKRU, W_RFLAGS, W_RIP } from '../system/words.ts';
 import { consistent } from './consistency.ts';
-import { loadGuest, storeGuest } from './vmcb-state.ts';
+
+/** What of a control block is kept from one VMRUN to the next. */
+const CACHED = VMCB_CLEAN_INTERCEPTS | VMCB_CLEAN_PERM_MAP | VMCB_CLEAN_NPT;
 
 /** The part of the interpreter that runs a guest. */
 export interface Engine {
@@ -85,6 +88,11 @@ export class Svm {
   private readonly engine: Engine;
   /** The address space whose translations the TLB holds. */
   asid = 0;
+  /**
+   * The control block whose controls, checked, are in force, -1 for none: those that its clean bits vouch for need not be looked at again
+   * (@apm 15.15).
+   */
+  private cached = -1;
 
   constructor(core: Core, events: Events, engine: Engine) {
     this.core = core;
@@ -97,27 +105,32 @@ export class Svm {
     const core = this.core;
     const i32 = core.i32;
     const block = vmcbPa >>> 2;
-    if (!consistent(core, block)) {
-      i32[block + (VMCB_EXIT_CODE >> 2)] = SVM_EXIT_ERR;
-      i32[block + (VMCB_EXIT_CODE >> 2) + 1] = -1;
-      return;
+    const known = vmcbPa === this.cached && (i32[block + (VMCB_CLEAN >> 2)]! & CACHED) === CACHED;
+    // Loaded before it is checked: what a refused block leaves in the processor, the next one replaces.
+    const changed = core.code.loadGuest(vmcbPa);
+    if (!known || changed !== 0 || i32[W_PKRU] !== core.pkruInForce || i32[block + (VMCB_EVENT_INJ >> 2)]! < 0) {
+      this.cached = -1;
+      if (!consistent(core, block)) {
+        i32[block + (VMCB_EXIT_CODE >> 2)] = SVM_EXIT_ERR;
+        i32[block + (VMCB_EXIT_CODE >> 2) + 1] = -1;
+        return;
+      }
+      this.loadControls(block);
+      core.updatePaging();
+      core.updateMode();
+      this.cached = vmcbPa;
     }
-    const nested = (i32[block + (VMCB_NESTED_CTL >> 2)]! & 1) !== 0;
-    this.loadControls(block);
-    loadGuest(core, block, nested);
-    const walker = core.walker;
-    walker.nested = nested;
-    if (nested) {
-      const ncr3 = block + (VMCB_NESTED_CR3 >> 2);
-      walker.nestedWalker.rootPfn = ptePfn(i32[ncr3]!, i32[ncr3 + 1]!);
-    }
-    core.updatePaging();
-    core.updateMode();
+    core.intCtl = i32[block + (VMCB_INT_CTL >> 2)]!;
     core.breakpoints.update();
     this.controlTlb(block);
     this.events.reset();
     if (this.enter(block)) this.loop(block);
-    this.exit(block, nested);
+    this.exit(block);
+  }
+
+  /** Another processor's state was put in: nothing is known of a control block. */
+  forget(): void {
+    this.cached = -1;
   }
 
   /** HOT */
@@ -129,13 +142,18 @@ export class Svm {
     core.interceptExceptions = i32[block + (VMCB_INTERCEPT_EXCEPTIONS >> 2)]!;
     core.intercept3 = i32[block + (VMCB_INTERCEPT_WORD3 >> 2)]!;
     core.intercept4 = i32[block + (VMCB_INTERCEPT_WORD4 >> 2)]!;
-    core.intCtl = i32[block + (VMCB_INT_CTL >> 2)]!;
     core.pauseCount = i32[block + (VMCB_PAUSE_COUNT >> 2)]! >>> 16;
     const iopm = block + (VMCB_IOPM_BASE >> 2);
     const msrpm = block + (VMCB_MSRPM_BASE >> 2);
     core.iopmBase = numberOf(i32[iopm]! & ~0xfff, i32[iopm + 1]!);
     core.iopmHighBase = core.iopmBase + 0x1000;
     core.msrpmBase = numberOf(i32[msrpm]! & ~0xfff, i32[msrpm + 1]!);
+    const walker = core.walker;
+    walker.nested = (i32[block + (VMCB_NESTED_CTL >> 2)]! & 1) !== 0;
+    if (walker.nested) {
+      const ncr3 = block + (VMCB_NESTED_CR3 >> 2);
+      walker.nestedWalker.rootPfn = ptePfn(i32[ncr3]!, i32[ncr3 + 1]!);
+    }
   }
 
   /** Flushes what the control block, or the processor's own nature, asks to flush (@apm 15.16). HOT */
@@ -217,27 +235,13 @@ export class Svm {
   }
 
   /** #VMEXIT: stores the guest and why it stopped. HOT */
-  private exit(block: number, nested: boolean): void {
+  private exit(block: number): void {
     const core = this.core;
     const i32 = core.i32;
-    storeGuest(core, block, nested);
     const code = i32[EXIT_CODE_AT >> 2]!;
-    const info1 = EXIT_INFO1_AT >> 2;
-    const info2 = EXIT_INFO2_AT >> 2;
-    const to1 = block + (VMCB_EXIT_INFO_1 >> 2);
-    const to2 = block + (VMCB_EXIT_INFO_2 >> 2);
-    const int = block + (VMCB_EXIT_INT_INFO >> 2);
-    i32[block + (VMCB_EXIT_CODE >> 2)] = code;
-    i32[block + (VMCB_EXIT_CODE >> 2) + 1] = 0;
-    i32[to1] = i32[info1]!;
-    i32[to1 + 1] = i32[info1 + 1]!;
-    i32[to2] = i32[info2]!;
-    i32[to2 + 1] = i32[info2 + 1]!;
-    // Without a delivery in progress both are zero.
-    i32[int] = core.event;
-    i32[int + 1] = core.eventError;
-    i32[block + (VMCB_EVENT_INJ >> 2)] = 0;
-    i32[block + (VMCB_EVENT_INJ >> 2) + 1] = 0;
+    // Without a delivery in progress the event and its error code are zero.
+    core.code.storeGuest(block << 2, core.intCtl, core.event, core.eventError);
+    if ((i32[W_RFLAGS]! & RFLAGS_RF) !== 0) i32[block + (VMCB_RFLAGS >> 2)] = core.flags();
     if (core.profile.nrips) this.storeNextRip(block, code);
     if (core.profile.decodeAssists) this.storeInstruction(block, code);
   }

@@ -67,8 +67,8 @@ export interface CodeCache {
   readRflags(): number;
   writeRflags(value: number): void;
   /** The bulk of what VMRUN loads from, and #VMEXIT stores to, the control block at physical address `vmcbPa`. */
-  loadGuest(vmcbPa: number): void;
-  storeGuest(vmcbPa: number): void;
+  loadGuest(vmcbPa: number): number;
+  storeGuest(vmcbPa: number, intCtl: number, event: number, eventError: number): void;
   /** Copies the 15 bytes at physical address `from` to `to`. */
   copyInstruction(to: number, from: number): void;
   /** Bytes of the instruction at RIP, 0 when it cannot be fetched. */
@@ -111,7 +111,7 @@ export class Core {
     invalidateCode() {},
     readRflags: () => 2,
     writeRflags() {},
-    loadGuest() {},
+    loadGuest: () => 1,
     storeGuest() {},
     copyInstruction() {},
     instructionLength: () => 0,
@@ -187,6 +187,11 @@ export class Core {
   private role4 = 0;
   private roleNx = 0;
   private rolePkru = 0;
+
+  /** PKRU as the TLB's entries have it resolved. */
+  get pkruInForce(): number {
+    return this.rolePkru;
+  }
 
   constructor(memory: PhysicalMemory, profile: HardwareProfile) {
     this.memory = memory;

@@ -173,6 +173,10 @@ export class Port implements SystemPort {
   system(number: number, record: number): number {
     const core = this.core;
     core.record = record;
+    // Guests that exit much, exit here.
+    if (number >= op.SYS_IN && number <= op.SYS_OUT_DX) {
+      return inOut(core, record, number < op.SYS_OUT, ((number - op.SYS_IN) & 1) !== 0);
+    }
     return this.execute(number, record);
   }
 
@@ -320,14 +324,6 @@ export class Port implements SystemPort {
         return writeBase(core, record, FS, size);
       case op.SYS_WRGSBASE:
         return writeBase(core, record, GS, size);
-      case op.SYS_IN:
-        return inOut(core, record, true, false);
-      case op.SYS_IN_DX:
-        return inOut(core, record, true, true);
-      case op.SYS_OUT:
-        return inOut(core, record, false, false);
-      case op.SYS_OUT_DX:
-        return inOut(core, record, false, true);
       case op.SYS_INS:
         return stringInOut(core, record, true);
       case op.SYS_OUTS:

@@ -71,7 +71,7 @@ export function readExit(run: R.KvmRun): VcpuExit {
     }
     case R.KVM_EXIT_MMIO: {
       const { physAddr, len, isWrite } = run.mmio;
-      return { reason: 'mmio', isWrite, physAddr, len, data: run.mmio.data.subarray(0, Math.min(len, 8)) };
+      return { reason: 'mmio', isWrite, physAddr, len, data: run.mmio.bytes(len) };
     }
     case R.KVM_EXIT_MEMORY_FAULT: {
       const { flags, gpa, size } = run.memoryFault;

@@ -88,24 +88,36 @@ export class Vcpu {
    * @kvm x86.c kvm_arch_vcpu_ioctl_run
    */
   run(limits: RunLimits = {}): RunResult {
-    const vcpu = this.alive('KVM_RUN');
     const { maxExits = Number.POSITIVE_INFINITY, maxInstructions = Number.POSITIVE_INFINITY } = limits;
+    const r = this.ioctlRun(maxInstructions, limits.sharesProcessor === true, maxExits);
+    const { run } = this.state;
+    if (r < 0) {
+      const exit = run.exitReason === KVM_EXIT_MEMORY_FAULT ? readExit(run) : null;
+      return { ret: -1, errno: errnoName(r), exit };
+    }
+    return { ret: 0, errno: null, exit: readExit(run) };
+  }
+
+  /**
+   * KVM_RUN for a run loop that answers many exits: as `run`, but nothing is allocated. The exit is where the ABI has it, in `kvmRun`.
+   * Limits are those of `RunLimits`. HOT
+   * @returns 0, or a negative errno
+   * @throws KvmError EIO: the VM is dead
+   */
+  ioctlRun(maxInstructions: number, sharesProcessor: boolean, maxExits = Number.POSITIVE_INFINITY): number {
+    const vcpu = this.state;
+    if (vcpu.vm.log.vmBugged) throw new KvmError(EIO, 'KVM_RUN', 'the VM is dead');
     vcpu.signalAtExit = vcpu.stats.exits + maxExits;
     vcpu.signalAtInstruction = vcpu.vm.processor.insns + maxInstructions;
-    const shares = limits.sharesProcessor === true;
-    vcpu.haltReturns = shares;
-    vcpu.handsOver = shares && vcpu.vm.vcpus.length > 1;
+    vcpu.haltReturns = sharesProcessor;
+    vcpu.handsOver = sharesProcessor && vcpu.vm.vcpus.length > 1;
     const r = vcpuIoctlRun(vcpu);
     vcpu.haltReturns = false;
     vcpu.handsOver = false;
     vcpu.signal = false;
     vcpu.signalAtExit = Number.POSITIVE_INFINITY;
     vcpu.signalAtInstruction = Number.POSITIVE_INFINITY;
-    if (r < 0) {
-      const exit = vcpu.run.exitReason === KVM_EXIT_MEMORY_FAULT ? readExit(vcpu.run) : null;
-      return { ret: -1, errno: errnoName(r), exit };
-    }
-    return { ret: 0, errno: null, exit: readExit(vcpu.run) };
+    return r;
   }
 
   /** Sends a signal to the vCPU's thread: the KVM_RUN that is under way, or the next one, ends with EINTR. */

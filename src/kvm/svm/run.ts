@@ -24,10 +24,7 @@ import { traceKvmExit } from '../x86/trace-exit.ts';
 import { disableNmiSinglestep, svmCompleteInterrupts } from './events.ts';
 import { loadSaveArea } from './save-area.ts';
 import { clearTlbControl, preSvmRun } from './tlb.ts';
-import { isIntercept, vmcbRead, vmcbWrite, vmcbWrite64 } from './vmcb-access.ts';
-
-/** Half-words of the general registers R0 to R15. */
-const GPR_WORDS = 32;
+import { isIntercept, vmcbMarkAllClean, vmcbRead, vmcbWrite, vmcbWrite64 } from './vmcb-access.ts';
 
 /** @kvm svm.c svm_vcpu_run. HOT */
 export function svmVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
@@ -56,11 +53,8 @@ export function svmVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
   vmcbWrite64(svm, VMCB_DR6, wontExit ? vcpu.x86.dr6 : DR6_ACTIVE_LOW, 0);
   loadSaveArea(vcpu);
 
-  const gpr = processor.gpr;
-  for (let i = 0; i < GPR_WORDS; i++) gpr[i] = regs[i]!;
   processor.setBudget(immediate ? 0 : vcpu.x86.quantum);
   processor.vmrun(svm.vmcbPa);
-  for (let i = 0; i < GPR_WORDS; i++) regs[i] = gpr[i]!;
   // The guest writes it without an exit, and the walker asks for it.
   vcpu.pkru = vcpu.vm.memory.i32[PKRU_AT >> 2]!;
 
@@ -77,7 +71,10 @@ export function svmVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
   }
   svm.nextRipLo = 0;
   svm.nextRipHi = 0;
-  if (vmcbRead(svm, VMCB_EXIT_CODE) !== SVM_EXIT_ERR) clearTlbControl(vcpu);
+  if (vmcbRead(svm, VMCB_EXIT_CODE) !== SVM_EXIT_ERR) {
+    clearTlbControl(vcpu);
+    vmcbMarkAllClean(svm);
+  }
   if (trace.enabled) traceKvmExit(vcpu);
   svmCompleteInterrupts(vcpu);
 }

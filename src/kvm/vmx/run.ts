@@ -17,8 +17,6 @@ import { vmcsRead, vmcsReadHi, vmcsWrite64 } from './vmcs-access.ts';
 
 /** Stands for the reason of an exit that there was not, as no entry was. @kvm asm/vmx.h EXIT_REASON_UNDEFINED */
 const EXIT_REASON_UNDEFINED = 0xdead;
-/** Half-words of the general registers R0 to R15. */
-const GPR_WORDS = 32;
 
 /** PAE's directory pointers, which the guest may have loaded, into KVM's copy. @kvm vmx.c ept_save_pdptrs */
 function savePdptrs(vcpu: VcpuState): void {
@@ -67,11 +65,8 @@ export function vmxVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
   // Single steps over STI and MOV SS must not find their shadow.
   if ((vcpu.x86.guestDebug & KVM_GUESTDBG_SINGLESTEP) !== 0) vmxSetInterruptShadow(vcpu, 0);
 
-  const gpr = processor.gpr;
-  for (let i = 0; i < GPR_WORDS; i++) gpr[i] = regs[i]!;
   processor.setBudget(forceImmediateExit ? 0 : vcpu.x86.quantum);
   enterExit(vcpu, vmx);
-  for (let i = 0; i < GPR_WORDS; i++) regs[i] = gpr[i]!;
   vcpu.pkru = i32[PKRU_AT >> 2]!;
 
   vcpu.cr2Lo = i32[CR2_AT >> 2]!;

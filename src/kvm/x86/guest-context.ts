@@ -1,6 +1,6 @@
 /**
- * What a vCPU has in the processor besides what the control block moves: FPU and vector registers, XCR0, PKRU, and the registers of
- * VMLOAD. It stays there until another vCPU comes (@kvm x86.c kvm_load_guest_fpu, kvm_load_guest_xsave_state).
+ * What a vCPU has in the processor besides what the control block moves: general, FPU and vector registers, XCR0, PKRU, and the registers
+ * of VMLOAD. It stays there until another vCPU comes (@kvm x86.c kvm_load_guest_fpu, kvm_load_guest_xsave_state).
  */
 import type { Processor } from '../../cpu/processor.ts';
 import { FPU_CW_AT, PKRU_AT, STATE_END, TSC_AUX_AT, XCR0_AT } from '../../cpu/state.ts';
@@ -10,6 +10,7 @@ const owners = new WeakMap<Processor, VcpuState>();
 
 function save(vcpu: VcpuState): void {
   const { u8, i32 } = vcpu.vm.memory;
+  saveRegs(vcpu);
   vcpu.x86.fpu.set(u8.subarray(FPU_CW_AT, STATE_END));
   vcpu.pkru = i32[PKRU_AT >> 2]!;
   vcpu.x86.tscAuxLo = i32[TSC_AUX_AT >> 2]!;
@@ -17,13 +18,20 @@ function save(vcpu: VcpuState): void {
   vcpu.vm.vendor.putContext(vcpu);
 }
 
-/** @kvm kvm_main.c vcpu_load */
+function saveRegs(vcpu: VcpuState): void {
+  vcpu.ownRegs.set(vcpu.regs);
+  vcpu.regs = vcpu.ownRegs;
+}
+
+/** @kvm kvm_main.c vcpu_load. HOT while the processor holds the vCPU's registers */
 export function loadGuestContext(vcpu: VcpuState): void {
-  const owner = owners.get(vcpu.vm.processor);
-  const { u8, i32 } = vcpu.vm.memory;
-  if (owner !== vcpu) {
+  if (vcpu.regs !== vcpu.vm.processor.regs) {
+    const owner = owners.get(vcpu.vm.processor);
+    const { u8, i32 } = vcpu.vm.memory;
     if (owner !== undefined) save(owner);
     owners.set(vcpu.vm.processor, vcpu);
+    vcpu.vm.processor.regs.set(vcpu.regs);
+    vcpu.regs = vcpu.vm.processor.regs;
     u8.set(vcpu.x86.fpu, FPU_CW_AT);
     i32[PKRU_AT >> 2] = vcpu.pkru;
     i32[TSC_AUX_AT >> 2] = vcpu.x86.tscAuxLo;
@@ -66,7 +74,9 @@ export function loadTscAux(vcpu: VcpuState): void {
 
 /** The vCPU is going away: it no longer owns the processor. */
 export function dropGuestContext(vcpu: VcpuState): void {
-  if (owners.get(vcpu.vm.processor) === vcpu) owners.delete(vcpu.vm.processor);
+  if (owners.get(vcpu.vm.processor) !== vcpu) return;
+  saveRegs(vcpu);
+  owners.delete(vcpu.vm.processor);
 }
 
 /** Makes a freed or fresh FPU image the one after RESET: FCW 0x37f, all tags empty, MXCSR 0x1f80. */

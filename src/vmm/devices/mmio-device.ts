@@ -6,6 +6,7 @@ export interface MmioDevice {
   readonly size: number;
   /** Fills `data` with what is read at `gpa`. */
   read(gpa: number, data: Uint8Array): void;
+  /** `data` may change after the call. */
   write(gpa: number, data: Uint8Array): void;
 }
 
@@ -17,7 +18,10 @@ export class MmioBus {
   }
 
   private find(gpa: number): MmioDevice | undefined {
-    return this.devices.find((d) => gpa >= d.gpa && gpa < d.gpa + d.size);
+    for (const device of this.devices) {
+      if (gpa >= device.gpa && gpa < device.gpa + device.size) return device;
+    }
+    return undefined;
   }
 
   /** What nobody answers reads as ones. */

@@ -11,15 +11,24 @@ export interface PortDevice {
   write(port: number, size: number, value: number): void;
 }
 
+const PORTS = 0x1_0000;
+
 export class PortBus {
   private readonly devices: PortDevice[] = [];
+  /** Of every port: the number of its device, from 1 on. */
+  private readonly at = new Uint8Array(PORTS);
 
+  /** Of two devices at one port the first has it. */
   add(device: PortDevice): void {
-    this.devices.push(device);
+    const n = this.devices.push(device);
+    for (let port = device.port; port < device.port + device.count; port++) {
+      if (this.at[port] === 0) this.at[port] = n;
+    }
   }
 
   private find(port: number): PortDevice | undefined {
-    return this.devices.find((d) => port >= d.port && port < d.port + d.count);
+    const n = this.at[port]!;
+    return n === 0 ? undefined : this.devices[n - 1];
   }
 
   /** What nobody answers reads as ones. */
