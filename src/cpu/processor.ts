@@ -53,6 +53,7 @@ export class Processor {
   readonly xmm: Uint8Array;
   /** Everything from FCW to the last YMM register, as state.ts lays it out: what a switch of vCPUs swaps. */
   readonly fpu: Uint8Array;
+  private readonly memoryEnd: number;
   private readonly core: Core;
   private readonly svm: Svm;
   /** VMX root operation, on an Intel processor. */
@@ -60,6 +61,7 @@ export class Processor {
 
   constructor(memory: PhysicalMemory, profile: HardwareProfile) {
     this.memory = memory;
+    this.memoryEnd = memory.frames * 4096;
     this.profile = profile;
     this.core = new Core(memory, profile);
     const events = new Events(this.core);
@@ -115,7 +117,7 @@ export class Processor {
    * @throws RangeError when the address is not that of a page of memory
    */
   vmrun(vmcbPa: number): void {
-    if ((vmcbPa & 0xfff) !== 0 || vmcbPa / 4096 >= this.memory.frames) throw new RangeError(`VMCB at ${vmcbPa}`);
+    if ((vmcbPa & 0xfff) !== 0 || vmcbPa >= this.memoryEnd) throw new RangeError(`VMCB at ${vmcbPa}`);
     this.svm.vmrun(vmcbPa);
   }
 

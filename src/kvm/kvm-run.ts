@@ -129,7 +129,8 @@ export class KvmRun {
   }
   set apicBase(base: number) {
     this.view.setInt32(24, loOf(base), true);
-    this.view.setInt32(28, hiOf(base), true);
+    // Mostly there is nothing above; a division costs more than all else here.
+    this.view.setInt32(28, base < 0x1_0000_0000 ? 0 : hiOf(base), true);
   }
   /** hw.hardware_exit_reason of KVM_EXIT_UNKNOWN. */
   setHardwareExitReason(lo: number, hi: number): void {

@@ -99,9 +99,14 @@ export class VcpuState {
     this.vmx = new VcpuVmx();
   }
 
-  /** HOT. KVM_RUN returns to userspace with EINTR before it enters the guest again. @kvm signal.h signal_pending */
+  /** A signal that does not wait for an instruction. HOT */
+  get signalPendingNow(): boolean {
+    return this.signal || this.stats.exits >= this.signalAtExit;
+  }
+
+  /** KVM_RUN returns to userspace with EINTR before it enters the guest again. @kvm signal.h signal_pending */
   get signalPending(): boolean {
-    if (this.signal || this.stats.exits >= this.signalAtExit) return true;
+    if (this.signalPendingNow) return true;
     const at = this.signalAtInstruction;
     return at !== Number.POSITIVE_INFINITY && this.vm.processor.insns >= at;
   }

@@ -2,6 +2,7 @@
  * Runs the guest until something ends the run. Every exit of KVM_RUN has its answer here.
  */
 import { unreachable } from '../arch/unreachable.ts';
+import type { Processor } from '../cpu/processor.ts';
 import { EAGAIN, EINTR, errnoName } from '../host/errno.ts';
 import { KvmError } from '../kvm/api/kvm-error.ts';
 import type { Vcpu } from '../kvm/api/vcpu.ts';
@@ -47,12 +48,13 @@ const INSTRUCTION_BYTES_FOLLOW = 1n;
 
 /** One run of a board. */
 export class RunLoop {
-  /** Instructions retired so far. */
-  instructions = 0;
   private readonly board: Board;
   private readonly options: RunLoopOptions;
   private readonly faults: MemoryFaultPolicy;
   private answered = 0;
+  private readonly processor: Processor;
+  /** The processor's count of instructions when the run began. */
+  private readonly first: number;
   private current = 0;
   private readonly last = new LastExits();
   private readonly counts = new Map<string, { n: number }>();
@@ -62,7 +64,14 @@ export class RunLoop {
   constructor(board: Board, options: RunLoopOptions) {
     this.board = board;
     this.options = options;
+    this.processor = board.vm.state.processor;
+    this.first = this.processor.insns;
     this.faults = new MemoryFaultPolicy(options.onMemoryFault);
+  }
+
+  /** Instructions retired so far. */
+  get instructions(): number {
+    return this.processor.insns - this.first;
   }
 
   /** Exits answered so far, by name, in the order in which each came first. */
@@ -91,33 +100,28 @@ export class RunLoop {
 
   /** Runs one slice; null when the guest can go on. */
   private slice(): EndState | null {
-    const processor = this.board.vm.state.processor;
-    const first = processor.insns;
-    const before = this.instructions;
-    const limit = this.options.maxInstructions ?? Number.POSITIVE_INFINITY;
+    const { processor } = this;
+    const limit = this.first + (this.options.maxInstructions ?? Number.POSITIVE_INFINITY);
     const quantum = this.board.vcpus.length > 1 ? QUANTUM : SLICE;
-    let turn = quantum;
+    let now = processor.insns;
+    const sliceEnd = now + SLICE;
+    let turnEnd = now + quantum;
     for (let exits = 0; ; exits++) {
-      const start = processor.insns;
       const { vcpu } = this;
-      const errno = vcpu.ioctlRun(Math.min(turn, limit - this.instructions), true);
-      const now = processor.insns;
-      const done = now - start;
-      this.instructions = before + (now - first);
+      const errno = vcpu.ioctlRun(Math.min(turnEnd, limit) - now, true);
+      now = processor.insns;
       const interrupted = errno === -EINTR || errno === -EAGAIN;
       const end = interrupted ? null : this.answerRun(vcpu.kvmRun, errno);
       if (end !== null) return end;
-      turn -= done;
-      if (interrupted || turn <= 0) {
+      if (interrupted || now >= turnEnd) {
         // The time slice is over, or the vCPU has nothing to do or lets others go first.
         if (!this.nextVcpu(interrupted)) return endState('halt', `at ${this.where()}`);
-        turn = quantum;
+        turnEnd = now + quantum;
       }
-      const used = this.instructions - before;
-      if (this.instructions >= limit) {
+      if (now >= limit) {
         return endState('max-instructions', `${this.instructions} instructions, at ${this.where()}`);
       }
-      if (used >= SLICE || exits >= SLICE_EXITS) return null;
+      if (now >= sliceEnd || exits >= SLICE_EXITS) return null;
     }
   }
 

@@ -46,9 +46,22 @@ function compare(addr: number, len: number, range: IoRange): number {
 export class IoBus {
   readonly ranges: IoRange[] = [];
   ioeventfdCount = 0;
+  /** The last access that no range has: guests that exit much to userspace do so at one address. Length 0 for none. */
+  private missAddr = 0;
+  private missLen = 0;
 
-  /** @kvm kvm_main.c kvm_io_bus_get_first_dev */
+  /** @kvm kvm_main.c kvm_io_bus_get_first_dev. HOT */
   firstDev(addr: number, len: number): number {
+    if (addr === this.missAddr && len === this.missLen) return -ENOENT;
+    const first = this.search(addr, len);
+    if (first < 0) {
+      this.missAddr = addr;
+      this.missLen = len;
+    }
+    return first;
+  }
+
+  private search(addr: number, len: number): number {
     const ranges = this.ranges;
     let low = 0;
     let high = ranges.length;
@@ -71,6 +84,7 @@ export class IoBus {
     let i = 0;
     while (i < this.ranges.length && compare(this.ranges[i]!.addr, this.ranges[i]!.len, { addr, len, dev }) <= 0) i++;
     this.ranges.splice(i, 0, { addr, len, dev });
+    this.missLen = 0;
   }
 }
 

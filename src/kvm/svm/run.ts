@@ -24,20 +24,24 @@ import { traceKvmExit } from '../x86/trace-exit.ts';
 import { disableNmiSinglestep, svmCompleteInterrupts } from './events.ts';
 import { loadSaveArea } from './save-area.ts';
 import { clearTlbControl, preSvmRun } from './tlb.ts';
-import { isIntercept, vmcbMarkAllClean, vmcbRead, vmcbWrite, vmcbWrite64 } from './vmcb-access.ts';
+import { vmcbMarkAllClean, vmcbRead } from './vmcb-access.ts';
 
 /** @kvm svm.c svm_vcpu_run. HOT */
 export function svmVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
   const svm = vcpu.svm;
   const regs = vcpu.regs;
-  const processor = vcpu.vm.processor;
-  const trace = vcpu.vm.trace;
+  const words = svm.words;
+  const vmcb = svm.vmcb;
+  const { processor, trace } = vcpu.vm;
   if (trace.enabled) {
     trace.emit('kvm_entry', { vcpu: vcpu.id, rip: hex64(regs[2 * RIP]!, regs[2 * RIP + 1]!) });
   }
-  vmcbWrite64(svm, VMCB_RAX, regs[2 * RAX]!, regs[2 * RAX + 1]!);
-  vmcbWrite64(svm, VMCB_RSP, regs[2 * RSP]!, regs[2 * RSP + 1]!);
-  vmcbWrite64(svm, VMCB_RIP, regs[2 * RIP]!, regs[2 * RIP + 1]!);
+  words[vmcb + (VMCB_RAX >> 2)] = regs[2 * RAX]!;
+  words[vmcb + (VMCB_RAX >> 2) + 1] = regs[2 * RAX + 1]!;
+  words[vmcb + (VMCB_RSP >> 2)] = regs[2 * RSP]!;
+  words[vmcb + (VMCB_RSP >> 2) + 1] = regs[2 * RSP + 1]!;
+  words[vmcb + (VMCB_RIP >> 2)] = regs[2 * RIP]!;
+  words[vmcb + (VMCB_RIP >> 2) + 1] = regs[2 * RIP + 1]!;
   let immediate = forceImmediateExit;
   if (svm.nmiSinglestep && vmcbRead(svm, VMCB_EVENT_INJ) !== 0) {
     // The stepping flags must not reach the guest's stack.
@@ -45,33 +49,29 @@ export function svmVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
     immediate = true;
   }
   preSvmRun(vcpu);
-  const intCtl = vmcbRead(svm, VMCB_INT_CTL);
-  vmcbWrite(svm, VMCB_INT_CTL, (intCtl & ~V_TPR_MASK) | (getCr8(vcpu) & V_TPR_MASK));
-  vmcbWrite64(svm, VMCB_CR2, vcpu.cr2Lo, vcpu.cr2Hi);
+  words[vmcb + (VMCB_INT_CTL >> 2)] = (words[vmcb + (VMCB_INT_CTL >> 2)]! & ~V_TPR_MASK) | (getCr8(vcpu) & V_TPR_MASK);
+  words[vmcb + (VMCB_CR2 >> 2)] = vcpu.cr2Lo;
+  words[vmcb + (VMCB_CR2 >> 2) + 1] = vcpu.cr2Hi;
   // DR6 starts empty, so that it names the cause of a #DB, unless the guest reads it without exits.
   const wontExit = (vcpu.x86.switchDbRegs & KVM_DEBUGREG_WONT_EXIT) !== 0;
-  vmcbWrite64(svm, VMCB_DR6, wontExit ? vcpu.x86.dr6 : DR6_ACTIVE_LOW, 0);
+  words[vmcb + (VMCB_DR6 >> 2)] = wontExit ? vcpu.x86.dr6 : DR6_ACTIVE_LOW;
+  words[vmcb + (VMCB_DR6 >> 2) + 1] = 0;
   loadSaveArea(vcpu);
 
   processor.setBudget(immediate ? 0 : vcpu.x86.quantum);
   processor.vmrun(svm.vmcbPa);
   // The guest writes it without an exit, and the walker asks for it.
-  vcpu.pkru = vcpu.vm.memory.i32[PKRU_AT >> 2]!;
+  vcpu.pkru = words[PKRU_AT >> 2]!;
 
-  vcpu.cr2Lo = vmcbRead(svm, VMCB_CR2);
-  vcpu.cr2Hi = vmcbRead(svm, VMCB_CR2 + 4);
-  regs[2 * RAX] = vmcbRead(svm, VMCB_RAX);
-  regs[2 * RAX + 1] = vmcbRead(svm, VMCB_RAX + 4);
-  regs[2 * RSP] = vmcbRead(svm, VMCB_RSP);
-  regs[2 * RSP + 1] = vmcbRead(svm, VMCB_RSP + 4);
-  regs[2 * RIP] = vmcbRead(svm, VMCB_RIP);
-  regs[2 * RIP + 1] = vmcbRead(svm, VMCB_RIP + 4);
-  if (!isIntercept(svm, VMCB_INTERCEPT_CR, INTERCEPT_CR8_WRITE)) {
-    setCr8(vcpu, vmcbRead(svm, VMCB_INT_CTL) & V_TPR_MASK);
+  // RAX, RSP and RIP need no copy out of the block: `regs` are the processor's, and hold what it has stored there.
+  vcpu.cr2Lo = words[vmcb + (VMCB_CR2 >> 2)]!;
+  vcpu.cr2Hi = words[vmcb + (VMCB_CR2 >> 2) + 1]!;
+  if ((words[vmcb + (VMCB_INTERCEPT_CR >> 2)]! & INTERCEPT_CR8_WRITE) === 0) {
+    setCr8(vcpu, words[vmcb + (VMCB_INT_CTL >> 2)]! & V_TPR_MASK);
   }
   svm.nextRipLo = 0;
   svm.nextRipHi = 0;
-  if (vmcbRead(svm, VMCB_EXIT_CODE) !== SVM_EXIT_ERR) {
+  if (words[vmcb + (VMCB_EXIT_CODE >> 2)] !== SVM_EXIT_ERR) {
     clearTlbControl(vcpu);
     vmcbMarkAllClean(svm);
   }

@@ -146,9 +146,11 @@ function svmVcpuLoad(vcpu: VcpuState): void {
 function writeTscOffset(vcpu: VcpuState): void {
   const idle = vcpu.vm.x86.idleTime;
   vcpu.x86.tscIdleTime = idle;
-  const low = (vcpu.x86.tscOffsetLo + loOf(idle)) | 0;
-  const carry = low >>> 0 < loOf(idle) >>> 0 ? 1 : 0;
-  vmcbWrite64(vcpu.svm, V.VMCB_TSC_OFFSET, low, (vcpu.x86.tscOffsetHi + hiOf(idle) + carry) | 0);
+  const idleLo = loOf(idle);
+  const idleHi = idle < 0x1_0000_0000 ? 0 : hiOf(idle);
+  const low = (vcpu.x86.tscOffsetLo + idleLo) | 0;
+  const carry = low >>> 0 < idleLo >>> 0 ? 1 : 0;
+  vmcbWrite64(vcpu.svm, V.VMCB_TSC_OFFSET, low, (vcpu.x86.tscOffsetHi + idleHi + carry) | 0);
 }
 
 /** Instruction bytes in the VMCB; hardware without DecodeAssists leaves none (@apm 15.8.4). */

@@ -53,7 +53,7 @@ function pioInOut(
     x86.pioIn = input;
     x86.pioCount = count;
     x86.pioSize = size;
-    if (input) run.pioData.fill(0, 0, size * count);
+    if (input) for (let n = 0; n < size * count; n++) run.pioData[n] = 0;
     else for (let n = 0; n < size * count; n++) run.pioData[n] = buf[off + n]!;
     run.exitReason = KVM_EXIT_IO;
     run.io.direction = input ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;

@@ -69,6 +69,9 @@ export function getLinearRip(vcpu: VcpuState): Int32Array {
 
 /** True when the next instruction is at (lo, hi) plus (addLo, addHi). @kvm regs.c kvm_is_linear_rip */
 export function isLinearRip(vcpu: VcpuState, lo: number, hi: number, addLo: number, addHi: number): boolean {
+  if ((addLo | addHi) === 0 && is64BitMode(vcpu)) {
+    return vcpu.regs[2 * RIP] === lo && vcpu.regs[2 * RIP + 1] === hi;
+  }
   const sumLo = (lo + addLo) | 0;
   const carry = sumLo >>> 0 < lo >>> 0 ? 1 : 0;
   const sumHi = (hi + addHi + carry) | 0;

@@ -33,7 +33,7 @@ import { guestTimeUpdate } from './pv-clock.ts';
 import { IDLE_TIMERS } from './scheduling.ts';
 import { takeSmiRequest } from './smm.ts';
 import { traceUserspaceExit } from './trace-exit.ts';
-import { runTimers, skipToTimer, virtualNow } from './virtual-time.ts';
+import { runTimers, skipToTimer } from './virtual-time.ts';
 
 /** Instructions after which the guest is left even if nothing happens, so that timers and signals are looked at. */
 const QUANTUM = 10_000_000;
@@ -130,15 +130,16 @@ function injectEvents(vcpu: VcpuState, wantsWindow: boolean): boolean {
   return immediate;
 }
 
-/** How long the guest may stay in: to the next timer or limit. */
+/** How long the guest may stay in, in instructions: to the next timer or limit; 0 when the limit's signal is due. HOT */
 function entryBudget(vcpu: VcpuState): number {
-  let budget = QUANTUM;
-  const { next } = vcpu.vm.x86.timers;
-  if (next !== Number.POSITIVE_INFINITY) budget = Math.min(budget, next - virtualNow(vcpu.vm));
-  if (vcpu.signalAtInstruction !== Number.POSITIVE_INFINITY) {
-    budget = Math.min(budget, vcpu.signalAtInstruction - vcpu.vm.processor.insns);
-  }
-  return Math.max(1, budget);
+  const { timers, idleTime } = vcpu.vm.x86;
+  const { next } = timers;
+  const at = vcpu.signalAtInstruction;
+  if (next === Number.POSITIVE_INFINITY && at === Number.POSITIVE_INFINITY) return QUANTUM;
+  const now = vcpu.vm.processor.insns;
+  if (now >= at) return 0;
+  const left = Math.min(at - now, next - now - idleTime);
+  return left >= QUANTUM ? QUANTUM : Math.max(1, left) | 0;
 }
 
 /** One entry: 1 go on, 0 to userspace, negative -errno. @kvm x86.c vcpu_enter_guest. HOT */
@@ -156,13 +157,14 @@ function vcpuEnterGuest(vcpu: VcpuState): number {
     if (vcpu.mpState === S.MP_STATE_INIT_RECEIVED) return 1;
   }
   const r = mmuReload(vcpu);
-  if (r !== 0 || vcpu.requests !== 0 || vcpu.signalPending) {
+  const budget = entryBudget(vcpu);
+  if (r !== 0 || vcpu.requests !== 0 || budget === 0 || vcpu.signalPendingNow) {
     if (immediate) S.makeRequest(vcpu, S.REQ_EVENT);
     vendor.cancelInjection(vcpu);
     return r !== 0 ? r : 1;
   }
   if (immediate) S.makeRequest(vcpu, S.REQ_EVENT);
-  x86.quantum = entryBudget(vcpu);
+  x86.quantum = budget;
   if (x86.tscIdleTime !== vcpu.vm.x86.idleTime) vendor.setTscOffset(vcpu);
   if (x86.switchDbRegs !== 0) loadDebugRegisters(vcpu);
   vendor.vcpuRun(vcpu, immediate);
