@@ -139,6 +139,8 @@ export const INTERCEPT_MWAIT_COND = 1 << 12;
 export const INTERCEPT_XSETBV = 1 << 13;
 export const INTERCEPT_RDPRU = 1 << 14;
 export const INTERCEPT_EFER_WRITE = 1 << 15;
+// Word 5.
+export const INTERCEPT_INVPCID = 1 << 2;
 
 /** #VMEXIT codes (@apm appendix C); the names are those of KVM's `kvm_exit` trace event. */
 export const SVM_EXIT_READ_CR0 = 0x000;
@@ -194,6 +196,7 @@ export const SVM_EXIT_MWAIT_COND = 0x08c;
 export const SVM_EXIT_XSETBV = 0x08d;
 export const SVM_EXIT_RDPRU = 0x08e;
 export const SVM_EXIT_EFER_WRITE_TRAP = 0x08f;
+export const SVM_EXIT_INVPCID = 0x0a2;
 export const SVM_EXIT_NPF = 0x400;
 /** -1 in both halves: VMRUN refused the control block. */
 export const SVM_EXIT_ERR = -1;

@@ -86,6 +86,7 @@ export const VMX_AR_UNUSABLE = 1 << 16;
 
 // EPT pointer.
 export const VMX_EPTP_MT_WB = 6;
+export const VMX_EPTP_PWL_MASK = 7 << 3;
 export const VMX_EPTP_PWL_4 = 3 << 3;
 export const VMX_EPTP_PWL_5 = 4 << 3;
 export const VMX_EPTP_AD_ENABLE_BIT = 1 << 6;

@@ -11,6 +11,7 @@ import { absentFeatures } from './isa/features.ts';
 import type { HardwareProfile } from './profile.ts';
 import {
   BUDGET_AT,
+  CAPTURED_END,
   FPU_CW_AT,
   GPR,
   INSNS_AT,
@@ -22,7 +23,6 @@ import {
   SEGMENTS_UNCHECKED_AT,
   STATE_BASE,
   STATE_END,
-  TLB_END,
   XCR0_AT,
   XMM,
   XMM_SIZE,
@@ -133,7 +133,7 @@ export class Processor {
 
   /** INVLPGA: forgets the page of linear address `va` in address space `asid`. */
   invlpga(vaLo: number, vaHi: number, asid: number): void {
-    if (asid === this.svm.asid) this.core.tlb.invlpg(vaLo, vaHi);
+    if (asid === this.svm.asid) this.core.tlb.invalidateAddress(vaLo, vaHi);
   }
 
   /** Forgets every translation. */
@@ -143,7 +143,7 @@ export class Processor {
 
   /** Copies registers, TLB and virtual time. */
   capture(): ProcessorState {
-    return { bytes: this.memory.u8.slice(STATE_BASE, TLB_END), asid: this.svm.asid, vmx: this.vmx.capture() };
+    return { bytes: this.memory.u8.slice(STATE_BASE, CAPTURED_END), asid: this.svm.asid, vmx: this.vmx.capture() };
   }
 
   /** Puts a captured state back; what was decoded is forgotten, as memory will have changed too. */

@@ -8,6 +8,8 @@ export interface VmxProfile {
   readonly ept: boolean;
   readonly eptAdBits: boolean;
   readonly eptExecuteOnly: boolean;
+  /** Tables of five levels, beside those of four. */
+  readonly eptFiveLevel: boolean;
   readonly ept2M: boolean;
   readonly ept1G: boolean;
   readonly vpid: boolean;
@@ -24,6 +26,7 @@ export const NO_VMX: VmxProfile = {
   ept: false,
   eptAdBits: false,
   eptExecuteOnly: false,
+  eptFiveLevel: false,
   ept2M: false,
   ept1G: false,
   vpid: false,
@@ -102,6 +105,7 @@ export interface HardwareProfile {
   /** The L1 terminal fault bug: speculation reads what a not-present entry points to. */
   readonly l1tf: boolean;
   readonly gbPages: boolean;
+  /** Linear addresses of 57 bits; the host runs with five levels of page tables. */
   readonly la57: boolean;
   readonly smep: boolean;
   readonly smap: boolean;

@@ -157,6 +157,17 @@ export const TLB_FLAGS = 28; // u32, bit 0: global
 export const TLB_NO_TAG = 1;
 export const TLB_END = TLB_BASE + TLB_CONTEXTS * TLB_ENTRIES * TLB_ENTRY_SIZE;
 
+/**
+ * Translations of the process-context identifiers that are not selected (src/cpu/mmu/pcid-store.ts): the selected one, where the next
+ * goes, and entries of 40 bytes.
+ */
+export const PCID_STORE = TLB_END;
+export const PCID_STORE_HEADER = 16;
+export const PCID_STORE_ENTRIES = 1024;
+export const PCID_STORE_ENTRY_SIZE = 40;
+/** Captures copy what lies between STATE_BASE and here. */
+export const CAPTURED_END = PCID_STORE + PCID_STORE_HEADER + PCID_STORE_ENTRIES * PCID_STORE_ENTRY_SIZE;
+
 /** Predecoded instruction records and their index; the layout inside belongs to src/cpu/decode. */
 export const CODE_BASE = 0x40000;
 export const CODE_END = 0x3000000;

@@ -48,6 +48,17 @@ beforeEach(() => {
 });
 
 describe('a walk of EPT', () => {
+  it('has a fifth level when the pointer says so', () => {
+    map((PAGE << 12) | R | W | X | WB);
+    put(PAGE, 3, (ROOT << 12) | R | W | X);
+    ept.rootPfn = PAGE;
+    ept.levels = 5;
+    expect([ept.walk(3 * 2 ** 36 + 5, false, false), ept.pfn]).toEqual([true, PAGE]);
+    expect([ept.walk(5, false, false), ept.error]).toEqual([false, 0]);
+    put(PAGE, 3, (ROOT << 12) | R | W | X | 0x80);
+    expect([ept.walk(3 * 2 ** 36 + 5, false, false), ept.error]).toEqual([false, EPT_ERROR_MISCONFIG]);
+  });
+
   it('sets accessed and dirty bits as it goes', () => {
     map((PAGE << 12) | R | W | X | WB);
     expect(ept.walk(5, false, false)).toBe(true);

@@ -1,5 +1,5 @@
 /**
- * The walk of extended page tables: guest-physical frame to host frame through four levels in EPT's own format (@sdm 30.3), with
+ * The walk of extended page tables: guest-physical frame to host frame through four or five levels in EPT's own format (@sdm 30.3), with
  * accessed and dirty bits and the page-modification log (@sdm 30.3.5, 30.3.6). Accesses to the guest's page tables count as writes, as
  * they do while A/D bits are on.
  */
@@ -25,6 +25,7 @@ import {
 } from '../../arch/paging.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
+import { indexAt } from './nested-walker.ts';
 import type { SecondWalker } from './second-walker.ts';
 
 /** In `error`: not an EPT violation but a misconfiguration. */
@@ -36,14 +37,6 @@ const PML_ENTRIES = 512;
 /** Where an entry's R, W and X are in the exit qualification. */
 const PROT_SHIFT = 3;
 
-/** Index of `gfn` in the table at `level`. */
-function indexAt(gfn: number, level: number): number {
-  if (level === 1) return gfn & 511;
-  if (level === 2) return (gfn >>> 9) & 511;
-  if (level === 3) return (gfn >>> 18) & 511;
-  return gfn < 0x80000000 ? gfn >>> 27 : Math.floor(gfn / 0x8000000) & 511;
-}
-
 export class EptWalker implements SecondWalker {
   private readonly i32: Int32Array;
   private readonly frames: number;
@@ -51,6 +44,8 @@ export class EptWalker implements SecondWalker {
   private readonly executeOnly: boolean;
   private readonly gbPages: boolean;
   rootPfn = 0;
+  /** 4 or 5, as EPTP says. */
+  levels = 4;
   dry = false;
   /** EPTP bit 6: accessed and dirty bits are set. */
   adEnabled = true;
@@ -76,7 +71,7 @@ export class EptWalker implements SecondWalker {
   walk(gfn: number, write: boolean, fetch: boolean): boolean {
     const i32 = this.i32;
     let table = this.rootPfn;
-    let level = 4;
+    let level = this.levels;
     let allowed = EPT_RWX_MASK;
     for (;;) {
       const word = (table << 10) | (indexAt(gfn, level) << 1);
@@ -109,7 +104,7 @@ export class EptWalker implements SecondWalker {
     const rights = lo & EPT_RWX_MASK;
     if ((rights & EPT_READABLE_MASK) === 0 && ((rights & EPT_WRITABLE_MASK) !== 0 || !this.executeOnly)) return true;
     if ((hi & this.rsvdHi & PT64_FRAME_HI) !== 0) return true;
-    if (!leaf) return (lo & (level === 4 ? 0xf8 : 0x78)) !== 0;
+    if (!leaf) return (lo & (level >= 4 ? 0xf8 : 0x78)) !== 0;
     const type = (lo & EPT_MT_MASK) >> EPT_MT_SHIFT;
     if (type === 2 || type === 3 || type === 7) return true;
     if (level === 1) return false;

@@ -269,7 +269,7 @@ describe('32-bit paging and PAE', () => {
 
 describe('nested paging', () => {
   const NESTED = 0x3300000;
-  const walker = makeWalker(silicon);
+  const walker = makeWalker(hardwareProfile('silicon-epyc'));
   const entry = (gfn: number): number => (NESTED + 0x3000) / 8 + gfn;
 
   /** Guest frames 0 to 511 lie at host frames 0x3400 on. */
@@ -321,6 +321,20 @@ describe('nested paging', () => {
     expect(fault(ACCESS_READ)).toBe('1:d 20+234');
     memory.u64[entry(0x20)] = 0n;
     expect(fault(ACCESS_WRITE)).toBe('1:6 20+234');
+  });
+
+  it('has five levels where the host has', () => {
+    nest();
+    memory.u8.fill(0, NESTED + 0x4000, NESTED + 0x6000);
+    memory.u64[(NESTED + 0x4000) / 8] = BigInt(NESTED) | 7n;
+    // The second entry of the top is for guest frames from 2^36 on.
+    memory.u64[(NESTED + 0x4000) / 8 + 1] = BigInt(NESTED + 0x5000) | 7n;
+    memory.u64[(NESTED + 0x5000) / 8 + 511] = BigInt(NESTED + 0x1000) | 7n;
+    const five = makeWalker(silicon).nestedWalker;
+    five.rootPfn = (NESTED >> 12) + 4;
+    expect([five.walk(0x20, false, false), five.pfn]).toEqual([true, 0x3420]);
+    expect([five.walk(2 ** 37 - 2 ** 27 + 0x21, false, false), five.pfn]).toEqual([true, 0x3421]);
+    expect([five.walk(2 ** 36, false, false), five.error]).toEqual([false, 0]);
   });
 
   it('maps large pages', () => {

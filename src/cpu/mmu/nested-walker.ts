@@ -1,5 +1,6 @@
 /**
- * The walk of nested page tables: guest-physical frame to host frame through four levels in the long-mode format. Every access is a
+ * The walk of nested page tables: guest-physical frame to host frame through as many levels as the host has, four or five, in the
+ * long-mode format. Every access is a
  * user access there (@apm 15.25.5); accessed and dirty bits are set as any walk sets them (@apm 15.25.6).
  */
 import {
@@ -26,12 +27,13 @@ import type { HardwareProfile } from '../profile.ts';
 import type { SecondWalker } from './second-walker.ts';
 import { WALK_RIGHTS, WALK_TABLE, WALK_TAG_HI, type WalkCache } from './walk-cache.ts';
 
-/** Index of `gfn` in the table at `level`. */
-function indexAt(gfn: number, level: number): number {
+/** Index of `gfn` in the table at `level`. HOT */
+export function indexAt(gfn: number, level: number): number {
   if (level === 1) return gfn & 511;
   if (level === 2) return (gfn >>> 9) & 511;
   if (level === 3) return (gfn >>> 18) & 511;
-  return gfn < 0x80000000 ? gfn >>> 27 : Math.floor(gfn / 0x8000000) & 511;
+  if (level === 4) return gfn < 0x80000000 ? gfn >>> 27 : Math.floor(gfn / 0x8000000) & 511;
+  return gfn < 0x1000000000 ? 0 : Math.floor(gfn / 0x1000000000) & 511;
 }
 
 export class NestedWalker implements SecondWalker {
@@ -40,6 +42,7 @@ export class NestedWalker implements SecondWalker {
   private readonly rsvdHi: number;
   private readonly rsvdError: number;
   private readonly gbPages: boolean;
+  private readonly levels: number;
   /** Frame of the root table, from the control block's nested CR3. */
   rootPfn = 0;
   /** Only looking: neither accessed nor dirty bits are set, here and in the guest's tables. */
@@ -66,6 +69,7 @@ export class NestedWalker implements SecondWalker {
     this.rsvdHi = rsvdPhysHi(profile.maxPhyAddr);
     this.rsvdError = profile.rsvdWithoutP ? PFERR_RSVD : PFERR_RSVD | PFERR_PRESENT;
     this.gbPages = profile.gbPages;
+    this.levels = profile.la57 ? 5 : 4;
   }
 
   /** Translates `gfn` for a read, or a write, or a fetch; false after filling `error`. HOT */
@@ -91,7 +95,7 @@ export class NestedWalker implements SecondWalker {
       return this.leaf(gfn, 1, word, lo, hi, rights & lo, rights | hi, write, fetch);
     }
     let table = this.rootPfn;
-    let level = 4;
+    let level = this.levels;
     let allowed = PT_USER_MASK | PT_WRITABLE_MASK;
     let noExecute = 0;
     for (;;) {

@@ -1,6 +1,7 @@
 /**
  * Operations on the TLB in linear memory that generated code looks into (layout: state.ts). It holds translations of the current
- * address space identifier and paging context only; like silicon's it knows nothing of page-table changes until it is told.
+ * address space identifier and paging context only, and of the selected process-context identifier (those of others are in
+ * pcid-store.ts); like silicon's it knows nothing of page-table changes until it is told.
  *
  * A frame is never both writable and executable here: inserting a write tag drops the frame's code tags and the other way round, so
  * that a store to translated code always comes to `SystemPort.translate`.
@@ -19,6 +20,7 @@ import {
   TLB_READ_TAG,
   TLB_WRITE_TAG,
 } from '../state.ts';
+import { PcidStore } from './pcid-store.ts';
 import { WalkCaches } from './walk-cache.ts';
 
 const BASE_WORD = TLB_BASE >> 2;
@@ -64,11 +66,13 @@ export class Tlb {
   private hasHuge = false;
   /** What walks remember, flushed together with the rest. */
   readonly walks: WalkCaches;
+  private readonly others: PcidStore;
 
   constructor(memory: PhysicalMemory, walkCaches: boolean) {
     this.memory = memory;
     this.i32 = memory.i32;
     this.walks = new WalkCaches(memory, walkCaches);
+    this.others = new PcidStore(memory);
     this.codeFrames = new Uint8Array(memory.frames);
     this.writeFrames = new Uint8Array(memory.frames);
     this.wipe();
@@ -81,6 +85,8 @@ export class Tlb {
     this.usedCount = 0;
     this.forgetLarge();
     this.walks.flush();
+    this.others.flush();
+    this.others.pcid = 0;
   }
 
   /** Takes over what a restore wrote. */
@@ -91,8 +97,7 @@ export class Tlb {
     this.hasHuge = true;
     for (let i = 0; i < SLOTS; i++) {
       const word = BASE_WORD + i * ENTRY_WORDS;
-      const filled =
-        i32[word + READ] !== TLB_NO_TAG || i32[word + WRITE] !== TLB_NO_TAG || i32[word + CODE] !== TLB_NO_TAG;
+      const filled = this.isFilled(word);
       this.listed[i] = filled ? 1 : 0;
       if (!filled) continue;
       this.used[this.usedCount++] = word;
@@ -207,9 +212,73 @@ export class Tlb {
     this.usedCount = 0;
     this.forgetLarge();
     this.walks.flush();
+    this.others.flush();
   }
 
-  /** Drops all but global translations: a load of CR3 (@apm 5.5.2). */
+  /** The selected process-context identifier, 0 while there are none. */
+  get pcid(): number {
+    return this.others.pcid;
+  }
+
+  /** Selects `pcid`: its translations come back, those of the identifier so far are put by. Global ones are everybody's. */
+  switchPcid(pcid: number): void {
+    const i32 = this.i32;
+    const { others } = this;
+    const old = others.pcid;
+    for (let i = 0; i < this.usedCount; i++) {
+      const word = this.used[i]!;
+      if ((i32[word + FLAGS]! & TLB_GLOBAL) === 0 && this.isFilled(word)) others.put(old, word);
+    }
+    this.flushNonGlobal();
+    others.pcid = pcid;
+    others.takeAll(pcid, (word, copy) => this.bringBack(word, copy));
+  }
+
+  private isFilled(word: number): boolean {
+    const i32 = this.i32;
+    return i32[word + READ] !== TLB_NO_TAG || i32[word + WRITE] !== TLB_NO_TAG || i32[word + CODE] !== TLB_NO_TAG;
+  }
+
+  /** Fills the slot at `word` from the words at `copy`, unless it is taken, with what frames of code and of data still allow. */
+  private bringBack(word: number, copy: number): void {
+    const i32 = this.i32;
+    if (this.isFilled(word)) return;
+    const pfn = i32[copy + PAGE]! >>> 12;
+    const tags =
+      (i32[copy + READ] !== TLB_NO_TAG ? TAG_READ : 0) |
+      (i32[copy + WRITE] !== TLB_NO_TAG && !this.mayHaveCode(pfn) ? TAG_WRITE : 0) |
+      (i32[copy + CODE] !== TLB_NO_TAG && this.writeFrames[pfn] === 0 ? TAG_CODE : 0);
+    if (tags === 0) return;
+    const first = tags & TAG_READ ? READ : tags & TAG_WRITE ? WRITE : CODE;
+    const context = Math.floor((word - BASE_WORD) / CONTEXT_WORDS);
+    this.insert(context, i32[copy + first]!, i32[copy + first + 1]!, pfn, tags, i32[copy + FLAGS]!);
+  }
+
+  /** INVPCID of one address of `pcid` (type 0). */
+  invalidatePcidAddress(pcid: number, vaLo: number, vaHi: number): void {
+    if (pcid === this.pcid) this.invlpg(vaLo, vaHi);
+    else this.others.dropAddress(pcid, vaLo, vaHi);
+  }
+
+  /** All but global translations of `pcid` (INVPCID type 1). */
+  invalidatePcid(pcid: number): void {
+    if (pcid === this.pcid) this.flushNonGlobal();
+    else this.others.drop(pcid);
+  }
+
+  /** All but global translations, of every identifier (INVPCID type 3). */
+  flushAllNonGlobal(): void {
+    this.flushNonGlobal();
+    this.others.flush();
+  }
+
+  /** The page of `va` under every identifier: INVLPGA, INVVPID. */
+  invalidateAddress(vaLo: number, vaHi: number): void {
+    this.invlpg(vaLo, vaHi);
+    this.others.dropAddress(-1, vaLo, vaHi);
+  }
+
+  /** Drops all but global translations of the selected identifier: a load of CR3 (@apm 5.5.2). */
   flushNonGlobal(): void {
     this.walks.guest.flush();
     let kept = 0;

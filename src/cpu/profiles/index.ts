@@ -3,6 +3,8 @@ import type { HardwareProfile } from '../profile.ts';
 import { bochsSkylake } from './bochs-skylake.ts';
 import { qemuTcgEpyc } from './qemu-tcg-epyc.ts';
 import { siliconEpyc } from './silicon-epyc.ts';
+import { siliconGenoa } from './silicon-genoa.ts';
+import { siliconIcelake } from './silicon-icelake.ts';
 import { siliconMilan } from './silicon-milan.ts';
 import { siliconSkylake } from './silicon-skylake.ts';
 
@@ -10,8 +12,10 @@ export const profiles: readonly HardwareProfile[] = [
   qemuTcgEpyc,
   siliconEpyc,
   siliconMilan,
+  siliconGenoa,
   bochsSkylake,
   siliconSkylake,
+  siliconIcelake,
 ];
 
 /**

@@ -4,7 +4,7 @@
  */
 import { type HardwareProfile, NO_VMX } from '../profile.ts';
 import { bits } from './cpuid-table.ts';
-import { epycCpuid } from './epyc.ts';
+import { epycCpuid, NAPLES } from './epyc.ts';
 
 export const qemuTcgEpyc: HardwareProfile = {
   name: 'qemu-tcg-epyc',
@@ -44,6 +44,7 @@ export const qemuTcgEpyc: HardwareProfile = {
   pcid: false,
   // NPT; SSE3 PCLMULQDQ SSSE3 SSE4.1 SSE4.2 AES
   cpuid: epycCpuid({
+    ...NAPLES,
     maxPhyAddr: 40,
     asids: 16,
     svmFeatures: bits(0),

@@ -1,7 +1,7 @@
 /** An EPYC as the manuals describe it: every assist that the processor model has, a TLB that outlives exits, faults with P. */
 import { type HardwareProfile, NO_VMX } from '../profile.ts';
 import { bits } from './cpuid-table.ts';
-import { epycCpuid } from './epyc.ts';
+import { epycCpuid, NAPLES } from './epyc.ts';
 
 export const siliconEpyc: HardwareProfile = {
   name: 'silicon-epyc',
@@ -41,6 +41,7 @@ export const siliconEpyc: HardwareProfile = {
   pcid: false,
   // NPT, NRIPS, VmcbClean, FlushByAsid, DecodeAssists, PauseFilter, VGIF, SVME address check
   cpuid: epycCpuid({
+    ...NAPLES,
     maxPhyAddr: 48,
     asids: 32768,
     svmFeatures: bits(0, 3, 5, 6, 7, 10, 16, 28),

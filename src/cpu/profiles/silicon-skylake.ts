@@ -1,53 +1,5 @@
-/** A Skylake-X as the manuals describe it: a TLB that outlives exits, 46 physical address bits. */
+/** A Skylake-X as the manuals describe it. */
 import type { HardwareProfile } from '../profile.ts';
-import { skylakeCpuid } from './skylake.ts';
+import { skylake } from './skylake.ts';
 
-export const siliconSkylake: HardwareProfile = {
-  name: 'silicon-skylake',
-  maxPhyAddr: 46,
-  vendor: 'intel',
-  nrips: false,
-  decodeAssists: false,
-  flushByAsid: false,
-  vgif: false,
-  asids: 0,
-  walkCaches: true,
-  alignmentChecks: true,
-  rsvdWithoutP: false,
-  paePdpteRsvd: true,
-  idtErrorAsQemu: false,
-  int3AsInterrupt: false,
-  rmwFaultsAsRead: false,
-  pushaUpwards: false,
-  maskMoveReachesAll: false,
-  readsHighWordFirst: false,
-  realModePushesFirst: true,
-  busyTssHasNoIoMap: false,
-  segmentChecks: true,
-  resumeFlagReach: 1,
-  ioAddressSize: true,
-  cacheHintsFault: true,
-  tlbFlushedAtEntry: false,
-  vmx: {
-    ept: true,
-    eptAdBits: true,
-    eptExecuteOnly: true,
-    ept2M: true,
-    ept1G: true,
-    vpid: true,
-    unrestrictedGuest: true,
-    virtualApicAccesses: true,
-    apicv: true,
-    pml: true,
-  },
-  l1tf: true,
-  gbPages: true,
-  la57: false,
-  smep: true,
-  smap: true,
-  umip: false,
-  pku: true,
-  fsgsbase: true,
-  pcid: false,
-  cpuid: skylakeCpuid(46, 'Intel(R) Xeon(R) Platinum 8168 CPU @ 2.70GHz'),
-};
+export const siliconSkylake: HardwareProfile = { ...skylake, name: 'silicon-skylake' };

@@ -38,6 +38,7 @@ import {
   VMCB_INTERCEPT_EXCEPTIONS,
   VMCB_INTERCEPT_WORD3,
   VMCB_INTERCEPT_WORD4,
+  VMCB_INTERCEPT_WORD5,
   VMCB_IOPM_BASE,
   VMCB_MSRPM_BASE,
   VMCB_NESTED_CR3,
@@ -142,6 +143,7 @@ export class Svm {
     core.interceptExceptions = i32[block + (VMCB_INTERCEPT_EXCEPTIONS >> 2)]!;
     core.intercept3 = i32[block + (VMCB_INTERCEPT_WORD3 >> 2)]!;
     core.intercept4 = i32[block + (VMCB_INTERCEPT_WORD4 >> 2)]!;
+    core.intercept5 = i32[block + (VMCB_INTERCEPT_WORD5 >> 2)]!;
     core.pauseCount = i32[block + (VMCB_PAUSE_COUNT >> 2)]! >>> 16;
     const iopm = block + (VMCB_IOPM_BASE >> 2);
     const msrpm = block + (VMCB_MSRPM_BASE >> 2);
@@ -164,8 +166,9 @@ export class Svm {
     if (core.profile.tlbFlushedAtEntry || asid !== this.asid) {
       core.tlb.flushAll();
       this.asid = asid;
-    } else if (control === TLB_CONTROL_FLUSH_ASID_LOCAL) core.tlb.flushNonGlobal();
+    } else if (control === TLB_CONTROL_FLUSH_ASID_LOCAL) core.tlb.flushAllNonGlobal();
     else if (control !== TLB_CONTROL_DO_NOTHING) core.tlb.flushAll();
+    core.selectPcid();
   }
 
   /** Injects what EVENTINJ holds; false when that ended in an exit. */

@@ -148,8 +148,8 @@ function writeCr3(core: Core, lo: number, hi: number): number {
   i32[W_CR3] = lo;
   i32[W_CR3 + 1] = high;
   core.updatePaging();
-  // Other PCIDs' translations are not kept, so that there is never one to keep apart.
-  if (!keep || pcid) core.tlb.flushNonGlobal();
+  core.selectPcid();
+  if (!keep) core.tlb.flushNonGlobal();
   return STATUS_OK;
 }
 

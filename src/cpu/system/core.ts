@@ -3,8 +3,9 @@
  * and the ways in which an instruction can end. Statuses are STATUS_* of state.ts.
  */
 import { AC_VECTOR, GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
-import { PAGING_PAE } from '../../arch/paging.ts';
-import { CR0_AM, CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
+import { isCanonical } from '../../arch/linear-address.ts';
+import { PAGING_5LEVEL, PAGING_PAE } from '../../arch/paging.ts';
+import { CR0_AM, CR4_PCIDE, CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
 import { SVM_EXIT_NPF, V_GIF_ENABLE_MASK, V_GIF_MASK, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import { GuestWalker, WALK_NESTED_FAULT, WALK_OK } from '../mmu/guest-walker.ts';
@@ -94,7 +95,7 @@ export interface Shutdown {
 
 /** Bits that decide what a page may be used for, beside the page tables: a change empties the TLB. */
 const CR0_PAGING = 0x80010001 | 0;
-const CR4_PAGING = 0x007010b0;
+const CR4_PAGING = 0x007210b0;
 
 export class Core {
   readonly memory: PhysicalMemory;
@@ -136,6 +137,7 @@ export class Core {
   interceptExceptions = 0;
   intercept3 = 0;
   intercept4 = 0;
+  intercept5 = 0;
   /** VMCB INT_CTL as it stands: V_TPR is kept in CR8 meanwhile. */
   intCtl = 0;
   /** PAUSEs that may pass before one is intercepted. */
@@ -368,10 +370,24 @@ export class Core {
     this.rolePkru = i32[W_PKRU]!;
   }
 
-  /** True when `va` is canonical for the guest's paging depth. HOT */
+  /** True when an address with high half `hi` is canonical for the guest's paging depth: to access, or to jump to. HOT */
   canonical(hi: number): boolean {
-    const sign = hi >> (this.walker.mode === 4 ? 24 : 15);
-    return sign === 0 || sign === -1;
+    return isCanonical(hi, this.walker.mode === PAGING_5LEVEL);
+  }
+
+  /** The same for the width that the processor has, whatever CR4 says: for what is kept in a register or only forgotten. */
+  canonicalBase(hi: number): boolean {
+    return isCanonical(hi, this.profile.la57);
+  }
+
+  /**
+   * The process-context identifier that CR3 and CR4 select becomes the TLB's. Translations of the others stay with the processor; those
+   * of the new one are used again (@sdm 4.10.1). HOT
+   */
+  selectPcid(): void {
+    const i32 = this.i32;
+    const pcid = (i32[W_CR4]! & CR4_PCIDE) !== 0 ? i32[W_CR3]! & 0xfff : 0;
+    if (pcid !== this.tlb.pcid) this.tlb.switchPcid(pcid);
   }
 
   // Translation.

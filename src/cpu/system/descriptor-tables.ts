@@ -68,7 +68,7 @@ export function loadTable(core: Core, record: number, interrupts: boolean, size:
   if (!readAt(core, addressLo, addressHi, 0, 2, context)) return core.status;
   const limit = core.lo;
   if (!readAt(core, addressLo, addressHi, 2, wide ? 8 : 4, context)) return core.status;
-  if (wide && !core.canonical(core.hi)) return core.gp(0);
+  if (wide && !core.canonicalBase(core.hi)) return core.gp(0);
   const i32 = core.i32;
   const base = (interrupts ? IDTR_BASE : GDTR_BASE) >> 2;
   i32[base] = !wide && size === 2 ? core.lo & 0xffffff : core.lo;
@@ -128,7 +128,7 @@ export function loadSystemSegment(core: Core, record: number, task: boolean): nu
   if (long) {
     if (!fetchDescriptorHigh(core, selector)) return core.status;
     baseHi = core.lo;
-    if (!core.canonical(baseHi)) return core.gp(error);
+    if (!core.canonicalBase(baseHi)) return core.gp(error);
   }
   if (task && !storeDescriptorType(core, selector, hi | 0x200)) return core.status;
   const n = task ? TR : LDTR;

@@ -44,6 +44,7 @@ import {
   SVM_EXIT_RDTSC,
   SVM_EXIT_RDTSCP,
 } from '../../arch/vmcb.ts';
+import { recordRm } from '../decode/record.ts';
 import {
   CSTAR_AT,
   DBGCTL_AT,
@@ -154,7 +155,7 @@ function writeMsr(core: Core, msr: number, lo: number, hi: number): number {
   if (at === 0) return core.gp(0);
   const address =
     msr === MSR_LSTAR || msr === MSR_CSTAR || msr === MSR_KERNEL_GS_BASE || msr === MSR_FS_BASE || msr === MSR_GS_BASE;
-  if (address && !core.canonical(hi)) return core.gp(0);
+  if (address && !core.canonicalBase(hi)) return core.gp(0);
   if (msr === MSR_TSC_AUX && hi !== 0) return core.gp(0);
   if (msr === MSR_IA32_CR_PAT && (badPat(lo) || badPat(hi))) return core.gp(0);
   i32[at] = lo;
@@ -201,6 +202,13 @@ export function rdtsc(core: Core, withAux: boolean): number {
   setGpr(core, RAX, 4, core.lo, 0);
   setGpr(core, RDX, 4, core.hi, 0);
   if (withAux) setGpr(core, RCX, 4, core.i32[TSC_AUX_AT >> 2]!, 0);
+  return STATUS_OK;
+}
+
+/** RDPID; `rm` gets all of TSC_AUX. */
+export function rdpid(core: Core, record: number): number {
+  if (!rdtscpAllowed(core)) return core.ud();
+  setGpr(core, recordRm(core.u8, record), core.mode64() ? 8 : 4, core.i32[TSC_AUX_AT >> 2]!, 0);
   return STATUS_OK;
 }
 

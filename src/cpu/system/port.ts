@@ -44,7 +44,7 @@ import { farReturn, farTransfer } from './far-transfer.ts';
 import { syscall, sysenter, sysexit, sysret } from './fast-calls.ts';
 import { iret } from './iret.ts';
 import { currentContext, nextPageHigh, readAt } from './linear-memory.ts';
-import { accessMsr, rdpmc, rdpru, rdtsc } from './msrs.ts';
+import { accessMsr, rdpid, rdpmc, rdpru, rdtsc } from './msrs.ts';
 import { operandAddress } from './operands.ts';
 import { inOut, stringInOut } from './ports.ts';
 import {
@@ -310,6 +310,8 @@ export class Port implements SystemPort {
         return rdtsc(core, false);
       case op.SYS_RDTSCP:
         return rdtsc(core, true);
+      case op.SYS_RDPID:
+        return rdpid(core, record);
       case op.SYS_RDPMC:
         return rdpmc(core);
       case op.SYS_RDPRU:
@@ -351,7 +353,7 @@ export class Port implements SystemPort {
       case op.SYS_INVLPG:
         return invlpg(core, record, length);
       case op.SYS_INVPCID:
-        return invpcid(core);
+        return invpcid(core, record, length);
       case op.SYS_INVD:
         return invalidateCaches(core, false);
       case op.SYS_WBINVD:
@@ -390,7 +392,7 @@ export class Port implements SystemPort {
       case op.SYS_VMX:
         return vmxInstruction(core, number === op.SYS_VMCALL);
       default:
-        // XSAVES, RDPID, VMX: no profile has them.
+        // XSAVES: no profile has it.
         return core.ud();
     }
   }

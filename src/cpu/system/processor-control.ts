@@ -174,7 +174,7 @@ export function invlpg(core: Core, record: number, length: number): number {
     if (!core.profile.decodeAssists) return core.exit(SVM_EXIT_INVLPG);
     return core.exit(SVM_EXIT_INVLPG, core.addressLo, core.addressHi);
   }
-  if (core.canonical(core.addressHi)) core.tlb.invlpg(core.addressLo, core.addressHi);
+  if (core.canonicalBase(core.addressHi)) core.tlb.invlpg(core.addressLo, core.addressHi);
   return core.reload(length);
 }
 
@@ -234,7 +234,7 @@ export function svmInstruction(core: Core, op: number): number {
       return (i4 & INTERCEPT_SKINIT) !== 0 ? core.exit(SVM_EXIT_SKINIT) : core.ud();
     case SYS_INVLPGA:
       if ((core.intercept3 & INTERCEPT_INVLPGA) !== 0) return core.exit(SVM_EXIT_INVLPGA);
-      core.tlb.invlpg(gprLo(core, RAX), core.mode64() ? gprHi(core, RAX) : 0);
+      core.tlb.invalidateAddress(gprLo(core, RAX), core.mode64() ? gprHi(core, RAX) : 0);
       return STATUS_OK;
     default:
       return core.ud();

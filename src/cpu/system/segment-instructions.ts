@@ -106,7 +106,7 @@ export function writeBase(core: Core, record: number, n: number, size: number): 
   if ((core.i32[W_CR4]! & CR4_FSGSBASE) === 0) return core.ud();
   const rm = recordRm(core.u8, record);
   const hi = size === 8 ? gprHi(core, rm) : 0;
-  if (!core.canonical(hi)) return core.gp(0);
+  if (!core.canonicalBase(hi)) return core.gp(0);
   const word = core.segment(n);
   core.i32[word] = gprLo(core, rm);
   core.i32[word + 1] = hi;

@@ -3,6 +3,7 @@
  * (@sdm appendix A), from its profile.
  */
 import * as C from '../../arch/vmx-controls.ts';
+import { absentFeatures } from '../isa/features.ts';
 import type { HardwareProfile, VmxProfile } from '../profile.ts';
 
 /** Settings of one word of controls: bits that must be 1, and bits that may be. */
@@ -25,7 +26,7 @@ const PRIMARY_DEFAULT1 = 0x04006172;
 const EXIT_DEFAULT1 = 0x00036dfb;
 const ENTRY_DEFAULT1 = 0x000011fb;
 
-function secondary(vmx: VmxProfile): number {
+function secondary(vmx: VmxProfile, invpcid: boolean): number {
   let may =
     C.SECONDARY_EXEC_DESC |
     C.SECONDARY_EXEC_ENABLE_RDTSCP |
@@ -36,8 +37,13 @@ function secondary(vmx: VmxProfile): number {
   if (vmx.unrestrictedGuest) may |= C.SECONDARY_EXEC_UNRESTRICTED_GUEST;
   if (vmx.virtualApicAccesses) may |= C.SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES;
   if (vmx.apicv) may |= C.SECONDARY_EXEC_APIC_REGISTER_VIRT | C.SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY;
+  if (invpcid) may |= C.SECONDARY_EXEC_ENABLE_INVPCID;
   if (vmx.pml) may |= C.SECONDARY_EXEC_ENABLE_PML;
   return may;
+}
+
+function hasInvpcid(profile: HardwareProfile): boolean {
+  return !absentFeatures(profile.cpuid).has('INVPCID');
 }
 
 /** The capabilities of a processor with VMX. */
@@ -78,7 +84,7 @@ export function vmxCapabilities(profile: HardwareProfile): VmxCapabilities {
   return {
     pin: { must: PIN_DEFAULT1, may: pin | PIN_DEFAULT1 },
     primary: { must: PRIMARY_DEFAULT1, may: primary | PRIMARY_DEFAULT1 },
-    secondary: { must: 0, may: secondary(vmx) },
+    secondary: { must: 0, may: secondary(vmx, hasInvpcid(profile)) },
     entry: { must: ENTRY_DEFAULT1, may: entry | ENTRY_DEFAULT1 },
     exit: { must: EXIT_DEFAULT1, may: exit | EXIT_DEFAULT1 },
   };

@@ -92,10 +92,11 @@ export function checkControls(core: Core, capabilities: VmxCapabilities, block: 
 function validEptp(core: Core, f: Fields, physHi: number): boolean {
   const lo = f.lo(F.VMCS_EPT_POINTER);
   const memoryType = lo & 7;
+  const levels = lo & C.VMX_EPTP_PWL_MASK;
   const adAllowed = core.profile.vmx.eptAdBits ? C.VMX_EPTP_AD_ENABLE_BIT : 0;
   return (
     (memoryType === 0 || memoryType === C.VMX_EPTP_MT_WB) &&
-    (lo & 0x38) === C.VMX_EPTP_PWL_4 &&
+    (levels === C.VMX_EPTP_PWL_4 || (levels === C.VMX_EPTP_PWL_5 && core.profile.vmx.eptFiveLevel)) &&
     (lo & 0xfc0 & ~adAllowed) === 0 &&
     (f.hi(F.VMCS_EPT_POINTER) & (physHi | 0xfff00000)) === 0
   );

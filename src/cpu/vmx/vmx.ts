@@ -184,7 +184,7 @@ export class Vmx {
 
   /** INVVPID type 0: one linear address. */
   invvpidAddress(vpid: number, lo: number, hi: number): void {
-    if (vpid === this.vpid) this.core.tlb.invlpg(lo, hi);
+    if (vpid === this.vpid) this.core.tlb.invalidateAddress(lo, hi);
   }
 
   /**
@@ -258,6 +258,7 @@ export class Vmx {
       on(C.CPU_BASED_MONITOR_EXITING, V.INTERCEPT_MONITOR) |
       on(C.CPU_BASED_MWAIT_EXITING, V.INTERCEPT_MWAIT) |
       ((secondary & C.SECONDARY_EXEC_WBINVD_EXITING) !== 0 ? V.INTERCEPT_WBINVD : 0);
+    core.intercept5 = 0;
     core.pauseCount = 0;
     if ((secondary & C.SECONDARY_EXEC_PAUSE_LOOP_EXITING) !== 0 && (primary & C.CPU_BASED_PAUSE_EXITING) === 0) {
       // A loop spends its window in so many gaps; ticks are instructions, and every PAUSE counts as one of a loop.
@@ -301,6 +302,7 @@ export class Vmx {
       root = ptePfn(i32[eptp]!, i32[eptp + 1]!);
       const second = walker.eptWalker!;
       second.rootPfn = root;
+      second.levels = (i32[eptp]! & C.VMX_EPTP_PWL_MASK) === C.VMX_EPTP_PWL_5 ? 5 : 4;
       second.adEnabled = (i32[eptp]! & C.VMX_EPTP_AD_ENABLE_BIT) !== 0;
       second.pmlBase = -1;
       if ((core.secondaryControls & C.SECONDARY_EXEC_ENABLE_PML) !== 0) {
@@ -324,6 +326,7 @@ export class Vmx {
     ) {
       core.tlb.flushAll();
     }
+    core.selectPcid();
     this.vpid = id;
     this.eptRoot = root;
     this.accessPfn = accessPfn;

@@ -6,7 +6,7 @@ import { linearReadSystem, linearWriteSystem } from './memory.ts';
 import { type DescriptorTable, type SegmentDesc, X86EMUL_CONTINUE, X86EMUL_UNHANDLEABLE } from './ops.ts';
 import { emulateException, emulateGp } from './raise.ts';
 import { addHi } from './registers.ts';
-import { isCanonical, readEfer } from './segmentation.ts';
+import { isCanonical, readEfer, X86EMUL_F_DT_LOAD } from './segmentation.ts';
 
 /** What makes a segment be loaded. */
 export const X86_TRANSFER_NONE = 0;
@@ -215,7 +215,7 @@ function touchDescriptor(ctxt: EmulateCtxt, selector: number, sreg: number): num
     const rc = linearReadSystem(ctxt, (raw.addressLo + 8) | 0, hi, ctxt.bytes, 4);
     if (rc !== X86EMUL_CONTINUE) return rc;
     seg.baseHi = ctxt.bytes32[0]!;
-    if (!isCanonical(ctxt, seg.baseHi)) return emulateGp(ctxt, selector & 0xfffc);
+    if (!isCanonical(ctxt, seg.baseHi, X86EMUL_F_DT_LOAD)) return emulateGp(ctxt, selector & 0xfffc);
   }
   if (sreg !== TR) return X86EMUL_CONTINUE;
   oldBytes.set(raw.bytes);

@@ -2,7 +2,8 @@
  * A machine of flat memory without paging, for the emulator's tests: everything beyond memory is a device that userspace answers, as KVM
  * would present it (fragments of at most eight bytes, reads before the instruction completes, writes after).
  */
-import { CS, ES, GS, LDTR, RIP, SS, TR } from '../../arch/registers.ts';
+import { isCanonical } from '../../arch/linear-address.ts';
+import { CR4_LA57, CS, ES, GS, LDTR, RIP, SS, TR } from '../../arch/registers.ts';
 import {
   EMULATION_FAILED,
   EMULATION_RESTART,
@@ -364,6 +365,10 @@ export class FlatMachine implements X86EmulateOps {
   }
   guestHasFxsr(): boolean {
     return true;
+  }
+  isCanonicalAddr(ctxt: EmulateCtxt, hi: number): boolean {
+    this.getCr(ctxt, 4);
+    return isCanonical(hi, (ctxt.io64[0]! & CR4_LA57) !== 0);
   }
   guestHasRdpid(): boolean {
     return true;

@@ -146,6 +146,8 @@ export interface X86EmulateOps {
   guestHasMovbe(ctxt: EmulateCtxt): boolean;
   guestHasFxsr(ctxt: EmulateCtxt): boolean;
   guestHasRdpid(ctxt: EmulateCtxt): boolean;
+  /** High half `hi` is canonical for what `flags` (X86EMUL_F_*) says the address is for. */
+  isCanonicalAddr(ctxt: EmulateCtxt, hi: number, flags: number): boolean;
   guestCpuidIsIntelCompatible(ctxt: EmulateCtxt): boolean;
   setNmiMask(ctxt: EmulateCtxt, masked: boolean): void;
   isSmm(ctxt: EmulateCtxt): boolean;

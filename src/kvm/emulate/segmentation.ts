@@ -1,6 +1,6 @@
 /** From segment and effective address to linear address: bases, limits, canonical form, alignment. @kvm emulate.c __linearize */
 import { MSR_EFER } from '../../arch/msr.ts';
-import { CR0_PE, CR4_LA57, CS, EFER_LMA, FS, RFLAGS_VM, SS } from '../../arch/registers.ts';
+import { CR0_PE, CS, EFER_LMA, FS, RFLAGS_VM, SS } from '../../arch/registers.ts';
 import {
   type EmulateCtxt,
   X86EMUL_MODE_PROT16,
@@ -17,6 +17,8 @@ import { addHi } from './registers.ts';
 /** What an access is for. */
 export const X86EMUL_F_WRITE = 1 << 0;
 export const X86EMUL_F_FETCH = 1 << 1;
+/** The base of a table or system segment, which is loaded and not accessed. */
+export const X86EMUL_F_DT_LOAD = 1 << 6;
 
 /** Low half of EFER. */
 export function readEfer(ctxt: EmulateCtxt): number {
@@ -31,10 +33,9 @@ export function readCr(ctxt: EmulateCtxt, cr: number): number {
   return ctxt.io64[0]!;
 }
 
-/** True when the bits above the implemented linear address are copies of its top bit (48 bits, or 57 with CR4.LA57). @sdm 3.3.7.1 */
-export function isCanonical(ctxt: EmulateCtxt, hi: number): boolean {
-  const sign = hi >> ((readCr(ctxt, 4) & CR4_LA57) !== 0 ? 24 : 15);
-  return sign === 0 || sign === -1;
+/** True when the bits above the implemented linear address are copies of its top bit. @kvm emulate.c emul_is_noncanonical_address */
+export function isCanonical(ctxt: EmulateCtxt, hi: number, flags: number): boolean {
+  return ctxt.ops.isCanonicalAddr(ctxt, hi, flags);
 }
 
 /** Bytes to which an access of `size` must be aligned. @kvm emulate.c insn_alignment */
@@ -72,7 +73,7 @@ export function linearize(
     }
     ctxt.linearLo = laLo;
     ctxt.linearHi = laHi;
-    if (!isCanonical(ctxt, laHi)) return segmentFault(ctxt, seg);
+    if (!isCanonical(ctxt, laHi, flags)) return segmentFault(ctxt, seg);
     // The room is measured to 2^va_bits, which no canonical address comes within 4 GiB of.
     ctxt.maxSize = 0xffff_ffff;
   } else {

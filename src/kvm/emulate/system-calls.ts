@@ -144,7 +144,7 @@ export function emSysexit(ctxt: EmulateCtxt): number {
   if (long) {
     if ((msr | io64[1]!) === 0) return emulateGp(ctxt, 0);
     makeCsLong();
-    if (!isCanonical(ctxt, rcxHi) || !isCanonical(ctxt, rdxHi)) return emulateGp(ctxt, 0);
+    if (!isCanonical(ctxt, rcxHi, 0) || !isCanonical(ctxt, rdxHi, 0)) return emulateGp(ctxt, 0);
   } else if ((msr & 0xfffc) === 0) {
     return emulateGp(ctxt, 0);
   }

@@ -8,7 +8,14 @@ import { OP_MEM, OP_NONE } from './operand.ts';
 import { type DescriptorTable, X86EMUL_CONTINUE, X86EMUL_PROPAGATE_FAULT } from './ops.ts';
 import { emulateGp, emulateUd } from './raise.ts';
 import { addHi, regLo, regWrite } from './registers.ts';
-import { isCanonical, linearize, readCr, recalcAndSetMode, segmentSelector } from './segmentation.ts';
+import {
+  isCanonical,
+  linearize,
+  readCr,
+  recalcAndSetMode,
+  segmentSelector,
+  X86EMUL_F_DT_LOAD,
+} from './segmentation.ts';
 
 const MISC_FEATURES_CPUID_FAULT = 1;
 
@@ -244,7 +251,8 @@ function loadDescriptorTable(ctxt: EmulateCtxt, idt: boolean): number {
   if (rc !== X86EMUL_CONTINUE) return rc;
   table.baseLo = ctxt.bytes32[0]!;
   table.baseHi = ctxt.bytes32[1]!;
-  if (ctxt.mode === X86EMUL_MODE_PROT64 && !isCanonical(ctxt, table.baseHi)) return emulateGp(ctxt, 0);
+  if (ctxt.mode === X86EMUL_MODE_PROT64 && !isCanonical(ctxt, table.baseHi, X86EMUL_F_DT_LOAD))
+    return emulateGp(ctxt, 0);
   if (idt) ctxt.ops.setIdt(ctxt, table);
   else ctxt.ops.setGdt(ctxt, table);
   ctxt.dst.type = OP_NONE;

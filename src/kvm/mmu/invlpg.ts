@@ -1,17 +1,11 @@
 /** INVLPG, executed by the guest or emulated (@kvm mmu.c kvm_mmu_invlpg, kvm_mmu_invalidate_addr). */
-import { CR4_LA57 } from '../../arch/registers.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import { isNoncanonicalBase } from '../x86/canonical.ts';
 import { MMU_ROOT_CURRENT, MMU_ROOTS_ALL, mmuRootPrevious } from './free-roots.ts';
-import type { Mmu } from './mmu-context.ts';
+import { INVALID_ROOT, type Mmu } from './mmu-context.ts';
+import { getActivePcid, getPcid } from './pcid.ts';
 import { ROLE_DIRECT } from './role.ts';
 import { shadowInvalidateAddr } from './shadow/invalidate-addr.ts';
-
-/** Bits above the linear address width are not copies of its top bit. */
-function isNoncanonical(vcpu: VcpuState, hi: number): boolean {
-  // Bit 47 is bit 15 of the high half, bit 56 its bit 24.
-  const unused = (vcpu.cr4 & CR4_LA57) !== 0 ? 7 : 16;
-  return (hi << unused) >> unused !== hi;
-}
 
 /**
  * Drops what is cached for the address: by the processor, unless the address is not canonical, and in the shadow tables below the roots
@@ -20,7 +14,7 @@ function isNoncanonical(vcpu: VcpuState, hi: number): boolean {
  */
 export function mmuInvalidateAddr(vcpu: VcpuState, mmu: Mmu, lo: number, hi: number, which: number): void {
   if (mmu !== vcpu.mmu.guestMmu) {
-    if (isNoncanonical(vcpu, hi)) return;
+    if (isNoncanonicalBase(vcpu, hi)) return;
     vcpu.vm.vendor.flushTlbGva(vcpu, lo, hi);
   }
   // Nothing of the guest's tables is shadowed in a direct MMU, nor of L2's own.
@@ -34,5 +28,19 @@ export function mmuInvalidateAddr(vcpu: VcpuState, mmu: Mmu, lo: number, hi: num
 /** @kvm mmu.c kvm_mmu_invlpg */
 export function mmuInvlpg(vcpu: VcpuState, lo: number, hi: number): void {
   mmuInvalidateAddr(vcpu, vcpu.mmu.walkMmu, lo, hi, MMU_ROOTS_ALL);
+  vcpu.stats.invlpg++;
+}
+
+/**
+ * One address of one process-context identifier: in the roots that are for it. What no root reaches is synchronised when its CR3 comes back.
+ * @kvm mmu.c kvm_mmu_invpcid_gva
+ */
+export function mmuInvpcidGva(vcpu: VcpuState, lo: number, hi: number, pcid: number): void {
+  const mmu = vcpu.mmu.mmu;
+  let which = pcid === getActivePcid(vcpu) ? MMU_ROOT_CURRENT : 0;
+  mmu.prevRoots.forEach((prev, i) => {
+    if (prev.pfn !== INVALID_ROOT && getPcid(vcpu, prev.pgd) === pcid) which |= mmuRootPrevious(i);
+  });
+  if (which !== 0) mmuInvalidateAddr(vcpu, mmu, lo, hi, which);
   vcpu.stats.invlpg++;
 }

@@ -16,16 +16,19 @@ import { mmuInvlpg } from '../mmu/invlpg.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import { getCr8 } from '../x86/control-registers.ts';
 import { emulateCpuid } from '../x86/cpuid.ts';
+import { X86_FEATURE_INVPCID } from '../x86/cpuid-features.ts';
 import { vcpuReset } from '../x86/create.ts';
 import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
 import { decodeEmulatedInstruction } from '../x86/decode-instruction.ts';
 import { EMULTYPE_NO_DECODE, EMULTYPE_VMWARE_GP } from '../x86/emul-type.ts';
 import { emulateInstruction, emulateInstructionFromBuffer } from '../x86/emulate-instruction.ts';
 import { queueException, queueExceptionE, queueExceptionP } from '../x86/exceptions.ts';
+import { guestCpuidHas } from '../x86/guest-cpuid.ts';
 import { KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP } from '../x86/guest-debug-bits.ts';
 import { handleUd } from '../x86/handle-ud.ts';
 import { emulateHypercall } from '../x86/hypercall.ts';
 import { emulateHalt, emulateMonitorMwait, emulateRdpmc, emulateXsetbv } from '../x86/instructions.ts';
+import { handleInvpcid } from '../x86/invpcid.ts';
 import { emulateRdmsr, emulateWrmsr } from '../x86/msr-instructions.ts';
 import { fastPio } from '../x86/pio.ts';
 import { vcpuOnSpin } from '../x86/scheduling.ts';
@@ -174,6 +177,22 @@ function invlpgInterception(vcpu: VcpuState): number {
   return skipEmulatedInstruction(vcpu);
 }
 
+/** @kvm svm.c invpcid_interception */
+function invpcidInterception(vcpu: VcpuState): number {
+  if (!guestCpuidHas(vcpu, X86_FEATURE_INVPCID)) {
+    queueException(vcpu, UD_VECTOR);
+    return 1;
+  }
+  const { svm } = vcpu;
+  return handleInvpcid(
+    vcpu,
+    vmcbRead(svm, V.VMCB_EXIT_INFO_2),
+    vmcbRead(svm, V.VMCB_EXIT_INFO_2 + 4),
+    vmcbRead(svm, V.VMCB_EXIT_INFO_1),
+    vmcbRead(svm, V.VMCB_EXIT_INFO_1 + 4),
+  );
+}
+
 /** @kvm svm.c cr8_write_interception */
 function cr8WriteInterception(vcpu: VcpuState): number {
   const previous = getCr8(vcpu);
@@ -316,6 +335,8 @@ function invokeExitHandler(vcpu: VcpuState, code: number): number {
       return emulateMonitorMwait(vcpu);
     case V.SVM_EXIT_XSETBV:
       return emulateXsetbv(vcpu);
+    case V.SVM_EXIT_INVPCID:
+      return invpcidInterception(vcpu);
     case V.SVM_EXIT_RSM:
       return emulateInstructionFromBuffer(vcpu, RSM);
     default:

@@ -43,6 +43,7 @@ const names = new Map<number, string>([
   [V.SVM_EXIT_SKINIT, 'skinit'],
   [V.SVM_EXIT_RDTSCP, 'rdtscp'],
   [V.SVM_EXIT_ICEBP, 'icebp'],
+  [V.SVM_EXIT_INVPCID, 'invpcid'],
   [V.SVM_EXIT_WBINVD, 'wbinvd'],
   [V.SVM_EXIT_MONITOR, 'monitor'],
   [V.SVM_EXIT_MWAIT, 'mwait'],

@@ -4,7 +4,7 @@ import { MSR_IA32_SYSENTER_EIP, MSR_IA32_SYSENTER_ESP } from '../../arch/msr.ts'
 import * as V from '../../arch/vmcb.ts';
 import type { HostMachine } from '../../host/machine.ts';
 import type { VcpuState } from '../vcpu-state.ts';
-import { X86_FEATURE_RDTSCP } from '../x86/cpuid-features.ts';
+import { X86_FEATURE_INVPCID, X86_FEATURE_RDTSCP } from '../x86/cpuid-features.ts';
 import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.ts';
 import { allocContiguous } from './contiguous-pages.ts';
 import { setMsrInterception } from './msrpm.ts';
@@ -122,10 +122,22 @@ export function initVmcb(vcpu: VcpuState): void {
   svm.gif = true;
 }
 
+/** @kvm cpuid.c kvm_cpu_caps, of INVPCID */
+function hostHasInvpcid(vcpu: VcpuState): boolean {
+  const leaf = vcpu.vm.profile.cpuid.find((e) => e.leaf === 7 && e.index === 0);
+  return leaf !== undefined && (leaf.ebx & (1 << (X86_FEATURE_INVPCID & 31))) !== 0;
+}
+
 /** @kvm svm.c init_vmcb_after_set_cpuid, svm_recalc_instruction_intercepts */
 export function initVmcbAfterSetCpuid(vcpu: VcpuState): void {
   if (guestCpuidHas(vcpu, X86_FEATURE_RDTSCP)) clrIntercept(vcpu.svm, V.VMCB_INTERCEPT_WORD4, V.INTERCEPT_RDTSCP);
   else setIntercept(vcpu.svm, V.VMCB_INTERCEPT_WORD4, V.INTERCEPT_RDTSCP);
+  // Under shadow paging there are roots to synchronise; a guest that has not got it is to see #UD.
+  if (hostHasInvpcid(vcpu)) {
+    const direct = vcpu.vm.vendor.tdpEnabled && guestCpuidHas(vcpu, X86_FEATURE_INVPCID);
+    if (direct) clrIntercept(vcpu.svm, V.VMCB_INTERCEPT_WORD5, V.INTERCEPT_INVPCID);
+    else setIntercept(vcpu.svm, V.VMCB_INTERCEPT_WORD5, V.INTERCEPT_INVPCID);
+  }
   // The processor keeps only 32 bits of these; a guest that thinks it is on Intel sees all 64.
   const direct = !guestCpuidIsIntelCompatible(vcpu);
   setMsrInterception(vcpu, MSR_IA32_SYSENTER_EIP, direct, direct);

@@ -4,7 +4,7 @@ import * as F from '../../arch/vmcs.ts';
 import * as C from '../../arch/vmx-controls.ts';
 import { makeRequest, REQ_APIC_PAGE_RELOAD, type VcpuState } from '../vcpu-state.ts';
 import { setCr8 } from '../x86/control-registers.ts';
-import { X86_FEATURE_RDTSCP } from '../x86/cpuid-features.ts';
+import { X86_FEATURE_INVPCID, X86_FEATURE_RDPID, X86_FEATURE_RDTSCP } from '../x86/cpuid-features.ts';
 import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
 import { guestCpuidHas } from '../x86/guest-cpuid.ts';
 import { KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_SW_BP } from '../x86/guest-debug-bits.ts';
@@ -58,13 +58,16 @@ function execControl(vcpu: VcpuState): number {
 /** @kvm vmx.c vmx_secondary_exec_control */
 export function secondaryExecControl(vcpu: VcpuState): number {
   const { vm, vmx } = vcpu;
+  const { capabilities } = vm.processor.vmx;
   let control = C.SECONDARY_EXEC_WBINVD_EXITING;
   if (vm.vendor.tdpEnabled) control |= C.SECONDARY_EXEC_ENABLE_EPT | C.SECONDARY_EXEC_UNRESTRICTED_GUEST;
   if (vmx.vpid !== 0) control |= C.SECONDARY_EXEC_ENABLE_VPID;
   control |= apicControls(vcpu);
   if (vmx.pmlPfn >= 0 && vm.slots.nrDirtyLogging > 0) control |= C.SECONDARY_EXEC_ENABLE_PML;
   if ((vm.x86.disabledExits & DISABLE_EXITS_PAUSE) === 0) control |= C.SECONDARY_EXEC_PAUSE_LOOP_EXITING;
-  if (guestCpuidHas(vcpu, X86_FEATURE_RDTSCP)) control |= C.SECONDARY_EXEC_ENABLE_RDTSCP;
+  const readsAux = guestCpuidHas(vcpu, X86_FEATURE_RDTSCP) || guestCpuidHas(vcpu, X86_FEATURE_RDPID);
+  if (readsAux) control |= C.SECONDARY_EXEC_ENABLE_RDTSCP;
+  if (guestCpuidHas(vcpu, X86_FEATURE_INVPCID)) control |= C.SECONDARY_EXEC_ENABLE_INVPCID & capabilities.secondary.may;
   return control;
 }
 

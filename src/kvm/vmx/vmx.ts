@@ -186,7 +186,7 @@ export function createVmx(profile: HardwareProfile, params: KvmParams): VendorOp
   return {
     name: 'vmx',
     tdpEnabled: ept,
-    maxTdpLevel: 4,
+    maxTdpLevel: ept && vmx.eptFiveLevel ? 5 : 4,
     maxHugePageLevel: ept ? hugePageLevel(profile) : profile.gbPages ? 3 : 2,
     cpuDirtyLogSize: ept && params.pml && vmx.pml && vmx.eptAdBits ? PML_ENTITY_NUM : 0,
     vcpuCreate: vmxVcpuCreate,

@@ -12,8 +12,10 @@ import {
   X86EMUL_UNHANDLEABLE,
   type X86EmulateOps,
 } from '../emulate/ops.ts';
+import { X86EMUL_F_DT_LOAD } from '../emulate/segmentation.ts';
 import { mmuInvlpg } from '../mmu/invlpg.ts';
 import { makeRequest, REQ_TRIPLE_FAULT, type VcpuState } from '../vcpu-state.ts';
+import { isNoncanonicalAddress, isNoncanonicalBase } from './canonical.ts';
 import { getCr8, setCr0, setCr3, setCr4, setCr8, setXcr } from './control-registers.ts';
 import { kvmCpuid } from './cpuid.ts';
 import { X86_FEATURE_FXSR, X86_FEATURE_MOVBE, X86_FEATURE_RDPID } from './cpuid-features.ts';
@@ -193,6 +195,10 @@ export const emulatorOps: X86EmulateOps = {
   getCpuid: (ctxt, regs, exactOnly) => kvmCpuid(vcpuOf(ctxt), regs, exactOnly),
   guestHasMovbe: (ctxt) => guestCpuidHas(vcpuOf(ctxt), X86_FEATURE_MOVBE),
   guestHasFxsr: (ctxt) => guestCpuidHas(vcpuOf(ctxt), X86_FEATURE_FXSR),
+  isCanonicalAddr(ctxt, hi, flags) {
+    const vcpu = vcpuOf(ctxt);
+    return (flags & X86EMUL_F_DT_LOAD) !== 0 ? !isNoncanonicalBase(vcpu, hi) : !isNoncanonicalAddress(vcpu, hi);
+  },
   guestHasRdpid: (ctxt) => guestCpuidHas(vcpuOf(ctxt), X86_FEATURE_RDPID),
   guestCpuidIsIntelCompatible: (ctxt) => guestCpuidIsIntelCompatible(vcpuOf(ctxt)),
   setNmiMask(ctxt, masked) {

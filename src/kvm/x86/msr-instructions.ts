@@ -1,6 +1,8 @@
 /** RDMSR and WRMSR of a guest, and MSR access with the checks they share (@kvm x86.c kvm_emulate_rdmsr, __kvm_set_msr). */
-import { CR4_LA57, RAX, RCX, RDX } from '../../arch/registers.ts';
+import { canonicalHi } from '../../arch/linear-address.ts';
+import { RAX, RCX, RDX } from '../../arch/registers.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import { isNoncanonicalBase } from './canonical.ts';
 import { X86_FEATURE_RDPID, X86_FEATURE_RDTSCP } from './cpuid-features.ts';
 import { guestCpuidHas } from './guest-cpuid.ts';
 import { KVM_MSR_FILTER_READ, KVM_MSR_FILTER_WRITE, KVM_MSR_RET_FILTERED, msrAllowed } from './msr-filter.ts';
@@ -14,12 +16,6 @@ import { completeInsnGp } from './skip.ts';
 export const MSR_FAULT = 1;
 /** Userspace answers. */
 export const MSR_EXIT = 2;
-
-/** Bits 63:47 (56 with LA57) all equal. */
-function canonical(vcpu: VcpuState, hi: number): boolean {
-  const sign = hi >> ((vcpu.cr4 & CR4_LA57) !== 0 ? 24 : 15);
-  return sign === 0 || sign === -1;
-}
 
 function tscAuxAllowed(vcpu: VcpuState, hostInitiated: boolean): boolean {
   return hostInitiated || guestCpuidHas(vcpu, X86_FEATURE_RDTSCP) || guestCpuidHas(vcpu, X86_FEATURE_RDPID);
@@ -46,12 +42,12 @@ export function setMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, hos
     case M.MSR_KERNEL_GS_BASE:
     case M.MSR_CSTAR:
     case M.MSR_LSTAR:
-      if (!canonical(vcpu, hi)) return 1;
+      if (isNoncanonicalBase(vcpu, hi)) return 1;
       break;
     case M.MSR_IA32_SYSENTER_EIP:
     case M.MSR_IA32_SYSENTER_ESP:
       // AMD takes anything; what is kept is made canonical.
-      high = (hi << 16) >> 16;
+      high = canonicalHi(hi, vcpu.vm.profile.la57);
       break;
     case M.MSR_TSC_AUX:
       if (!tscAuxAllowed(vcpu, hostInitiated)) return 1;
