@@ -63,6 +63,8 @@ export const EXIT_REASON_UMWAIT = 67;
 export const EXIT_REASON_TPAUSE = 68;
 export const EXIT_REASON_BUS_LOCK = 74;
 export const EXIT_REASON_NOTIFY = 75;
+export const EXIT_REASON_SEAMCALL = 76;
+export const EXIT_REASON_TDCALL = 77;
 
 /** Names by number. */
 export const EXIT_REASON_NAMES: ReadonlyMap<number, string> = new Map([
@@ -128,4 +130,6 @@ export const EXIT_REASON_NAMES: ReadonlyMap<number, string> = new Map([
   [EXIT_REASON_TPAUSE, 'TPAUSE'],
   [EXIT_REASON_BUS_LOCK, 'BUS_LOCK'],
   [EXIT_REASON_NOTIFY, 'NOTIFY'],
+  [EXIT_REASON_SEAMCALL, 'SEAMCALL'],
+  [EXIT_REASON_TDCALL, 'TDCALL'],
 ]);

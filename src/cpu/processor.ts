@@ -32,6 +32,7 @@ import { Svm } from './svm/vmrun.ts';
 import { Core, type Shutdown } from './system/core.ts';
 import { Events } from './system/events.ts';
 import { Port } from './system/port.ts';
+import { TdxModule, type TdxState } from './tdx/module.ts';
 import { Vmx, type VmxState } from './vmx/vmx.ts';
 
 /** All of the processor that a guest can change, as `capture` copied it. */
@@ -39,6 +40,7 @@ export interface ProcessorState {
   readonly bytes: Uint8Array;
   readonly asid: number;
   readonly vmx: VmxState;
+  readonly tdx: TdxState;
 }
 
 export class Processor {
@@ -58,6 +60,8 @@ export class Processor {
   private readonly svm: Svm;
   /** VMX root operation, on an Intel processor. */
   readonly vmx: Vmx;
+  /** The TDX module, where the processor can run one. */
+  readonly tdx: TdxModule;
 
   constructor(memory: PhysicalMemory, profile: HardwareProfile) {
     this.memory = memory;
@@ -74,6 +78,7 @@ export class Processor {
     this.core.code = this.interpreter;
     this.svm = new Svm(this.core, events, this.interpreter);
     this.vmx = new Vmx(this.core, events, this.interpreter);
+    this.tdx = new TdxModule(this.core, this.vmx);
     const buffer = memory.memory.buffer;
     this.gpr = new Int32Array(buffer, GPR, 32);
     this.regs = new Int32Array(buffer, GPR, 34);
@@ -143,7 +148,12 @@ export class Processor {
 
   /** Copies registers, TLB and virtual time. */
   capture(): ProcessorState {
-    return { bytes: this.memory.u8.slice(STATE_BASE, CAPTURED_END), asid: this.svm.asid, vmx: this.vmx.capture() };
+    return {
+      bytes: this.memory.u8.slice(STATE_BASE, CAPTURED_END),
+      asid: this.svm.asid,
+      vmx: this.vmx.capture(),
+      tdx: this.tdx.capture(),
+    };
   }
 
   /** Puts a captured state back; what was decoded is forgotten, as memory will have changed too. */
@@ -152,6 +162,7 @@ export class Processor {
     this.svm.asid = state.asid;
     this.svm.forget();
     this.vmx.restore(state.vmx);
+    this.tdx.restore(state.tdx);
     this.core.adoptState();
     this.interpreter.flushDecoded();
   }

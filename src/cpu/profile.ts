@@ -19,6 +19,8 @@ export interface VmxProfile {
   /** Virtualized APIC registers and interrupt delivery. */
   readonly apicv: boolean;
   readonly pml: boolean;
+  /** SEAM and private key ids: a TDX module can be run. */
+  readonly tdx: boolean;
 }
 
 /** A processor without VMX. */
@@ -34,6 +36,7 @@ export const NO_VMX: VmxProfile = {
   virtualApicAccesses: false,
   apicv: false,
   pml: false,
+  tdx: false,
 };
 
 /** What of SEV the processor has: all of it up to SNP (CPUID 8000001F). */

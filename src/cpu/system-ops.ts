@@ -120,3 +120,4 @@ export const SYS_INVLPGA = 126; // rAX (address size), ECX
 export const SYS_VMMCALL = 127;
 export const SYS_VMCALL = 128; // 0F 01 C1, the other vendor's hypercall
 export const SYS_VMX = 129; // any other VMX instruction: #UD where there is no VMX
+export const SYS_TDCALL = 130; // 66 0F 01 CC: #UD but in a TD

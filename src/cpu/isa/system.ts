@@ -122,6 +122,7 @@ export function systemEncodings(table: EncodingTable): void {
     const np = [0xd8, 0xd9, 0xda, 0xdb, 0xdc, 0xdd, 0xde, 0xdf, 0xf9].includes(modrm) ? '' : 'NP ';
     sys(`${np}0F 01 ${modrm.toString(16)}`, name, '', op);
   }
+  sys('66 0F 01 cc', 'TDCALL', '', S.SYS_TDCALL);
   sys('0F 01 f8', 'SWAPGS', '', S.SYS_SWAPGS, 'o64');
   sys('0F 01 /0', 'SGDT', 'M', S.SYS_SGDT, 'f64');
   sys('0F 01 /1', 'SIDT', 'M', S.SYS_SIDT, 'f64');

@@ -63,7 +63,8 @@ export const WALK_NESTED_FAULT = 2;
 const NO_MEMORY = -2;
 
 export class GuestWalker {
-  readonly nestedWalker: SecondWalker;
+  /** The second level; another one takes its place while a TD runs. */
+  nestedWalker: SecondWalker;
   /** The same on a processor with EPT. */
   readonly eptWalker: EptWalker | null;
   private readonly memory: PhysicalMemory;
@@ -72,7 +73,7 @@ export class GuestWalker {
   private readonly tables: TableCache;
   private readonly upper: WalkCache;
   /** High half of the physical address bits that the processor does not have. */
-  readonly physHi: number;
+  physHi: number;
 
   /** PAGING_*: what the guest's control registers select. */
   mode = PAGING_NONE;
@@ -132,6 +133,13 @@ export class GuestWalker {
     const result = this.walk(vaLo, vaHi, ACCESS_FETCH, index);
     this.nestedWalker.dry = false;
     return result === WALK_OK ? this.pfn * 4096 + (vaLo & 0xfff) : -1;
+  }
+
+  /** Guest physical addresses are of `bits` bits from the next `configure` on: a TD has its own width. */
+  setPhysBits(bits: number): void {
+    this.physHi = rsvdPhysHi(bits);
+    // No control registers are these: what follows from them is computed again.
+    this.cr0 = -1;
   }
 
   /** Takes over the registers that select and modify paging; false when only CR3, or nothing, is new. HOT */

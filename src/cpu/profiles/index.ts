@@ -6,6 +6,7 @@ import { siliconEpyc } from './silicon-epyc.ts';
 import { siliconGenoa } from './silicon-genoa.ts';
 import { siliconIcelake } from './silicon-icelake.ts';
 import { siliconMilan } from './silicon-milan.ts';
+import { siliconSapphireRapids } from './silicon-sapphire-rapids.ts';
 import { siliconSkylake } from './silicon-skylake.ts';
 
 export const profiles: readonly HardwareProfile[] = [
@@ -16,6 +17,7 @@ export const profiles: readonly HardwareProfile[] = [
   bochsSkylake,
   siliconSkylake,
   siliconIcelake,
+  siliconSapphireRapids,
 ];
 
 /**

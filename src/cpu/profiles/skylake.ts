@@ -103,6 +103,7 @@ export const skylake: HardwareProfile = {
     virtualApicAccesses: true,
     apicv: true,
     pml: true,
+    tdx: false,
   },
   l1tf: true,
   gbPages: true,

@@ -148,6 +148,8 @@ export class Core {
   msrpmBase = 0;
   /** The control block in force is a VMCS, and these are of it: bits of CR0 and CR4 that the host owns, and what reads of them show. */
   vmx = false;
+  /** ... and that VMCS is a TD's. */
+  td = false;
   cr0Mask = 0;
   cr0Shadow = 0;
   cr4Mask = 0;

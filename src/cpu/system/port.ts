@@ -24,7 +24,7 @@ import {
   type SystemPort,
 } from '../state.ts';
 import * as op from '../system-ops.ts';
-import { vmxInstruction } from '../vmx/instruction-exits.ts';
+import { tdcall, vmxInstruction } from '../vmx/instruction-exits.ts';
 import { clts, lmsw, movFromCr, movFromDr, movToCr, movToDr, smsw } from './control-registers.ts';
 import type { Core } from './core.ts';
 import { cpuid } from './cpuid.ts';
@@ -391,6 +391,8 @@ export class Port implements SystemPort {
       case op.SYS_VMCALL:
       case op.SYS_VMX:
         return vmxInstruction(core, number === op.SYS_VMCALL);
+      case op.SYS_TDCALL:
+        return tdcall(core);
       default:
         // XSAVES: no profile has it.
         return core.ud();

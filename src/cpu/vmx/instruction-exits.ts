@@ -116,3 +116,10 @@ export function vmxInstruction(core: Core, isCall: boolean): number {
   linear(core, recordSegment(u8, core.record), i32[SCRATCH >> 2]!, i32[(SCRATCH >> 2) + 1]!, 8, false);
   return exitVmx(core, reason, core.addressLo, core.addressHi);
 }
+
+/** TDCALL exits to the TDX module, from 64-bit code of the highest privilege. */
+export function tdcall(core: Core): number {
+  if (!core.td || !core.mode64()) return core.ud();
+  if (core.cpl() !== 0) return core.gp();
+  return exitVmx(core, R.EXIT_REASON_TDCALL);
+}

@@ -84,6 +84,10 @@ export class Vmx {
     this.capabilities = vmxCapabilities(core.profile);
   }
 
+  get isOn(): boolean {
+    return this.on;
+  }
+
   capture(): VmxState {
     const { on, current, vpid, eptRoot, accessPfn } = this;
     return { on, current, vpid, eptRoot, accessPfn };
