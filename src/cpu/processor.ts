@@ -32,7 +32,8 @@ import { Svm } from './svm/vmrun.ts';
 import { Core, type Shutdown } from './system/core.ts';
 import { Events } from './system/events.ts';
 import { Port } from './system/port.ts';
-import { TdxModule, type TdxState } from './tdx/module.ts';
+import { TdxModule } from './tdx/module.ts';
+import type { TdxState } from './tdx/module-state.ts';
 import { Vmx, type VmxState } from './vmx/vmx.ts';
 
 /** All of the processor that a guest can change, as `capture` copied it. */

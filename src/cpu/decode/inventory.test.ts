@@ -16,8 +16,8 @@ const EVERYWHERE =
 const NAMED: Readonly<Record<string, string>> = { SSE4_1: 'SSE4.1', SSE4_2: 'SSE4.2' };
 /** Hints that older processors take for NOPs, and encodings of an instruction with a prefix that they ignore. */
 const HARMLESS = ['PREFETCHWT1', 'PREFETCHITI', 'CLDEMOTE', 'CET_IBT', 'SEV_ES', 'WBNOINVD', 'LZCNT', 'BMI1', 'MPX'];
-/** Decoded, so that an intercept or a mode can come before #UD: VMX on a processor without it. */
-const SYSTEM = ['VMX', 'INVEPT', 'INVVPID'];
+/** Decoded, so that an intercept or a mode can come before #UD: VMX or TDX on a processor without it. */
+const SYSTEM = ['VMX', 'INVEPT', 'INVVPID', 'TDX'];
 /** What iced-x86 knows and processors in general do not: #UD, whatever else is reported. */
 const NOT_EXECUTED = ['Ud0', 'Ud1', 'Ud2', 'Reservednop', 'Fstpnce', 'Fneni', 'Fndisi', 'Fnsetpm', 'Fcomp'];
 

@@ -17,7 +17,7 @@ import * as C from '../../arch/vmx-controls.ts';
 import * as R from '../../arch/vmx-exit-reasons.ts';
 import { CR2_AT, GPR, XCR0_AT } from '../state.ts';
 import { guestCall } from './guest-calls.ts';
-import type { TdxModule } from './module.ts';
+import type { ModuleState } from './module-state.ts';
 import { SEPT_PENDING, septState, walkSept } from './secure-ept.ts';
 import { CONTEXT_WORDS, loadContext, saveContext } from './switch.ts';
 import { OP_RUNNABLE, TD_KEYS_CONFIGURED, type Td, type TdVcpu, VCPU_DISABLED, VCPU_READY } from './td.ts';
@@ -60,7 +60,7 @@ const UD_REASONS: ReadonlySet<number> = new Set([
 ]);
 
 export class TdEntry {
-  readonly module: TdxModule;
+  readonly module: ModuleState;
   private readonly i32: Int32Array;
   private readonly host = new Int32Array(CONTEXT_WORDS);
   private walker: TdWalker | null = null;
@@ -71,12 +71,12 @@ export class TdEntry {
   td!: Td;
   private gprs!: Int32Array;
 
-  constructor(module: TdxModule) {
+  constructor(module: ModuleState) {
     this.module = module;
     this.i32 = module.memory.i32;
   }
 
-  /** A status with the exit reason in its lower half; `gprs` as TdxModule.vpEnter. */
+  /** A status with the exit reason in its lower half; `gprs` as ModuleState.vpEnter. */
   run(vp: TdVcpu, gprs: Int32Array): number {
     const { module } = this;
     const td = module.tds.get(vp.tdr)!;

@@ -8,9 +8,9 @@ import {
   HKID_CONFIGURED,
   HKID_FLUSHED,
   HKID_FREE,
+  type ModuleState,
   type SeamArgs,
-  type TdxModule,
-} from './module.ts';
+} from './module-state.ts';
 import { PT_NDA, PT_TDCX, PT_TDR } from './pamt.ts';
 import { clearSept } from './secure-ept.ts';
 import {
@@ -43,7 +43,7 @@ const TDCS_SEPT_ROOT = 2;
 const MD_CPUID_VALUES_HI = 0x94100003;
 
 /** TDH.SYS.INIT, and with it what brings the module up: one domain of all memory. */
-export function sysInit(module: TdxModule): number {
+export function sysInit(module: ModuleState): number {
   if (module.initialized) return tdxStatus(T.TDX_SYS_INIT_NOT_PENDING);
   module.hkids[FIRST_PRIVATE_HKID] = HKID_CONFIGURED;
   module.initialized = true;
@@ -51,13 +51,13 @@ export function sysInit(module: TdxModule): number {
 }
 
 /** A frame that nobody owns, or -1. */
-export function freeFrame(module: TdxModule, pa: number): number {
+export function freeFrame(module: ModuleState, pa: number): number {
   const pfn = module.frameAt(pa);
   return pfn >= 0 && module.pamt.type[pfn] === PT_NDA ? pfn : -1;
 }
 
 /** TDH.MNG.CREATE: RCX TDR page, RDX key id. */
-export function mngCreate(module: TdxModule, args: SeamArgs): number {
+export function mngCreate(module: ModuleState, args: SeamArgs): number {
   const pfn = module.frameAt(args.rcx);
   if (pfn < 0) return tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_RCX);
   if (module.pamt.type[pfn] !== PT_NDA) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
@@ -73,7 +73,7 @@ export function mngCreate(module: TdxModule, args: SeamArgs): number {
 }
 
 /** TDH.MNG.KEY.CONFIG: RCX TDR. */
-export function mngKeyConfig(module: TdxModule, args: SeamArgs): number {
+export function mngKeyConfig(module: ModuleState, args: SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.lifecycle === TD_KEYS_CONFIGURED) return tdxStatus(T.TDX_KEY_CONFIGURED, T.OPERAND_ID_RCX);
@@ -84,7 +84,7 @@ export function mngKeyConfig(module: TdxModule, args: SeamArgs): number {
 }
 
 /** TDH.MNG.ADDCX: RCX page, RDX TDR. */
-export function mngAddcx(module: TdxModule, args: SeamArgs): number {
+export function mngAddcx(module: ModuleState, args: SeamArgs): number {
   const td = module.tdAt(args.rdx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RDX);
   if (td.lifecycle !== TD_KEYS_CONFIGURED) return tdxStatus(T.TDX_TD_KEYS_NOT_CONFIGURED, T.OPERAND_ID_RDX);
@@ -98,7 +98,7 @@ export function mngAddcx(module: TdxModule, args: SeamArgs): number {
 }
 
 /** The page becomes the TD's, with nothing in it. */
-export function takePage(module: TdxModule, td: Td, pfn: number, type: number): void {
+export function takePage(module: ModuleState, td: Td, pfn: number, type: number): void {
   module.memory.noteWrite(pfn);
   module.memory.u8.fill(0, pfn * 4096, (pfn + 1) * 4096);
   module.pamt.give(pfn, type, td.tdr);
@@ -106,7 +106,7 @@ export function takePage(module: TdxModule, td: Td, pfn: number, type: number): 
 }
 
 /** The page is the host's again. Nothing of what was in it can be read: zeros come until it is written. */
-export function returnPage(module: TdxModule, td: Td, pfn: number): void {
+export function returnPage(module: ModuleState, td: Td, pfn: number): void {
   module.memory.noteWrite(pfn);
   module.memory.u8.fill(0, pfn * 4096, (pfn + 1) * 4096);
   module.pamt.free(pfn);
@@ -114,7 +114,7 @@ export function returnPage(module: TdxModule, td: Td, pfn: number): void {
 }
 
 /** TDH.MNG.INIT: RCX TDR, RDX TD_PARAMS. A bad parameter is named by its operand id. */
-export function mngInit(module: TdxModule, args: SeamArgs): number {
+export function mngInit(module: ModuleState, args: SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.lifecycle !== TD_KEYS_CONFIGURED) return tdxStatus(T.TDX_TD_KEYS_NOT_CONFIGURED, T.OPERAND_ID_RCX);
@@ -144,7 +144,7 @@ export function mngInit(module: TdxModule, args: SeamArgs): number {
 }
 
 /** 0, or the operand id of the parameter that cannot be. */
-function checkParams(module: TdxModule, params: DataView): number {
+function checkParams(module: ModuleState, params: DataView): number {
   const low = (at: number): number => params.getInt32(at, true);
   if ((low(T.TD_PARAMS_ATTRIBUTES) & ~ATTRIBUTES_ALLOWED_LO) !== 0 || low(T.TD_PARAMS_ATTRIBUTES + 4) !== 0) {
     return T.OPERAND_ID_ATTRIBUTES;
@@ -166,7 +166,7 @@ function checkParams(module: TdxModule, params: DataView): number {
  * TDH.MNG.RD: RCX TDR, field id in R8 (upper half) and RDX (lower half); the value comes back in R8 (upper) and RDX (lower).
  * @partial CPUID_VALUES alone
  */
-export function mngRd(module: TdxModule, args: SeamArgs): number {
+export function mngRd(module: ModuleState, args: SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.opState === OP_UNINITIALIZED) return tdxStatus(T.TDX_OP_STATE_INCORRECT, T.OPERAND_ID_OP_STATE);
@@ -178,7 +178,7 @@ export function mngRd(module: TdxModule, args: SeamArgs): number {
 }
 
 /** TDH.MNG.VPFLUSHDONE: RCX TDR. */
-export function mngVpFlushDone(module: TdxModule, args: SeamArgs): number {
+export function mngVpFlushDone(module: ModuleState, args: SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.lifecycle !== TD_KEYS_CONFIGURED) return tdxStatus(T.TDX_LIFECYCLE_STATE_INCORRECT, T.OPERAND_ID_RCX);
@@ -189,7 +189,7 @@ export function mngVpFlushDone(module: TdxModule, args: SeamArgs): number {
 }
 
 /** TDH.PHYMEM.CACHE.WB: no line with a blocked key stays in a cache. */
-export function phymemCacheWb(module: TdxModule): number {
+export function phymemCacheWb(module: ModuleState): number {
   let any = false;
   for (let i = 0; i < module.hkids.length; i++) {
     if (module.hkids[i] !== HKID_BLOCKED) continue;
@@ -200,7 +200,7 @@ export function phymemCacheWb(module: TdxModule): number {
 }
 
 /** TDH.MNG.KEY.FREEID: RCX TDR. */
-export function mngKeyFreeid(module: TdxModule, args: SeamArgs): number {
+export function mngKeyFreeid(module: ModuleState, args: SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.lifecycle === TD_HKID_ASSIGNED) {
@@ -214,14 +214,14 @@ export function mngKeyFreeid(module: TdxModule, args: SeamArgs): number {
 }
 
 /** TDH.PHYMEM.PAGE.WBINVD: RCX page, with its key id. A model without caches has nothing to write back. */
-export function phymemPageWbinvd(module: TdxModule, args: SeamArgs): number {
+export function phymemPageWbinvd(module: ModuleState, args: SeamArgs): number {
   const pfn = module.frameAt(args.rcx);
   if (pfn < 0) return tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_RCX);
   return module.pamt.type[pfn] === PT_NDA ? OK : tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
 }
 
 /** TDH.PHYMEM.PAGE.RECLAIM: RCX page of a TD that is torn down; its type, owner and size come back. */
-export function phymemPageReclaim(module: TdxModule, args: SeamArgs): number {
+export function phymemPageReclaim(module: ModuleState, args: SeamArgs): number {
   const pfn = module.frameAt(args.rcx);
   if (pfn < 0) return tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_RCX);
   const { pamt } = module;
@@ -245,7 +245,7 @@ export function phymemPageReclaim(module: TdxModule, args: SeamArgs): number {
 }
 
 /** TDH.PHYMEM.PAGE.RDMD: RCX page; type, owner's TDR and size come back. */
-export function phymemPageRdmd(module: TdxModule, args: SeamArgs): number {
+export function phymemPageRdmd(module: ModuleState, args: SeamArgs): number {
   const pfn = module.frameAt(args.rcx);
   if (pfn < 0) return tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_RCX);
   args.rcx = module.pamt.type[pfn]!;

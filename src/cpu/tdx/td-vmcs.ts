@@ -7,7 +7,7 @@ import { PAT_RESET_HI, PAT_RESET_LO } from '../../arch/msr.ts';
 import { R8, RBX, RCX, RDX, RSI } from '../../arch/registers.ts';
 import * as F from '../../arch/vmcs.ts';
 import * as C from '../../arch/vmx-controls.ts';
-import type { TdxModule } from './module.ts';
+import type { ModuleState } from './module-state.ts';
 import { resetContext } from './switch.ts';
 import type { Td, TdVcpu } from './td.ts';
 
@@ -53,7 +53,7 @@ function initMsrBitmap(u8: Uint8Array, pfn: number): void {
 }
 
 /** Fills the vCPU's VMCS, MSR bitmap and registers; `rcx` is what the host tells the TD's firmware. */
-export function initTdVmcs(module: TdxModule, td: Td, vp: TdVcpu, rcx: number): void {
+export function initTdVmcs(module: ModuleState, td: Td, vp: TdVcpu, rcx: number): void {
   const { i32, u8 } = module.memory;
   const [vmcs, bitmap] = vp.tdvpx as [number, number];
   const write = (field: number, lo: number): void => {
