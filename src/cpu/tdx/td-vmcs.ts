@@ -87,7 +87,8 @@ export function initTdVmcs(module: ModuleState, td: Td, vp: TdVcpu, rcx: number)
       C.SECONDARY_EXEC_UNRESTRICTED_GUEST |
       C.SECONDARY_EXEC_ENABLE_VPID |
       C.SECONDARY_EXEC_WBINVD_EXITING |
-      C.SECONDARY_EXEC_ENABLE_RDTSCP,
+      C.SECONDARY_EXEC_ENABLE_RDTSCP |
+      (capabilities.secondary.may & C.SECONDARY_EXEC_ENABLE_INVPCID),
   );
   write(
     F.VMCS_VM_EXIT_CONTROLS,
