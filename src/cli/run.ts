@@ -13,6 +13,7 @@ import type { Board } from '../vmm/board.ts';
 import { CPU_FEATURES, type CpuFeature } from '../vmm/cpu-features.ts';
 import { END_STATES } from '../vmm/end-state.ts';
 import { postMortemLines } from '../vmm/post-mortem.ts';
+import { swapLines } from '../vmm/swap.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
 import { collect, count, engineOption, size, untilInterrupted, useEngine } from './options.ts';
 import { printJson } from './output.ts';
@@ -27,6 +28,8 @@ interface Options {
   readonly vmType: 'default' | 'sw-protected' | 'snp' | 'tdx';
   readonly paging: 'tdp' | 'shadow';
   readonly onMemoryFault: 'convert' | 'stop';
+  readonly swap?: number;
+  readonly swapLatency: number;
   readonly initrd?: string;
   readonly append: string;
   readonly revision?: string;
@@ -68,6 +71,17 @@ export function addRun(program: Command): void {
       new Option('--on-memory-fault <policy>', 'what to do about KVM_EXIT_MEMORY_FAULT')
         .choices(['convert', 'stop'])
         .default('convert'),
+    )
+    .option(
+      '--swap <size>',
+      'memory that the guest may keep in the host; the rest goes to a swap device',
+      size('--swap', MIB, 3072 * MIB),
+    )
+    .option(
+      '--swap-latency <us>',
+      'virtual microseconds that a page takes to come back',
+      count('--swap-latency', 'microseconds', 0),
+      100,
     )
     .option('--initrd <file>', 'a file given to the guest as a multiboot module')
     .option('--append <string>', 'command line of the guest', '')
@@ -170,6 +184,7 @@ function withTerminal<T>(
     vcpus: o.vcpus,
     vmType: o.vmType,
     onMemoryFault: o.onMemoryFault,
+    ...(o.swap === undefined ? {} : { swap: { residentBytes: o.swap, latency: o.swapLatency * 1000 } }),
     append: o.append,
     modules,
     params,
@@ -211,6 +226,7 @@ function terminalInput(): { to: Board | null; readonly stop: () => void } {
 function reportText(r: RunReport, stats: boolean): string {
   const lines = [`softkvm: ${r.end.kind}: ${r.end.detail} (status ${r.end.status})`];
   if (r.postMortem !== null) lines.push(...postMortemLines(r.postMortem));
+  if (r.swap !== null) lines.push(...swapLines(r.swap));
   if (stats) {
     const exits = Object.entries(r.exits).map(([name, n]) => `${name} ${n}`);
     lines.push(

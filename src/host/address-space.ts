@@ -7,6 +7,7 @@ import { BackingFile } from './backing-file.ts';
 import { EEXIST, EFAULT, EINVAL, ENODEV, ENOENT, ENOMEM } from './errno.ts';
 import { forkAndExit } from './fork.ts';
 import {
+  FOLL_ASIDE,
   type GupResult,
   getUserPageFastOnly,
   getUserPages,
@@ -17,6 +18,7 @@ import {
 import type { HostSignal } from './host-signal.ts';
 import { type Advice, adviseRange } from './madvise.ts';
 import { addVma, changeVmas, checkRange, findFree, mapFrames, protectRange, TASK_SIZE, unmapRange } from './mapping.ts';
+import { MemoryLimit } from './memory-limit.ts';
 import { Mm, type MmHost } from './mm.ts';
 import type { MmuNotifier } from './mmu-notifier.ts';
 import { markIdle, readIdle } from './page-idle.ts';
@@ -40,6 +42,7 @@ import {
   SIZE_4K,
 } from './page-table.ts';
 import { PAGE_SIZE } from './physical-memory.ts';
+import { type IoClock, SwapReads } from './swap-reads.ts';
 import { PROT_READ, PROT_WRITE, type UffdMode, Vma } from './vma.ts';
 import { zapRange } from './zap.ts';
 
@@ -188,7 +191,7 @@ export class AddressSpace extends Mm {
     const { userfaults } = this;
     const { whileAsleep } = userfaults;
     userfaults.whileAsleep = null;
-    const r = getUserPages(this, loOf(hva), hiOf(hva), flags, this.aside);
+    const r = getUserPages(this, loOf(hva), hiOf(hva), flags | FOLL_ASIDE, this.aside);
     userfaults.whileAsleep = whileAsleep;
     return r;
   }
@@ -330,6 +333,16 @@ export class AddressSpace extends Mm {
     }
     if (wake) this.userfaults.wake(hva, hva + SIZE_4K);
     return 0;
+  }
+
+  /** Of what is mapped at most `bytes` stay in memory, the rest goes to swap. @kvm memcontrol.c memory_max_write */
+  limitMemory(bytes: number): void {
+    this.limit = new MemoryLimit(bytes);
+  }
+
+  /** Reads from swap take `latency` nanoseconds of `clock`. */
+  swapTakesTime(clock: IoClock, latency: number): void {
+    this.swap.io = new SwapReads(clock, latency);
   }
 
   // ---- looking at pages ----

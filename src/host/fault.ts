@@ -53,6 +53,8 @@ export const FAULT_FLAG_WRITE = 1;
 export const FAULT_FLAG_NOWAIT = 2;
 /** A signal ends the sleep. */
 export const FAULT_FLAG_INTERRUPTIBLE = 4;
+/** It is another task that sleeps: the caller is told, and goes on. */
+export const FAULT_FLAG_ASIDE = 8;
 
 /**
  * Makes one step towards `hva` being accessible; the caller has found `vma` and checked its protection, and looks again afterwards.
@@ -78,11 +80,18 @@ export function handleFault(mm: Mm, vma: Vma, hvaLo: number, hvaHi: number, flag
   const n = pteIndex(hvaLo);
   const word = table[n]!;
   if (word === 0) {
+    if (mm.limit !== null && vma.isAnonymous && (flags & FAULT_FLAG_WRITE) !== 0)
+      mm.limit.charge(mm, numberOf(hvaLo, hvaHi));
     if (vma.uffd === 'off' && vma.file === null) return anonymousFault(mm, vma, table, n, flags);
     return missingFault(mm, vma, numberOf(hvaLo, hvaHi), table, n, flags);
   }
   if ((word & PTE_PRESENT) === 0) {
-    return (word & PTE_SWAP) !== 0 ? swapFault(mm, vma, table, n, word, flags) : FAULT_HWPOISON;
+    if ((word & PTE_SWAP) === 0) return FAULT_HWPOISON;
+    const hva = numberOf(hvaLo, hvaHi);
+    const slept = awaitSwap(mm, hva, word & PTE_FRAME_MASK, flags);
+    if (slept !== null) return slept;
+    mm.limit?.charge(mm, hva);
+    return swapFault(mm, vma, table, n, word, flags);
   }
   if ((flags & FAULT_FLAG_WRITE) !== 0 && (word & PTE_WRITE) === 0)
     return writeProtectFault(mm, vma, numberOf(hvaLo, hvaHi), table, n, word);
@@ -193,6 +202,7 @@ function writeProtectFault(mm: Mm, vma: Vma, hva: number, table: Int32Array, n: 
     table[n] = (word & ~PTE_LAZYFREE) | freshBits(vma, true) | PTE_EXCLUSIVE | PTE_DIRTY;
     return FAULT_DONE;
   }
+  if (vma.isAnonymous) mm.limit?.charge(mm, hva);
   const copy = (word & PTE_SPECIAL) !== 0 && pfn === mm.zero.small ? mm.pages.allocPage() : copyOf(mm, pfn);
   if (copy < 0) return FAULT_OOM;
   vma.hasAnonVma = true;
@@ -211,9 +221,22 @@ export function copyOf(mm: Mm, pfn: number): number {
   return copy;
 }
 
+/**
+ * null when the data of a page that was swapped out is there; else how the fault ends: a task that may sleep has slept, and looks
+ * again, as others may have mapped the page meanwhile.
+ */
+function awaitSwap(mm: Mm, hva: number, slot: number, flags: number): FaultResult | null {
+  const { io, synchronous } = mm.swap;
+  if (io === null) return synchronous || (flags & FAULT_FLAG_NOWAIT) === 0 ? null : FAULT_RETRY;
+  const page = alignDown(hva, SIZE_4K);
+  if (io.ready(slot, () => mm.userfaults.wake(page, page + SIZE_4K))) return null;
+  if ((flags & (FAULT_FLAG_NOWAIT | FAULT_FLAG_ASIDE)) !== 0) return FAULT_RETRY;
+  io.wait(slot);
+  return FAULT_DONE;
+}
+
 /** @kvm memory.c do_swap_page */
 function swapFault(mm: Mm, vma: Vma, table: Int32Array, n: number, word: number, flags: number): FaultResult {
-  if (!mm.swap.synchronous && (flags & FAULT_FLAG_NOWAIT) !== 0) return FAULT_RETRY;
   const pfn = mm.pages.allocPageForCopy();
   if (pfn < 0) return FAULT_OOM;
   mm.swap.load(word & PTE_FRAME_MASK, mm.memory.u8.subarray(pfn * PAGE_SIZE, (pfn + 1) * PAGE_SIZE));

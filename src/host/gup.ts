@@ -7,6 +7,7 @@ import { hiOf, loOf, numberOf } from '../arch/halves.ts';
 import { EAGAIN, EFAULT, EHWPOISON, ENOMEM } from './errno.ts';
 import {
   FAULT_DONE,
+  FAULT_FLAG_ASIDE,
   FAULT_FLAG_INTERRUPTIBLE,
   FAULT_FLAG_NOWAIT,
   FAULT_FLAG_WRITE,
@@ -36,6 +37,8 @@ export const FOLL_WRITE = 1;
 export const FOLL_NOWAIT = 2;
 /** A signal may end the sleep. A sleep is an answer here (-EAGAIN), so the caller decides what ends it. */
 export const FOLL_INTERRUPTIBLE = 4;
+/** On behalf of another task, which sleeps while the caller goes on: answer -EAGAIN, with whatever ends the sleep under way. */
+export const FOLL_ASIDE = 8;
 
 /** Where `getUserPages` writes its answer; made once and used again. */
 export interface GupResult {
@@ -92,7 +95,8 @@ export function getUserPages(mm: Mm, hvaLo: number, hvaHi: number, flags: number
   const faultFlags =
     (write ? FAULT_FLAG_WRITE : 0) |
     ((flags & FOLL_NOWAIT) !== 0 ? FAULT_FLAG_NOWAIT : 0) |
-    ((flags & FOLL_INTERRUPTIBLE) !== 0 ? FAULT_FLAG_INTERRUPTIBLE : 0);
+    ((flags & FOLL_INTERRUPTIBLE) !== 0 ? FAULT_FLAG_INTERRUPTIBLE : 0) |
+    ((flags & FOLL_ASIDE) !== 0 ? FAULT_FLAG_ASIDE : 0);
   for (let tries = 0; tries < 8; tries++) {
     const word = mm.table.lookupAt(hvaLo, hvaHi);
     if ((word & want) === want) {

@@ -1,5 +1,6 @@
 /** The memory of one process: what the operations on it share. */
 import type { HostSignal } from './host-signal.ts';
+import type { MemoryLimit } from './memory-limit.ts';
 import { MmuNotifierList } from './mmu-notifier.ts';
 import type { PageAllocator } from './page-allocator.ts';
 import { HostPageTable } from './page-table.ts';
@@ -28,6 +29,9 @@ export class Mm {
   readonly userfaults = new UserfaultQueue();
   /** Signals the kernel sent to the process and nobody took yet. */
   readonly signals: HostSignal[] = [];
+
+  /** What the process may keep in memory; null: all there is. */
+  limit: MemoryLimit | null = null;
 
   constructor(host: MmHost) {
     this.memory = host.memory;

@@ -1,5 +1,6 @@
 /** Where pages go that memory has no room for: slots of 4 KiB outside of physical memory. */
 import { PAGE_SIZE } from './physical-memory.ts';
+import type { SwapReads } from './swap-reads.ts';
 
 export class SwapDevice {
   /**
@@ -7,6 +8,8 @@ export class SwapDevice {
    * that must not sleep reports that it would.
    */
   synchronous = true;
+  /** How reads take time; null: they take none. */
+  io: SwapReads | null = null;
   /** Pages read so far. */
   reads = 0;
   private readonly slots: (Uint8Array | null)[] = [];
@@ -14,7 +17,7 @@ export class SwapDevice {
 
   /** Stores a page; returns its slot. */
   store(page: Uint8Array): number {
-    const copy = page.slice(0, PAGE_SIZE);
+    const copy = page.slice(0, contentLength(page));
     const slot = this.free.pop() ?? this.slots.length;
     this.slots[slot] = copy;
     return slot;
@@ -22,7 +25,9 @@ export class SwapDevice {
 
   /** Reads a slot into `page` and frees it. */
   load(slot: number, page: Uint8Array): void {
-    page.set(this.slots[slot]!);
+    const copy = this.slots[slot]!;
+    page.set(copy);
+    page.fill(0, copy.length, PAGE_SIZE);
     this.reads++;
     this.release(slot);
   }
@@ -30,6 +35,7 @@ export class SwapDevice {
   /** Forgets a slot. */
   release(slot: number): void {
     this.slots[slot] = null;
+    this.io?.forget(slot);
     this.free.push(slot);
   }
 
@@ -50,4 +56,12 @@ export class SwapDevice {
       if (slots[i] === null) this.free.push(i);
     }
   }
+}
+
+/** Bytes up to the last one that is not zero: pages are stored without their tail of zeros. */
+function contentLength(page: Uint8Array): number {
+  const words = new Int32Array(page.buffer, page.byteOffset, PAGE_SIZE / 4);
+  let n = words.length;
+  while (n > 0 && words[n - 1] === 0) n--;
+  return 4 * n;
 }

@@ -46,6 +46,16 @@ describe('the demo guest', () => {
     }
   });
 
+  it.skipIf(compiler() !== madeBy)('and those of what a host does to a guest, too', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'softkvm-guest-'));
+    try {
+      execFileSync('make', ['-s', '-C', guests, 'host', `HOST=${folder}`]);
+      for (const name of ['apf.elf']) expect(readFileSync(join(folder, name)).equals(guestImage(name))).toBe(true);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it('is a 64-bit ELF that fits below 32 MiB, where its demand-paged region begins', () => {
     const image = loadImage(demoImage(), { file: 'demo.elf', memoryBytes: 128 << 20, append: '', modules: [] });
     expect(image.format).toBe('elf64');

@@ -9,6 +9,7 @@ import { loadImage } from './loaders/load.ts';
 import type { MemoryFaultMode } from './memory-fault-policy.ts';
 import type { PostMortem } from './post-mortem.ts';
 import { RunLoop } from './run-loop.ts';
+import { limitMemory, type SwapAccount, type SwapOptions, startSwap, swapAccount } from './swap.ts';
 
 const MIB = 1024 * 1024;
 /** WebAssembly memory ends just below 4 GiB; what the processor and the host keep for themselves comes off that. */
@@ -35,6 +36,8 @@ export interface RunImageOptions {
   readonly revision?: string;
   /** What to do about KVM_EXIT_MEMORY_FAULT; `convert` if absent. */
   readonly onMemoryFault?: MemoryFaultMode;
+  /** The host keeps some of the guest's memory on a swap device; all of it is in memory if absent. */
+  readonly swap?: SwapOptions;
   readonly maxInstructions?: number;
   readonly timeoutMs?: number;
   readonly interrupted?: () => boolean;
@@ -54,15 +57,18 @@ export interface RunImageResult {
   readonly vmStats: Readonly<Record<string, number>>;
   /** Of all vCPUs together. */
   readonly vcpuStats: Readonly<Record<string, number>>;
+  /** What swapping came to; null without it. */
+  readonly swap: SwapAccount | null;
 }
 
 /** Host memory that a guest of this size needs, in bytes; throws ImageError when a machine cannot have so much. */
-function hostMemoryFor(file: string, memoryBytes: number, vmType: BoardVmType): number {
+function hostMemoryFor(file: string, memoryBytes: number, vmType: BoardVmType, resident: number): number {
   if (memoryBytes < MIB || memoryBytes % 4096 !== 0) {
     throw new ImageError(file, `memory of ${memoryBytes} bytes: expected whole pages, at least 1 MiB`);
   }
   const copies = vmType === 'default' ? 1 : 2;
-  const wanted = memoryBytes * copies + HOST_OVERHEAD;
+  // guest_memfd's pages do not go to swap.
+  const wanted = resident + memoryBytes * (copies - 1) + HOST_OVERHEAD;
   if (wanted > HOST_LIMIT) {
     const limit = Math.floor((HOST_LIMIT - HOST_OVERHEAD) / copies / MIB);
     throw new ImageError(file, `memory of ${memoryBytes / MIB} MiB: a ${vmType} VM can have at most ${limit} MiB`);
@@ -73,7 +79,8 @@ function hostMemoryFor(file: string, memoryBytes: number, vmType: BoardVmType): 
 /** Loads and runs; throws ImageError for an image (or a size) that cannot be used. */
 export async function runImage(options: RunImageOptions): Promise<RunImageResult> {
   const { file, memoryBytes = 128 * MIB, vmType = 'default' } = options;
-  const hostMemory = hostMemoryFor(file, memoryBytes, vmType);
+  const resident = options.swap === undefined ? memoryBytes : Math.min(memoryBytes, options.swap.residentBytes);
+  const hostMemory = hostMemoryFor(file, memoryBytes, vmType, resident);
   const image = loadImage(options.image, {
     file,
     memoryBytes,
@@ -86,10 +93,12 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     ...(options.params === undefined ? {} : { params: options.params }),
     ...(options.revision === undefined ? {} : { revision: options.revision }),
   });
+  if (options.swap !== undefined) limitMemory(kvm, options.swap);
   const { vcpus = 1, features = [], onSerial, startSeconds } = options;
   const start = startSeconds === undefined ? {} : { startSeconds };
   const board = new Board({ kvm, vmType, memoryBytes, vcpus, features, onSerial, pc: true, ...start });
   board.load(image);
+  if (options.swap !== undefined) startSwap(board, options.swap);
   if (options.onTrace !== undefined) board.vm.onTrace(options.onTrace);
   options.onBoard?.(board);
   const loop = new RunLoop(board, {
@@ -106,6 +115,7 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     exits: Object.fromEntries(loop.exits),
     vmStats: board.vm.stats(),
     vcpuStats: sum(board.vcpus.map((vcpu) => vcpu.stats())),
+    swap: options.swap === undefined ? null : swapAccount(board),
   };
   board.vm.close();
   return result;

@@ -21,6 +21,23 @@ export interface AsyncPfWork {
   notPresentInjected: boolean;
 }
 
+/** How often what happened to a vCPU's asynchronous faults. */
+export class AsyncPfCounts {
+  /** Faults whose page is waited for aside. */
+  begun = 0;
+  /** Of them, those that the guest was told of; the others halt it. */
+  told = 0;
+  /** Faults on a page that is waited for already. */
+  repeated = 0;
+  /** Times that the vCPU was halted although it had something to do. */
+  halted = 0;
+  /** Pages that came, and those of them that the guest was told of. */
+  ready = 0;
+  toldReady = 0;
+  /** "All pages are ready", said to a guest that has just switched them on. */
+  wakeups = 0;
+}
+
 /** A vCPU's faults that wait, and what it takes to tell its guest. */
 export class AsyncPf {
   /** Address of the guest's area, -1 for none. */
@@ -34,6 +51,7 @@ export class AsyncPf {
   readonly done: AsyncPfWork[] = [];
   queued = 0;
   readonly gfns = new Set<number>();
+  readonly counts = new AsyncPfCounts();
   /** Stops listening to the host. */
   stopListening: (() => void) | null = null;
 }

@@ -111,10 +111,17 @@ function pageNotPresent(vcpu: VcpuState, work: AsyncPfWork): boolean {
     fault.addressHi = 0;
     fault.asyncPageFault = true;
     injectPageFault(vcpu, fault);
+    vcpu.x86.asyncPf.counts.told++;
     return true;
   }
-  makeRequest(vcpu, REQ_APF_HALT);
+  halt(vcpu);
   return false;
+}
+
+/** Nothing for the guest to do until its page comes. */
+function halt(vcpu: VcpuState): void {
+  vcpu.x86.asyncPf.counts.halted++;
+  makeRequest(vcpu, REQ_APF_HALT);
 }
 
 /** A page is ready for the guest. @kvm x86.c kvm_arch_async_page_present_queued */
@@ -168,6 +175,7 @@ function setupAsyncPf(vcpu: VcpuState, pf: PageFault): boolean {
     notPresentInjected: false,
   };
   apf.queued++;
+  apf.counts.begun++;
   work.notPresentInjected = pageNotPresent(vcpu, work);
   if (execute(vcpu, work)) return true;
   apf.waiting.push(work);
@@ -181,7 +189,8 @@ export function tryAsyncPf(vcpu: VcpuState, pf: PageFault): boolean {
   traceGetPage(vcpu, 'kvm_try_async_get_page', pf);
   if (vcpu.x86.asyncPf.gfns.has(pf.gfn)) {
     traceGetPage(vcpu, 'kvm_async_pf_repeated_fault', pf);
-    makeRequest(vcpu, REQ_APF_HALT);
+    vcpu.x86.asyncPf.counts.repeated++;
+    halt(vcpu);
     return true;
   }
   return setupAsyncPf(vcpu, pf);
@@ -190,12 +199,20 @@ export function tryAsyncPf(vcpu: VcpuState, pf: PageFault): boolean {
 /** What a page-ready item did for the guest: tells it, and ends its halt. @kvm x86.c kvm_arch_async_page_present */
 export function pagePresent(vcpu: VcpuState, work: AsyncPfWork): boolean {
   const apf = vcpu.x86.asyncPf;
-  if (work.wakeupAll) work.token = -1;
-  else apf.gfns.delete(work.gfn);
+  if (work.wakeupAll) {
+    work.token = -1;
+    apf.counts.wakeups++;
+  } else {
+    apf.gfns.delete(work.gfn);
+    apf.counts.ready++;
+  }
   traceToken(vcpu, 'kvm_async_pf_ready', work);
   const tell =
     (work.wakeupAll || work.notPresentInjected) && asyncPfEnabled(vcpu) && putWord(vcpu, TOKEN_OFFSET, work.token);
-  if (tell) apf.pageReadyPending = true;
+  if (tell) {
+    apf.pageReadyPending = true;
+    if (!work.wakeupAll) apf.counts.toldReady++;
+  }
   return tell;
 }
 

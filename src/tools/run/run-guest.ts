@@ -8,6 +8,7 @@ import { ImageError } from '../../vmm/image-error.ts';
 import type { MemoryFaultMode } from '../../vmm/memory-fault-policy.ts';
 import type { PostMortem } from '../../vmm/post-mortem.ts';
 import { runImage } from '../../vmm/run-image.ts';
+import type { SwapAccount, SwapOptions } from '../../vmm/swap.ts';
 import { checkHardware, checkRevision, SILICON } from '../choices.ts';
 import { InputError, UnsupportedError } from '../input-error.ts';
 import { moduleParams } from '../module-params.ts';
@@ -31,6 +32,8 @@ export interface RunOptions {
   readonly params: { readonly [name: string]: string };
   readonly hardware?: string;
   readonly revision?: string;
+  /** The host keeps some of the guest's memory on a swap device. */
+  readonly swap?: SwapOptions;
   readonly maxInstructions?: number;
   readonly timeoutMs?: number;
   readonly interrupted: () => boolean;
@@ -55,6 +58,8 @@ export interface RunReport {
     readonly vm: { readonly [name: string]: number };
     readonly vcpu: { readonly [name: string]: number };
   };
+  /** What the host's swapping came to; null without it. */
+  readonly swap: SwapAccount | null;
   /** What KVM would have logged. */
   readonly log: readonly string[];
   readonly serial: string;
@@ -101,6 +106,7 @@ export async function runGuest(o: RunOptions): Promise<RunReport> {
     milliseconds: performance.now() - start,
     exits: result.exits,
     stats: { vm: result.vmStats, vcpu: result.vcpuStats },
+    swap: result.swap,
     log,
     serial: new TextDecoder().decode(Uint8Array.from(serial)),
   };
