@@ -3,6 +3,8 @@
  * from here. Byte addresses; 64-bit fields are low half first.
  */
 
+import { FRAME_WATCH } from '../host/physical-memory.ts';
+
 export const STATE_BASE = 0x1000;
 
 /** Sixteen general registers, 8 bytes each, in encoding order. */
@@ -168,9 +170,51 @@ export const PCID_STORE_ENTRY_SIZE = 40;
 /** Captures copy what lies between STATE_BASE and here. */
 export const CAPTURED_END = PCID_STORE + PCID_STORE_HEADER + PCID_STORE_ENTRIES * PCID_STORE_ENTRY_SIZE;
 
+/**
+ * Bookkeeping of the TLB and of walks that generated code shares with src/cpu/mmu. It follows from the rest of the state and from the
+ * control block, so captures do without it.
+ */
+const BOOK = 0x30000;
+/** Slots filled since the last flush, as indexes of 32-bit words; how many; and a byte for each slot: it is listed. */
+export const TLB_USED = BOOK; // u32 each
+export const TLB_LISTED = BOOK + 0x4000;
+/** A byte for each stretch of 4 MiB, folded, that may have pieces of large pages. */
+export const TLB_LARGE_AT = BOOK + 0x5000;
+export const TLB_USED_COUNT_AT = BOOK + 0x5400; // u32
+export const TLB_HAS_LARGE_AT = BOOK + 0x5404; // u32
+/** Non-zero: something was inserted since the cache was last emptied. u32 each */
+export const TABLE_CACHE_USED_AT = BOOK + 0x5408;
+export const WALK_CACHE_USED_AT = BOOK + 0x540c;
+export const NESTED_WALK_CACHE_USED_AT = BOOK + 0x5410;
+/** Levels of the walks that the generated refill may do, 2 or 4; 0: none. u32 */
+export const WALK_MODE_AT = BOOK + 0x5414;
+/** Non-zero: data breakpoints watch every access. u32 */
+export const WALK_BLOCKED_AT = BOOK + 0x5418;
+/** WALK_ROLE_*: the control bits that such walks go by. u32 */
+export const WALK_ROLE_AT = BOOK + 0x541c;
+export const WALK_ROLE_WP = 1;
+export const WALK_ROLE_SMAP = 2;
+export const WALK_ROLE_PGE = 4;
+export const WALK_ROLE_PSE = 8;
+/** Upper levels of walks are remembered. */
+export const WALK_ROLE_CACHES = 16;
+/** Reserved bits in the high half of the guest's entries, and of nested ones. u32 each */
+export const WALK_RSVD_HI_AT = BOOK + 0x5420;
+export const NESTED_RSVD_HI_AT = BOOK + 0x5424;
+/** Nested paging is on; the frame of its root; its levels. u32 each */
+export const WALK_NESTED_AT = BOOK + 0x5428;
+export const NESTED_ROOT_AT = BOOK + 0x542c;
+export const NESTED_LEVELS_AT = BOOK + 0x5430;
+/** Frames of memory. u32 */
+export const FRAMES_AT = BOOK + 0x5434;
+
 /** Predecoded instruction records and their index; the layout inside belongs to src/cpu/decode. */
 export const CODE_BASE = 0x40000;
-export const CODE_END = 0x3000000;
+export const CODE_END = FRAME_WATCH - 0x200000;
+/** A byte for each frame: a code tag, or a write tag, of it may be in the TLB. */
+export const FRAME_CODE = CODE_END;
+export const FRAME_WRITE = CODE_END + 0x100000;
+export { FRAME_WATCH };
 
 /** What a handler, and `run`, return. */
 export const STATUS_OK = 0;

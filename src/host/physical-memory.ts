@@ -9,6 +9,9 @@ export const PAGE_SIZE = 4096;
 /** Frames at the bottom that the processor model owns: 48 MiB. The page allocator starts above them. */
 export const PROCESSOR_FRAMES = 0x3000;
 
+/** Where `PhysicalMemory.watch` lies in memory, a byte for each of at most 2^20 frames, so that generated code can look: the last of the processor's. */
+export const FRAME_WATCH = PROCESSOR_FRAMES * PAGE_SIZE - 0x100000;
+
 /** Called before a write to a frame that holds translated code becomes visible. */
 export type WatchedWrite = (pfn: number) => void;
 
@@ -38,7 +41,7 @@ export class PhysicalMemory {
     this.i32 = new Int32Array(this.memory.buffer);
     this.u64 = new BigUint64Array(this.memory.buffer);
     this.frames = bytes / PAGE_SIZE;
-    this.watch = new Uint8Array(this.frames);
+    this.watch = new Uint8Array(this.memory.buffer, FRAME_WATCH, this.frames);
   }
 
   /**

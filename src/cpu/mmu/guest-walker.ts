@@ -45,7 +45,20 @@ import {
 } from '../../arch/registers.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
-import { ACCESS_FETCH, ACCESS_READ, PDPTR_AT } from '../state.ts';
+import {
+  ACCESS_FETCH,
+  ACCESS_READ,
+  PDPTR_AT,
+  WALK_MODE_AT,
+  WALK_NESTED_AT,
+  WALK_ROLE_AT,
+  WALK_ROLE_CACHES,
+  WALK_ROLE_PGE,
+  WALK_ROLE_PSE,
+  WALK_ROLE_SMAP,
+  WALK_ROLE_WP,
+  WALK_RSVD_HI_AT,
+} from '../state.ts';
 import { EptWalker } from './ept-walker.ts';
 import { NestedWalker } from './nested-walker.ts';
 import type { SecondWalker } from './second-walker.ts';
@@ -78,7 +91,14 @@ export class GuestWalker {
   /** PAGING_*: what the guest's control registers select. */
   mode = PAGING_NONE;
   /** Guest-physical addresses go through nested tables. */
-  nested = false;
+  get nested(): boolean {
+    return this.isNested;
+  }
+  set nested(on: boolean) {
+    this.isNested = on;
+    this.i32[WALK_NESTED_AT >> 2] = on ? 1 : 0;
+  }
+  private isNested = false;
   /** PAE's directory pointers are in registers, loaded with CR3 (VMX with EPT: @sdm 28.3.2.4), and not read during the walk. */
   pdpteRegisters = false;
   private wp = false;
@@ -124,6 +144,8 @@ export class GuestWalker {
     this.profile = profile;
     this.physHi = rsvdPhysHi(profile.maxPhyAddr);
     this.eptWalker = profile.vendor === 'intel' ? new EptWalker(memory, profile) : null;
+    this.nested = false;
+    this.share();
     this.nestedWalker = this.eptWalker ?? new NestedWalker(memory, profile, caches.nested);
   }
 
@@ -164,7 +186,22 @@ export class GuestWalker {
     if ((cr0 & CR0_PG) === 0) this.mode = PAGING_NONE;
     else if (long) this.mode = (cr4 & CR4_LA57) !== 0 ? PAGING_5LEVEL : PAGING_4LEVEL;
     else this.mode = pae ? PAGING_PAE : PAGING_32BIT;
+    this.share();
     return true;
+  }
+
+  /** What the generated refill (refill.ts) has to know of all this. */
+  private share(): void {
+    const { i32, mode } = this;
+    const levels = mode === PAGING_4LEVEL ? 4 : mode === PAGING_32BIT ? 2 : 0;
+    i32[WALK_MODE_AT >> 2] = this.eptWalker !== null || this.pke ? 0 : levels;
+    i32[WALK_RSVD_HI_AT >> 2] = this.rsvdHi;
+    i32[WALK_ROLE_AT >> 2] =
+      (this.wp ? WALK_ROLE_WP : 0) |
+      (this.smap ? WALK_ROLE_SMAP : 0) |
+      (this.pge ? WALK_ROLE_PGE : 0) |
+      (this.pse ? WALK_ROLE_PSE : 0) |
+      (this.upper.enabled ? WALK_ROLE_CACHES : 0);
   }
 
   /**
@@ -334,7 +371,7 @@ export class GuestWalker {
   /** The access itself, after the guest's tables have spoken. HOT */
   private final(gfn: number, offset: number, access: number): number {
     this.gfn = gfn;
-    if (!this.nested) {
+    if (!this.isNested) {
       if (gfn >= this.memory.frames) throw new Error(`a page table maps frame ${gfn}, beyond memory`);
       this.pfn = gfn;
       return WALK_OK;
@@ -380,7 +417,7 @@ export class GuestWalker {
 
   /** Index in 32-bit words of the entry at `offset` of the table in guest frame `gfn`; -1 for #NPF, NO_MEMORY. HOT */
   private entryWord(gfn: number, offset: number): number {
-    if (!this.nested) return gfn < this.memory.frames ? (gfn << 10) | (offset >>> 2) : NO_MEMORY;
+    if (!this.isNested) return gfn < this.memory.frames ? (gfn << 10) | (offset >>> 2) : NO_MEMORY;
     const known = this.tables.lookup(gfn);
     if (known !== -1) return (known << 10) | (offset >>> 2);
     const npt = this.nestedWalker;

@@ -24,6 +24,7 @@ import {
 } from '../../arch/paging.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
+import { FRAMES_AT, NESTED_LEVELS_AT, NESTED_ROOT_AT, NESTED_RSVD_HI_AT } from '../state.ts';
 import type { SecondWalker } from './second-walker.ts';
 import { WALK_RIGHTS, WALK_TABLE, WALK_TAG_HI, type WalkCache } from './walk-cache.ts';
 
@@ -44,7 +45,14 @@ export class NestedWalker implements SecondWalker {
   private readonly gbPages: boolean;
   private readonly levels: number;
   /** Frame of the root table, from the control block's nested CR3. */
-  rootPfn = 0;
+  get rootPfn(): number {
+    return this.root;
+  }
+  set rootPfn(pfn: number) {
+    this.root = pfn;
+    if (this.upper !== null) this.i32[NESTED_ROOT_AT >> 2] = pfn;
+  }
+  private root = 0;
   /** Only looking: neither accessed nor dirty bits are set, here and in the guest's tables. */
   dry = false;
 
@@ -60,16 +68,24 @@ export class NestedWalker implements SecondWalker {
   errorHi = 0;
 
   private readonly upper: WalkCache | null;
+  private readonly remembers: boolean;
 
   /** `upper` remembers the upper levels of finished walks, where the processor does. */
   constructor(memory: PhysicalMemory, profile: HardwareProfile, upper: WalkCache | null = null) {
-    this.upper = upper?.enabled === true ? upper : null;
+    this.upper = upper;
+    this.remembers = upper?.enabled === true;
     this.i32 = memory.i32;
     this.frames = memory.frames;
     this.rsvdHi = rsvdPhysHi(profile.maxPhyAddr);
     this.rsvdError = profile.rsvdWithoutP ? PFERR_RSVD : PFERR_RSVD | PFERR_PRESENT;
     this.gbPages = profile.gbPages;
     this.levels = profile.la57 ? 5 : 4;
+    if (upper === null) return;
+    // The processor's own walker: the generated refill walks the same tables.
+    this.i32[NESTED_RSVD_HI_AT >> 2] = this.rsvdHi;
+    this.i32[NESTED_LEVELS_AT >> 2] = this.levels;
+    this.i32[FRAMES_AT >> 2] = this.frames;
+    this.rootPfn = 0;
   }
 
   /** Translates `gfn` for a read, or a write, or a fetch; false after filling `error`. HOT */
@@ -77,9 +93,9 @@ export class NestedWalker implements SecondWalker {
     const i32 = this.i32;
     const upper = this.upper;
     // A tag has 31 bits of the frame.
-    const known = upper === null || gfn >= 0x80000000 ? -1 : upper.entry(gfn >>> 9);
+    const known = !this.remembers || upper === null || gfn >= 0x80000000 ? -1 : upper.entry(gfn >>> 9);
     const tag = (gfn & ~0x1ff) | 1;
-    if (known !== -1 && i32[known] === tag && i32[known + WALK_TAG_HI] === this.rootPfn) {
+    if (known !== -1 && i32[known] === tag && i32[known + WALK_TAG_HI] === this.root) {
       const word = (i32[known + WALK_TABLE]! << 10) | ((gfn & 511) << 1);
       const lo = i32[word]!;
       const hi = i32[word + 1]!;
@@ -94,7 +110,7 @@ export class NestedWalker implements SecondWalker {
       const rights = i32[known + WALK_RIGHTS]!;
       return this.leaf(gfn, 1, word, lo, hi, rights & lo, rights | hi, write, fetch);
     }
-    let table = this.rootPfn;
+    let table = this.root;
     let level = this.levels;
     let allowed = PT_USER_MASK | PT_WRITABLE_MASK;
     let noExecute = 0;
@@ -117,7 +133,7 @@ export class NestedWalker implements SecondWalker {
       }
       if (level === 1 && known !== -1) {
         const rights = (allowed & (PT_USER_MASK | PT_WRITABLE_MASK)) | (noExecute & 0x80000000);
-        upper!.insert(known, tag, this.rootPfn, table, rights);
+        upper!.insert(known, tag, this.root, table, rights);
       }
       allowed &= lo;
       noExecute |= hi;

@@ -4,18 +4,19 @@
  * lies in the processor's state, so that captures carry it.
  */
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
-import { TABLE_CACHE, TABLE_CACHE_ENTRIES } from '../state.ts';
+import { TABLE_CACHE, TABLE_CACHE_ENTRIES, TABLE_CACHE_USED_AT } from '../state.ts';
 
 const BASE = TABLE_CACHE >> 2;
 const MASK = TABLE_CACHE_ENTRIES - 1;
 const NONE = -1;
+const USED = TABLE_CACHE_USED_AT >> 2;
 
 export class TableCache {
   private readonly i32: Int32Array;
-  private used = true;
 
   constructor(memory: PhysicalMemory) {
     this.i32 = memory.i32;
+    this.i32[USED] = 1;
     this.flush();
   }
 
@@ -31,18 +32,18 @@ export class TableCache {
     // A frame beyond 31 bits does not fit, and is walked every time.
     this.i32[at] = gfn < 0x80000000 ? gfn : NONE;
     this.i32[at + 1] = pfn;
-    this.used = true;
+    this.i32[USED] = 1;
   }
 
   /** HOT */
   flush(): void {
-    if (!this.used) return;
-    this.used = false;
+    if (this.i32[USED] === 0) return;
+    this.i32[USED] = 0;
     for (let i = 0; i <= MASK; i++) this.i32[BASE + (i << 2)] = NONE;
   }
 
   /** Takes over what a restore wrote. */
   adopt(): void {
-    this.used = true;
+    this.i32[USED] = 1;
   }
 }

@@ -8,6 +8,8 @@
  */
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import {
+  FRAME_CODE,
+  FRAME_WRITE,
   TLB_BASE,
   TLB_CODE_TAG,
   TLB_CONTEXTS,
@@ -15,9 +17,14 @@ import {
   TLB_ENTRIES,
   TLB_ENTRY_SIZE,
   TLB_FLAGS,
+  TLB_HAS_LARGE_AT,
+  TLB_LARGE_AT,
+  TLB_LISTED,
   TLB_NO_TAG,
   TLB_PAGE,
   TLB_READ_TAG,
+  TLB_USED,
+  TLB_USED_COUNT_AT,
   TLB_WRITE_TAG,
 } from '../state.ts';
 import { PcidStore } from './pcid-store.ts';
@@ -39,8 +46,8 @@ export const TLB_LARGE = 2;
 /** The same of a page of 1 GiB. */
 export const TLB_HUGE = 4;
 
-const LARGE_SHIFT = 22;
-const LARGE_STRETCHES = 1024;
+export const LARGE_SHIFT = 22;
+export const LARGE_STRETCHES = 1024;
 
 /** Which tags an insertion sets. */
 export const TAG_READ = 1;
@@ -51,9 +58,8 @@ export class Tlb {
   private readonly memory: PhysicalMemory;
   private readonly i32: Int32Array;
   /** First words of the slots filled since the last flush; a slot is listed at most once. */
-  private readonly used = new Int32Array(SLOTS);
-  private usedCount = 0;
-  private readonly listed = new Uint8Array(SLOTS);
+  private readonly used: Int32Array;
+  private readonly listed: Uint8Array;
   /** Frames that may have a code tag, or a write tag. */
   private readonly codeFrames: Uint8Array;
   private readonly writeFrames: Uint8Array;
@@ -61,8 +67,7 @@ export class Tlb {
    * Where pieces of large pages may be: a byte for each 4 MiB, folded, and whether there are pieces of 1 GiB. A large page is in one of
    * these stretches whatever its size is.
    */
-  private readonly largeAt = new Uint8Array(LARGE_STRETCHES);
-  private hasLarge = false;
+  private readonly largeAt: Uint8Array;
   private hasHuge = false;
   /** What walks remember, flushed together with the rest. */
   readonly walks: WalkCaches;
@@ -73,9 +78,26 @@ export class Tlb {
     this.i32 = memory.i32;
     this.walks = new WalkCaches(memory, walkCaches);
     this.others = new PcidStore(memory);
-    this.codeFrames = new Uint8Array(memory.frames);
-    this.writeFrames = new Uint8Array(memory.frames);
+    const { buffer } = memory.memory;
+    this.used = new Int32Array(buffer, TLB_USED, SLOTS);
+    this.listed = new Uint8Array(buffer, TLB_LISTED, SLOTS);
+    this.largeAt = new Uint8Array(buffer, TLB_LARGE_AT, LARGE_STRETCHES);
+    this.codeFrames = new Uint8Array(buffer, FRAME_CODE, memory.frames);
+    this.writeFrames = new Uint8Array(buffer, FRAME_WRITE, memory.frames);
     this.wipe();
+  }
+
+  private get usedCount(): number {
+    return this.i32[TLB_USED_COUNT_AT >> 2]!;
+  }
+  private set usedCount(count: number) {
+    this.i32[TLB_USED_COUNT_AT >> 2] = count;
+  }
+  private get hasLarge(): boolean {
+    return this.i32[TLB_HAS_LARGE_AT >> 2] !== 0;
+  }
+  private set hasLarge(on: boolean) {
+    this.i32[TLB_HAS_LARGE_AT >> 2] = on ? 1 : 0;
   }
 
   /** Empties every slot, whatever memory held before: at reset and after a restore. */
@@ -184,7 +206,8 @@ export class Tlb {
   /** Takes the write tags of frame `pfn` away: the next store to it asks the port. */
   dropWrites(pfn: number): void {
     const base = pfn << 12;
-    for (let i = 0; i < this.usedCount; i++) {
+    const count = this.usedCount;
+    for (let i = 0; i < count; i++) {
       const word = this.used[i]!;
       if (this.i32[word + PAGE] === base) this.i32[word + WRITE] = TLB_NO_TAG;
     }
@@ -194,7 +217,8 @@ export class Tlb {
   /** Takes the code tags of frame `pfn` away: the next fetch from it asks the port. */
   dropCode(pfn: number): void {
     const base = pfn << 12;
-    for (let i = 0; i < this.usedCount; i++) {
+    const count = this.usedCount;
+    for (let i = 0; i < count; i++) {
       const word = this.used[i]!;
       if (this.i32[word + PAGE] === base) this.i32[word + CODE] = TLB_NO_TAG;
     }
@@ -282,7 +306,8 @@ export class Tlb {
   flushNonGlobal(): void {
     this.walks.guest.flush();
     let kept = 0;
-    for (let i = 0; i < this.usedCount; i++) {
+    const count = this.usedCount;
+    for (let i = 0; i < count; i++) {
       const word = this.used[i]!;
       if (this.i32[word + FLAGS]! & TLB_GLOBAL) {
         this.used[kept++] = word;
@@ -297,7 +322,8 @@ export class Tlb {
   /** Drops the pieces of large pages in the 4 MiB, or the 1 GiB, around `va`; the high half of the address is not compared. */
   private dropPieces(vaLo: number): void {
     const i32 = this.i32;
-    for (let i = 0; i < this.usedCount; i++) {
+    const count = this.usedCount;
+    for (let i = 0; i < count; i++) {
       const word = this.used[i]!;
       const flags = i32[word + FLAGS]!;
       if ((flags & (TLB_LARGE | TLB_HUGE)) === 0) continue;

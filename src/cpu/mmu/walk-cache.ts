@@ -5,7 +5,13 @@
  * captures carry it. An entry is four words, and walkers read them in place: tag (0: none), second tag, table, rights.
  */
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
-import { NESTED_WALK_CACHE, WALK_CACHE, WALK_CACHE_ENTRIES } from '../state.ts';
+import {
+  NESTED_WALK_CACHE,
+  NESTED_WALK_CACHE_USED_AT,
+  WALK_CACHE,
+  WALK_CACHE_ENTRIES,
+  WALK_CACHE_USED_AT,
+} from '../state.ts';
 import { TableCache } from './table-cache.ts';
 
 /** First words' distance. */
@@ -21,13 +27,15 @@ export class WalkCache {
   readonly enabled: boolean;
   private readonly i32: Int32Array;
   private readonly base: number;
-  private used = true;
+  private readonly used: number;
 
-  /** @param at where its entries are in the state */
-  constructor(memory: PhysicalMemory, at: number, enabled: boolean) {
+  /** @param at where its entries are in the state; `used`: the word that says whether there are any */
+  constructor(memory: PhysicalMemory, at: number, used: number, enabled: boolean) {
     this.i32 = memory.i32;
     this.base = at >> 2;
     this.enabled = enabled;
+    this.used = used >> 2;
+    this.i32[this.used] = 1;
     this.flush();
   }
 
@@ -43,19 +51,19 @@ export class WalkCache {
     i32[word + WALK_TAG_HI] = tagHi;
     i32[word + WALK_TABLE] = table;
     i32[word + WALK_RIGHTS] = rights;
-    this.used = true;
+    i32[this.used] = 1;
   }
 
   /** HOT */
   flush(): void {
-    if (!this.used) return;
-    this.used = false;
+    if (this.i32[this.used] === 0) return;
+    this.i32[this.used] = 0;
     for (let i = 0; i <= MASK; i++) this.i32[this.base + i * WALK_CACHE_WORDS] = 0;
   }
 
   /** Takes over what a restore wrote. */
   adopt(): void {
-    this.used = true;
+    this.i32[this.used] = 1;
   }
 }
 
@@ -70,8 +78,8 @@ export class WalkCaches {
   /** @param upperLevels whether the processor remembers upper levels */
   constructor(memory: PhysicalMemory, upperLevels: boolean) {
     this.tables = new TableCache(memory);
-    this.guest = new WalkCache(memory, WALK_CACHE, upperLevels);
-    this.nested = new WalkCache(memory, NESTED_WALK_CACHE, upperLevels);
+    this.guest = new WalkCache(memory, WALK_CACHE, WALK_CACHE_USED_AT, upperLevels);
+    this.nested = new WalkCache(memory, NESTED_WALK_CACHE, NESTED_WALK_CACHE_USED_AT, upperLevels);
   }
   flush(): void {
     this.tables.flush();

@@ -1,4 +1,5 @@
 /** The shared functions behind a memory operand: the TLB, the walk after a miss, accesses that cross a page. */
+import { defineRefill } from '../mmu/refill.ts';
 import { ACCESS_READ, ACCESS_RMW, ACCESS_SEG_AT, ACCESS_SIZE_AT, ACCESS_WRITE, SCRATCH } from '../state.ts';
 import { type I32, type I64, i32, i64, T_I32, T_I64 } from '../wasm/code.ts';
 import { call, type FunctionRef, type GlobalRef, getGlobal, type Local32, setGlobal } from '../wasm/function.ts';
@@ -43,6 +44,8 @@ export function defineMemoryFunctions(
 ): MemoryFunctions {
   const { translate, readCross, writeCross, lastStatus } = imports;
 
+  const refill = defineRefill(m);
+
   const slowAccess = m.function([T_I32, T_I64, T_I32, T_I32, T_I32], [T_I32], (f) => {
     const linear = f.param64(1);
     const size = f.param32(2);
@@ -62,7 +65,9 @@ export function defineMemoryFunctions(
       });
       f.return(i32.const(SCRATCH));
     });
-    const pointer = f.i32(call(translate, lo, hi, access.get));
+    const pointer = f.i32(call(refill, linear.get, access.get));
+    f.if(pointer.get, () => f.return(pointer.get));
+    f.do(pointer.set(call(translate, lo, hi, access.get)));
     f.if(i32.eq(pointer.get, i32.const(-1)), () => {
       f.do(setGlobal(fault, call(lastStatus)));
       f.return(ZERO);
@@ -76,8 +81,10 @@ export function defineMemoryFunctions(
     const [lo, hi] = [low(linear.get), high(linear.get)];
     f.do(setGlobal(fault, ZERO));
     f.if(i32.gtU(i32.add(i32.and(lo, i32.const(0xfff)), size.get), i32.const(4096)), () => f.return(ZERO));
+    const pointer = f.i32(call(refill, linear.get, f.param32(3).get));
+    f.if(pointer.get, () => f.return(pointer.get));
     f.do(setState32(ACCESS_SEG_AT, f.param32(4).get), setState32(ACCESS_SIZE_AT, size.get));
-    const pointer = f.i32(call(imports.reach, lo, hi, f.param32(3).get));
+    f.do(pointer.set(call(imports.reach, lo, hi, f.param32(3).get)));
     f.if(i32.eq(pointer.get, i32.const(-2)), () => f.return(ZERO));
     f.if(i32.eq(pointer.get, i32.const(-1)), () => {
       f.do(setGlobal(fault, call(lastStatus)));

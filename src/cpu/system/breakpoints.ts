@@ -4,7 +4,15 @@
  */
 import { DB_VECTOR } from '../../arch/exceptions.ts';
 import { CS, RFLAGS_RF } from '../../arch/registers.ts';
-import { ACCESS_READ, BREAKPOINT_HITS_AT, DR_AT, INT_SHADOW_AT, SHADOW_STACK, STATUS_OK } from '../state.ts';
+import {
+  ACCESS_READ,
+  BREAKPOINT_HITS_AT,
+  DR_AT,
+  INT_SHADOW_AT,
+  SHADOW_STACK,
+  STATUS_OK,
+  WALK_BLOCKED_AT,
+} from '../state.ts';
 import type { Core } from './core.ts';
 import { W_RIP } from './words.ts';
 
@@ -51,6 +59,7 @@ export class Breakpoints {
     const { i32 } = this.core;
     if ((i32[W_DR7]! & ENABLED) === 0 && !this.watching) return;
     this.watching = this.isOnData(0) || this.isOnData(1) || this.isOnData(2) || this.isOnData(3);
+    i32[WALK_BLOCKED_AT >> 2] = this.watching ? 1 : 0;
     let changed = this.known[8] !== i32[W_DR7]!;
     this.known[8] = i32[W_DR7]!;
     for (let i = 0; i < 8; i++) {
