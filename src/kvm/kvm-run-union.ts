@@ -72,6 +72,14 @@ export class RunMmio extends Fields {
 
 /** KVM_EXIT_IO; the data are in the port I/O page. */
 export class RunIo extends Fields {
+  /** All of it. HOT */
+  describe(direction: number, size: number, port: number, count: number, dataOffset: number): void {
+    this.setU32(UNION, direction | (size << 8) | (port << 16));
+    this.setU32(UNION + 4, count);
+    this.setU32(UNION + 8, dataOffset);
+    this.setU32(UNION + 12, 0);
+  }
+
   /** KVM_EXIT_IO_IN or KVM_EXIT_IO_OUT. */
   get direction(): number {
     return this.view.getUint8(UNION);

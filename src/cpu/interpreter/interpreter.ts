@@ -221,7 +221,7 @@ export class Interpreter {
     }
     const here = this.translateCode(lo, hi);
     if (here < 0) return this.port.lastStatus();
-    const offset = here % 4096;
+    const offset = here & 0xfff;
     if (keep) {
       const record = this.code.decodeInPage((here - offset) / 4096, offset, mode);
       if (record !== 0) return record;

@@ -247,6 +247,7 @@ function decodeInsn(ctxt: EmulateCtxt, emulationType: number): number {
 /**
  * Decodes the instruction at `ctxt.eip`. `insn` holds its bytes when the exit delivered them, else they are fetched. Answers
  * EMULATION_OK, or EMULATION_FAILED; then `haveException` tells a fault in fetching from an instruction that is not emulated.
+ * `insn` may be `ctxt.fetch.data` itself. HOT
  * @kvm emulate.c x86_decode_insn
  */
 export function x86DecodeInsn(
@@ -265,8 +266,8 @@ export function x86DecodeInsn(
   ctxt.opcodeLen = 1;
   ctxt.intercept = X86_INTERCEPT_NONE;
   let rc = X86EMUL_CONTINUE;
-  if (insn !== null && insnLen > 0) fetch.data.set(insn.subarray(0, insnLen));
-  else rc = fetchInsnBytes(ctxt, 1);
+  if (insn === null || insnLen === 0) rc = fetchInsnBytes(ctxt, 1);
+  else if (insn !== fetch.data) for (let i = 0; i < insnLen; i++) fetch.data[i] = insn[i]!;
   if (rc === X86EMUL_CONTINUE) rc = decodeInsn(ctxt, emulationType);
   if (rc === X86EMUL_PROPAGATE_FAULT) ctxt.haveException = true;
   return rc !== X86EMUL_CONTINUE ? EMULATION_FAILED : EMULATION_OK;

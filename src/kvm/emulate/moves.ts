@@ -15,7 +15,7 @@ export function emNop(_ctxt: EmulateCtxt): number {
 
 /** @kvm emulate.c em_mov */
 export function emMov(ctxt: EmulateCtxt): number {
-  ctxt.dst.val.set(ctxt.src.val);
+  ctxt.dst.setValue(ctxt.src);
   return X86EMUL_CONTINUE;
 }
 

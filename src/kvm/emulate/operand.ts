@@ -45,13 +45,18 @@ export class Operand {
     this.orig32[1] = this.i32[1]!;
   }
 
+  /** Takes over all 16 bytes of the value of `from`. */
+  setValue(from: Operand): void {
+    for (let i = 0; i < 4; i++) this.i32[i] = from.i32[i]!;
+  }
+
   /** Makes this operand equal to `from`. */
   copyFrom(from: Operand): void {
     this.type = from.type;
     this.bytes = from.bytes;
     this.count = from.count;
-    this.val.set(from.val);
-    this.orig.set(from.orig);
+    this.setValue(from);
+    for (let i = 0; i < 4; i++) this.orig32[i] = from.orig32[i]!;
     this.reg = from.reg;
     this.seg = from.seg;
     this.eaLo = from.eaLo;

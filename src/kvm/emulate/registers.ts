@@ -41,9 +41,7 @@ export function regRmw(ctxt: EmulateCtxt, nr: number): void {
 
 /** @kvm emulate.c writeback_registers */
 export function writebackRegisters(ctxt: EmulateCtxt): void {
-  for (let nr = 0; nr < 16; nr++) {
-    if ((ctxt.regsDirty & (1 << nr)) !== 0) ctxt.ops.writeGpr(ctxt, nr);
-  }
+  for (let left = ctxt.regsDirty; left !== 0; left &= left - 1) ctxt.ops.writeGpr(ctxt, 31 - Math.clz32(left & -left));
 }
 
 /** @kvm emulate.c invalidate_registers */

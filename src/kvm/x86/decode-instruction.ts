@@ -35,8 +35,6 @@ export function initEmulateCtxt(vcpu: VcpuState): void {
   vcpu.x86.emulateRegsNeedSyncFromVcpu = false;
 }
 
-const exitBytes = new Uint8Array(MAX_INSN_BYTES);
-
 /**
  * EMULATION_OK or EMULATION_FAILED; `bytes` is the instruction when it is known without fetching it. @kvm x86.c
  * x86_decode_emulated_instruction
@@ -52,8 +50,9 @@ export function decodeEmulatedInstruction(vcpu: VcpuState, emulType: number, byt
   } else if (length > 0) {
     const at = vcpu.vm.vendor.exitInsnAddress(vcpu);
     const u8 = vcpu.vm.memory.u8;
-    for (let i = 0; i < length; i++) exitBytes[i] = u8[at + i]!;
-    r = x86DecodeInsn(ctxt, exitBytes, length, emulType);
+    const { data } = ctxt.fetch;
+    for (let i = 0; i < length; i++) data[i] = u8[at + i]!;
+    r = x86DecodeInsn(ctxt, data, length, emulType);
   } else {
     r = x86DecodeInsn(ctxt, null, 0, emulType);
   }

@@ -1,6 +1,7 @@
 /** The emulator's accesses that can meet devices (@kvm x86.c emulator_read_write, emulator_cmpxchg_emulated). */
 import { PFERR_WRITE } from '../../arch/error-code.ts';
 import { hex64 } from '../../arch/flags.ts';
+import { loOf } from '../../arch/halves.ts';
 import { markPageDirty } from '../dirty/mark-dirty.ts';
 import { type EmulateCtxt, X86EMUL_MODE_PROT64 } from '../emulate/ctxt.ts';
 import { emulatorCanUseGpa } from '../emulate/emulate.ts';
@@ -91,7 +92,7 @@ function readWriteOnePage(
   write: boolean,
 ): number {
   let mmio: boolean;
-  if (ctxt.gpaAvailable && emulatorCanUseGpa(ctxt) && (lo & 0xfff) === ctxt.gpaVal % 4096) {
+  if (ctxt.gpaAvailable && emulatorCanUseGpa(ctxt) && (lo & 0xfff) === (loOf(ctxt.gpaVal) & 0xfff)) {
     accessGpa = ctxt.gpaVal;
     mmio = isMmioGpa(vcpu, lo, hi, accessGpa, write);
   } else {

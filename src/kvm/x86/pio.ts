@@ -56,11 +56,7 @@ function pioInOut(
     if (input) for (let n = 0; n < size * count; n++) run.pioData[n] = 0;
     else for (let n = 0; n < size * count; n++) run.pioData[n] = buf[off + n]!;
     run.exitReason = KVM_EXIT_IO;
-    run.io.direction = input ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT;
-    run.io.size = size;
-    run.io.dataOffset = run.pioOffset;
-    run.io.count = count;
-    run.io.port = port;
+    run.io.describe(input ? KVM_EXIT_IO_IN : KVM_EXIT_IO_OUT, size, port, count, run.pioOffset);
     return 0;
   }
   return 1;

@@ -27,8 +27,8 @@ export class MmioBus {
   /** What nobody answers reads as ones. */
   read(gpa: number, data: Uint8Array): void {
     const device = this.find(gpa);
-    if (device === undefined) data.fill(0xff);
-    else device.read(gpa, data);
+    if (device !== undefined) device.read(gpa, data);
+    else for (let i = 0; i < data.length; i++) data[i] = 0xff;
   }
 
   write(gpa: number, data: Uint8Array): void {
