@@ -99,6 +99,13 @@ export const BUDGET_AT = STATE_BASE + 0x368;
 /** Low half of INSNS_AT when RFLAGS.RF was last set: it is over after a few instructions wherever they lead. u32 */
 export const RF_SINCE_AT = STATE_BASE + 0x36c;
 
+/**
+ * Physical address of the map that says which ports exit, in SVM's form, when code at CPL 0 may go by it alone; 0: the port decides. And
+ * whether an exit tells the address size.
+ */
+export const PORT_MAP_AT = STATE_BASE + 0x370; // u32
+export const PORT_ADDRESS_SIZE_AT = STATE_BASE + 0x374; // u32
+
 /** What stopped an instruction: filled before STATUS_EXCEPTION is returned. */
 export const FAULT_VECTOR = STATE_BASE + 0x380; // u32
 export const FAULT_HAS_ERROR = STATE_BASE + 0x384; // u32

@@ -40,7 +40,7 @@ import {
 import type { FunctionRef } from '../wasm/function.ts';
 import { ModuleBuilder } from '../wasm/module.ts';
 import { defineRun } from './loop.ts';
-import { defineCopyInstruction, defineLoadGuest, defineStoreGuest } from './state-switch.ts';
+import { defineCopyInstruction, defineLoadGuest, defineResume, defineStoreGuest } from './state-switch.ts';
 
 interface Built {
   readonly module: WebAssembly.Module;
@@ -54,12 +54,15 @@ function build(): Built {
   const m = new ModuleBuilder();
   const support = defineSharedFunctions(m);
   const handlers = defineHandlers(m, support);
-  m.export('run', defineRun(m, support));
+  const run = defineRun(m, support);
+  m.export('run', run);
   for (const [name, flag] of Object.entries(support.flags)) m.export(name, flag as FunctionRef);
   m.export('reach', support.reach);
   m.exportTable('table');
-  m.export('loadGuest', defineLoadGuest(m));
-  m.export('storeGuest', defineStoreGuest(m, support));
+  const [load, store] = [defineLoadGuest(m), defineStoreGuest(m, support)];
+  m.export('loadGuest', load);
+  m.export('storeGuest', store);
+  m.export('resume', defineResume(m, load, run, store));
   m.export('copyInstruction', defineCopyInstruction(m));
   built = { module: new WebAssembly.Module(m.finish()), handlers };
   return built;
@@ -78,6 +81,7 @@ export class Interpreter {
   /** See state-switch.ts. */
   readonly loadGuest: (vmcbPa: number) => number;
   readonly storeGuest: (vmcbPa: number, intCtl: number, event: number, eventError: number) => void;
+  readonly resume: (vmcbPa: number, intCtl: number) => number;
   readonly copyInstruction: (to: number, from: number) => void;
 
   private readonly compiler: BlockCompiler;
@@ -116,6 +120,7 @@ export class Interpreter {
     this.statusFlags = exports['status'] as () => number;
     this.loadGuest = exports['loadGuest'] as (vmcbPa: number) => number;
     this.storeGuest = exports['storeGuest'] as Interpreter['storeGuest'];
+    this.resume = exports['resume'] as Interpreter['resume'];
     this.copyInstruction = exports['copyInstruction'] as (to: number, from: number) => void;
   }
 

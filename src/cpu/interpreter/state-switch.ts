@@ -69,11 +69,15 @@ import {
   SEG_LIMIT,
   SEG_SELECTOR,
   SEG_SIZE,
+  STATUS_EXIT,
   TSC_OFFSET_AT,
 } from '../state.ts';
 import { type I32, i32, i64, T_I32 } from '../wasm/code.ts';
 import { call, type FunctionRef } from '../wasm/function.ts';
 import type { ModuleBuilder } from '../wasm/module.ts';
+
+/** Beside the statuses of a run: what VMRUN loaded is not what was there. */
+export const STATE_CHANGED = -1;
 
 type Pairs = readonly (readonly [vmcb: number, state: number])[];
 
@@ -161,6 +165,22 @@ export function defineLoadGuest(m: ModuleBuilder): FunctionRef {
       f.do(setState64(RF_RIP_AT, i64.load(block, VMCB_RIP)), setState32(RF_SINCE_AT, state32(INSNS_AT))),
     );
     f.do(i32.or(i64.ne(differ.get, i64.const(0)), i32.ne(mode.get, i32.const(0))));
+  });
+}
+
+/**
+ * (address of the control block, its INT_CTL) -> status of a run, or STATE_CHANGED before one: VMRUN and, with STATUS_EXIT, #VMEXIT of a
+ * guest of which nothing has changed that VMRUN has to look at. No event is taken to be under way.
+ */
+export function defineResume(m: ModuleBuilder, load: FunctionRef, run: FunctionRef, store: FunctionRef): FunctionRef {
+  return m.function([T_I32, T_I32], [T_I32], (f) => {
+    const block = f.param32(0).get;
+    f.if(call(load, block), () => f.return(i32.const(STATE_CHANGED)));
+    const status = f.i32(call(run));
+    f.if(i32.eq(status.get, i32.const(STATUS_EXIT)), () =>
+      f.do(call(store, block, f.param32(1).get, i32.const(0), i32.const(0))),
+    );
+    f.do(status.get);
   });
 }
 

@@ -14,6 +14,7 @@ import {
   INSNS_AT,
   RIP_AT,
   STATUS_EXCEPTION,
+  STATUS_EXIT,
   STATUS_RELOAD,
 } from '../state.ts';
 import { i32, i64, T_I32 } from '../wasm/code.ts';
@@ -21,6 +22,7 @@ import { call, type FunctionRef, type GlobalRef, getGlobal, setGlobal } from '..
 import type { ModuleBuilder } from '../wasm/module.ts';
 import { defineFlagFunctions, type FlagFunctions } from './flags.ts';
 import { defineMemoryFunctions, type MemoryFunctions } from './memory-functions.ts';
+import { definePortExit } from './port-exit.ts';
 import { defineSegmentFunctions, type SegmentFunctions } from './segment-functions.ts';
 import { defineStackFunctions, type StackFunctions } from './stack-functions.ts';
 import { setState32, setState64, state32, state64 } from './state-access.ts';
@@ -85,9 +87,12 @@ export function defineSharedFunctions(m: ModuleBuilder): SharedFunctions {
   const segments = defineSegmentFunctions(m, { fault, raise });
   const stack = defineStackFunctions(m, fault, memory, segments);
 
+  const portExit = definePortExit(m);
   const system = m.function([T_I32], [T_I32], (f) => {
     const record = f.param32(0);
-    f.do(call(sync, record.get), setState32(ACCESS_SEG_AT, i32.const(DS)));
+    f.do(call(sync, record.get));
+    f.if(call(portExit, record.get), () => f.return(i32.const(STATUS_EXIT)));
+    f.do(setState32(ACCESS_SEG_AT, i32.const(DS)));
     // Taken now: the port may drop all decoded code.
     const length = f.i64(i64.load8U(record.get, RECORD_LENGTH));
     const status = f.i32(call(systemPort, i32.load16U(record.get, RECORD_SYSTEM_OP), record.get));

@@ -5,6 +5,7 @@ import { numberOf } from '../../arch/halves.ts';
 import { ptePfn } from '../../arch/paging.ts';
 import { CS, RFLAGS_IF, RFLAGS_RF } from '../../arch/registers.ts';
 import {
+  INTERCEPT_IOIO_PROT,
   INTERCEPT_VINTR,
   SVM_EVTINJ_TYPE_EXEPT,
   SVM_EVTINJ_TYPE_MASK,
@@ -13,6 +14,7 @@ import {
   SVM_EXIT_ERR,
   SVM_EXIT_EXCP_BASE,
   SVM_EXIT_INTR,
+  SVM_EXIT_IOIO,
   SVM_EXIT_NPF,
   SVM_EXIT_SHUTDOWN,
   SVM_EXIT_VINTR,
@@ -49,13 +51,17 @@ import {
   VMCB_TLB_CTL,
 } from '../../arch/vmcb.ts';
 import { recordLength } from '../decode/record.ts';
+import { STATE_CHANGED } from '../interpreter/state-switch.ts';
 import { TAG_CODE } from '../mmu/tlb.ts';
 import {
   BUDGET_AT,
   CR8_AT,
   EXIT_CODE_AT,
   EXIT_INFO1_AT,
+  EXIT_INFO2_AT,
   INT_SHADOW_AT,
+  PORT_ADDRESS_SIZE_AT,
+  PORT_MAP_AT,
   STATUS_BUDGET,
   STATUS_EXCEPTION,
   STATUS_EXIT,
@@ -67,12 +73,17 @@ import { currentContext } from '../system/linear-memory.ts';
 import { W_PKRU, W_RFLAGS, W_RIP } from '../system/words.ts';
 import { consistent } from './consistency.ts';
 
+/** Bytes of the I/O permission map. */
+const IOPM_SIZE = 0x3000;
+
 /** What of a control block is kept from one VMRUN to the next. */
 const CACHED = VMCB_CLEAN_INTERCEPTS | VMCB_CLEAN_PERM_MAP | VMCB_CLEAN_NPT;
 
 /** The part of the interpreter that runs a guest. */
 export interface Engine {
   run(): number;
+  /** See state-switch.ts. */
+  resume(vmcbPa: number, intCtl: number): number;
 }
 
 /** Injects what an instruction raised on purpose, INT n, INT3 or INTO: the guest returns behind it, to nRIP (@apm 15.20). */
@@ -106,10 +117,15 @@ export class Svm {
     const core = this.core;
     const i32 = core.i32;
     const block = vmcbPa >>> 2;
-    const known = vmcbPa === this.cached && (i32[block + (VMCB_CLEAN >> 2)]! & CACHED) === CACHED;
+    const known =
+      vmcbPa === this.cached &&
+      (i32[block + (VMCB_CLEAN >> 2)]! & CACHED) === CACHED &&
+      i32[W_PKRU] === core.pkruInForce &&
+      i32[block + (VMCB_EVENT_INJ >> 2)]! >= 0;
+    if (known && this.resume(vmcbPa, block)) return;
     // Loaded before it is checked: what a refused block leaves in the processor, the next one replaces.
     const changed = core.code.loadGuest(vmcbPa);
-    if (!known || changed !== 0 || i32[W_PKRU] !== core.pkruInForce || i32[block + (VMCB_EVENT_INJ >> 2)]! < 0) {
+    if (changed !== 0 || vmcbPa !== this.cached || !known) {
       this.cached = -1;
       if (!consistent(core, block)) {
         i32[block + (VMCB_EXIT_CODE >> 2)] = SVM_EXIT_ERR;
@@ -126,7 +142,31 @@ export class Svm {
     this.controlTlb(block);
     this.events.reset();
     if (this.enter(block)) this.loop(block);
-    this.exit(block);
+    this.storeExit(block);
+  }
+
+  /** VMRUN of a guest that nothing has happened to since its #VMEXIT; false when there is more to do than that. HOT */
+  private resume(vmcbPa: number, block: number): boolean {
+    const core = this.core;
+    const i32 = core.i32;
+    const control = i32[block + (VMCB_INT_CTL >> 2)]!;
+    if ((control & V_IRQ_MASK) !== 0 || this.flushWanted(block)) return false;
+    core.intCtl = control;
+    core.breakpoints.update();
+    this.events.reset();
+    const status = this.engine.resume(vmcbPa, control);
+    if (status === STATE_CHANGED) {
+      this.cached = -1;
+      return false;
+    }
+    if (status !== STATUS_EXIT) {
+      if (this.goOn(status)) this.loop(block);
+      this.storeExit(block);
+      return true;
+    }
+    if (core.event !== 0 || core.intCtl !== control) this.storeExit(block);
+    else this.storeCause(block);
+    return true;
   }
 
   /** Another processor's state was put in: nothing is known of a control block. */
@@ -149,6 +189,9 @@ export class Svm {
     const msrpm = block + (VMCB_MSRPM_BASE >> 2);
     core.iopmBase = numberOf(i32[iopm]! & ~0xfff, i32[iopm + 1]!);
     core.iopmHighBase = core.iopmBase + 0x1000;
+    const mapped = (core.intercept3 & INTERCEPT_IOIO_PROT) !== 0 && core.iopmBase + IOPM_SIZE <= core.u8.length;
+    i32[PORT_MAP_AT >> 2] = mapped ? core.iopmBase : 0;
+    i32[PORT_ADDRESS_SIZE_AT >> 2] = core.profile.ioAddressSize ? 1 : 0;
     core.msrpmBase = numberOf(i32[msrpm]! & ~0xfff, i32[msrpm + 1]!);
     const walker = core.walker;
     walker.nested = (i32[block + (VMCB_NESTED_CTL >> 2)]! & 1) !== 0;
@@ -156,6 +199,14 @@ export class Svm {
       const ncr3 = block + (VMCB_NESTED_CR3 >> 2);
       walker.nestedWalker.rootPfn = ptePfn(i32[ncr3]!, i32[ncr3 + 1]!);
     }
+  }
+
+  /** Whether `controlTlb` has anything to do. HOT */
+  private flushWanted(block: number): boolean {
+    const i32 = this.core.i32;
+    const control = i32[block + (VMCB_TLB_CTL >> 2)]! & 0xff;
+    const sameSpace = i32[block + (VMCB_ASID >> 2)]! === this.asid && !this.core.profile.tlbFlushedAtEntry;
+    return !sameSpace || control !== TLB_CONTROL_DO_NOTHING;
   }
 
   /** Flushes what the control block, or the processor's own nature, asks to flush (@apm 15.16). HOT */
@@ -215,15 +266,19 @@ export class Svm {
         status = this.engine.run();
         i32[budget] = saved - 1 + i32[budget]!;
       }
-      if (status === STATUS_EXIT) return;
-      if (status === STATUS_EXCEPTION) {
-        if (this.events.exception() !== STATUS_OK) return;
-      } else if (status !== STATUS_BUDGET) throw new Error(`the interpreter answered status ${status}`);
-      if (i32[budget]! <= 0) {
-        core.exit(SVM_EXIT_INTR);
-        return;
-      }
+      if (!this.goOn(status)) return;
     }
+  }
+
+  /** After a run of the engine: takes an exception to the guest; false when there is an exit. HOT */
+  private goOn(status: number): boolean {
+    if (status === STATUS_EXIT) return false;
+    if (status === STATUS_EXCEPTION) {
+      if (this.events.exception() !== STATUS_OK) return false;
+    } else if (status !== STATUS_BUDGET) throw new Error(`the interpreter answered status ${status}`);
+    if (this.core.i32[BUDGET_AT >> 2]! > 0) return true;
+    this.core.exit(SVM_EXIT_INTR);
+    return false;
   }
 
   /** Whether the virtual interrupt that V_IRQ asks for can be taken now (@apm 15.21.4). */
@@ -238,12 +293,18 @@ export class Svm {
   }
 
   /** #VMEXIT: stores the guest and why it stopped. HOT */
-  private exit(block: number): void {
+  private storeExit(block: number): void {
+    const core = this.core;
+    // Without a delivery in progress the event and its error code are zero.
+    core.code.storeGuest(block << 2, core.intCtl, core.event, core.eventError);
+    this.storeCause(block);
+  }
+
+  /** What tells of the instruction, and RFLAGS.RF as it is meant. HOT */
+  private storeCause(block: number): void {
     const core = this.core;
     const i32 = core.i32;
     const code = i32[EXIT_CODE_AT >> 2]!;
-    // Without a delivery in progress the event and its error code are zero.
-    core.code.storeGuest(block << 2, core.intCtl, core.event, core.eventError);
     if ((i32[W_RFLAGS]! & RFLAGS_RF) !== 0) i32[block + (VMCB_RFLAGS >> 2)] = core.flags();
     if (core.profile.nrips) this.storeNextRip(block, code);
     if (core.profile.decodeAssists) this.storeInstruction(block, code);
@@ -255,6 +316,11 @@ export class Svm {
     const at = block + (VMCB_NEXT_RIP >> 2);
     const instruction =
       code < SVM_EXIT_EXCP_BASE || (code > SVM_EXIT_VINTR && code < SVM_EXIT_NPF && code !== SVM_EXIT_SHUTDOWN);
+    if (code === SVM_EXIT_IOIO) {
+      core.i32[at] = core.i32[EXIT_INFO2_AT >> 2]!;
+      core.i32[at + 1] = core.i32[(EXIT_INFO2_AT >> 2) + 1]!;
+      return;
+    }
     const trap = code === SVM_EXIT_EXCP_BASE + 3 || code === SVM_EXIT_EXCP_BASE + 4;
     if (instruction || trap) core.nextRip(recordLength(core.u8, core.record));
     else {
