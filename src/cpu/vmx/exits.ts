@@ -13,6 +13,7 @@ import { EPT_ERROR_MISCONFIG, EPT_ERROR_PML_FULL } from '../mmu/ept-walker.ts';
 import { DR_AT, EXIT_CODE_AT, EXIT_INFO1_AT, EXIT_INFO2_AT } from '../state.ts';
 import type { Core } from '../system/core.ts';
 import { EXIT_VMX, EXIT_VMX_SOFTWARE } from './instruction-exits.ts';
+import { describeInstruction, describeStringIo } from './instruction-info.ts';
 
 /** Exits of instructions that need nothing but their reason. */
 const REASONS: ReadonlyMap<number, number> = new Map([
@@ -63,6 +64,7 @@ export class ExitReport {
   intrInfo = 0;
   intrError = 0;
   length = 0;
+  info = 0;
   rflags = 0;
 
   private clear(): void {
@@ -71,6 +73,7 @@ export class ExitReport {
     this.intrInfo = 0;
     this.intrError = 0;
     this.length = 0;
+    this.info = 0;
   }
 
   /** Takes EXIT_*, and what the core was doing, into the fields. HOT */
@@ -117,6 +120,14 @@ export class ExitReport {
   private instruction(core: Core, flags: number): void {
     this.length = recordLength(core.u8, core.record);
     this.rflags = flags & ~RFLAGS_RF;
+    const described = describeInstruction(core, this.reason);
+    if (described !== null) {
+      this.info = described.info;
+      this.qualificationLo = described.displacementLo;
+      this.qualificationHi = described.displacementHi;
+    } else if (this.reason === R.EXIT_REASON_IO_INSTRUCTION && (this.qualificationLo & C.VMX_IO_STRING) !== 0) {
+      this.info = describeStringIo(core);
+    }
   }
 
   private secondLevel(error: number, delivering: boolean, flags: number): void {
@@ -175,6 +186,7 @@ export class ExitReport {
     i32[block + (F.VMCS_VM_EXIT_INTR_INFO >> 2)] = this.intrInfo;
     i32[block + (F.VMCS_VM_EXIT_INTR_ERROR_CODE >> 2)] = this.intrError;
     i32[block + (F.VMCS_VM_EXIT_INSTRUCTION_LEN >> 2)] = this.length;
+    i32[block + (F.VMCS_VMX_INSTRUCTION_INFO >> 2)] = this.info;
     const vectoring = this.reason !== R.EXIT_REASON_TRIPLE_FAULT;
     i32[block + (F.VMCS_IDT_VECTORING_INFO_FIELD >> 2)] = vectoring ? core.event : 0;
     i32[block + (F.VMCS_IDT_VECTORING_ERROR_CODE >> 2)] = vectoring ? core.eventError : 0;

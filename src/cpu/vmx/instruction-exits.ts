@@ -3,13 +3,13 @@
  * decide about them (@sdm 28.1.3, 29.2.1). Exit codes below EXIT_VMX are SVM's own (exits.ts turns them into VMX's).
  */
 import { DB_VECTOR } from '../../arch/exceptions.ts';
+import { RFLAGS_VM } from '../../arch/registers.ts';
 import { SVM_EVTINJ_TYPE_SOFT, SVM_IOIO_IN, SVM_IOIO_REP, SVM_IOIO_STR } from '../../arch/vmcb.ts';
 import * as C from '../../arch/vmx-controls.ts';
 import * as R from '../../arch/vmx-exit-reasons.ts';
-import { effectiveAddress, RECORD_BYTES, recordIsMemory, recordSegment } from '../decode/record.ts';
-import { SCRATCH } from '../state.ts';
+import { RECORD_BYTES, recordIsMemory } from '../decode/record.ts';
 import type { Core } from '../system/core.ts';
-import { linear } from '../system/operands.ts';
+import { W_RFLAGS } from '../system/words.ts';
 
 /** Exit codes from here on are VMX's basic reasons plus this, with the qualification in EXIT_INFO1. */
 export const EXIT_VMX = 0x10000;
@@ -108,13 +108,13 @@ export function vmxInstruction(core: Core, isCall: boolean): number {
   if (isCall) return exitVmx(core, R.EXIT_REASON_VMCALL);
   const { i32, u8 } = core;
   const reason = reasonOf(u8, core.record + RECORD_BYTES);
-  // VM functions are not offered.
-  if (reason === R.EXIT_REASON_VMFUNC || !core.protectedMode()) return core.ud();
+  // The VM functions that there are belong to nobody: with the control each of them exits.
+  if (reason === R.EXIT_REASON_VMFUNC) {
+    return (core.secondaryControls & C.SECONDARY_EXEC_ENABLE_VMFUNC) !== 0 ? exitVmx(core, reason) : core.ud();
+  }
+  if (!core.protectedMode() || (i32[W_RFLAGS]! & RFLAGS_VM) !== 0) return core.ud();
   if (core.longMode() && !core.mode64()) return core.ud();
-  if (!recordIsMemory(u8, core.record)) return exitVmx(core, reason);
-  effectiveAddress(i32, u8, core.record);
-  linear(core, recordSegment(u8, core.record), i32[SCRATCH >> 2]!, i32[(SCRATCH >> 2) + 1]!, 8, false);
-  return exitVmx(core, reason, core.addressLo, core.addressHi);
+  return exitVmx(core, reason);
 }
 
 /** TDCALL exits to the TDX module, from 64-bit code of the highest privilege. */

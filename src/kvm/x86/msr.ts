@@ -48,7 +48,7 @@ function setEfer(vcpu: VcpuState, lo: number, hi: number, hostInitiated: boolean
 }
 
 /** Every PAT entry is a memory type: 0, 1, 4, 5, 6 or 7. @kvm x86.h kvm_pat_valid */
-function patValid(lo: number, hi: number): boolean {
+export function patValid(lo: number, hi: number): boolean {
   for (const word of [lo, hi]) {
     for (let i = 0; i < 4; i++) {
       const type = (word >>> (8 * i)) & 0xff;
