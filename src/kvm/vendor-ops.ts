@@ -74,6 +74,9 @@ export interface VendorOps {
   setCr4(vcpu: VcpuState, value: number): void;
   setEfer(vcpu: VcpuState, value: number): void;
   setDr7(vcpu: VcpuState, value: number): void;
+  /** What the vendor asks of CR0 and CR4 beyond the architecture. @kvm kvm-x86-ops.h is_valid_cr0, is_valid_cr4 */
+  isValidCr0?(vcpu: VcpuState, cr0: number): boolean;
+  isValidCr4?(vcpu: VcpuState, cr4: number): boolean;
   /** The guest TSC is the processor's plus `vcpu.x86.tscOffset`, and in guest mode also `vcpu.x86.l2TscOffset`. */
   setTscOffset(vcpu: VcpuState): void;
   /** Debug registers the guest wrote without exits go into KVM's copies. */

@@ -32,11 +32,11 @@ function secondary(vmx: VmxProfile, invpcid: boolean): number {
     C.SECONDARY_EXEC_ENABLE_RDTSCP |
     C.SECONDARY_EXEC_WBINVD_EXITING |
     C.SECONDARY_EXEC_PAUSE_LOOP_EXITING;
-  if (vmx.ept) may |= C.SECONDARY_EXEC_ENABLE_EPT;
+  if (vmx.ept) may |= C.SECONDARY_EXEC_ENABLE_EPT | C.SECONDARY_EXEC_ENABLE_VMFUNC;
   if (vmx.vpid) may |= C.SECONDARY_EXEC_ENABLE_VPID;
   if (vmx.unrestrictedGuest) may |= C.SECONDARY_EXEC_UNRESTRICTED_GUEST;
   if (vmx.virtualApicAccesses) may |= C.SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES;
-  if (vmx.apicv) may |= C.SECONDARY_EXEC_APIC_REGISTER_VIRT | C.SECONDARY_EXEC_VIRTUAL_INTR_DELIVERY;
+  if (vmx.apicv) may |= C.SECONDARY_EXEC_APIC_REGISTER_VIRT;
   if (invpcid) may |= C.SECONDARY_EXEC_ENABLE_INVPCID;
   if (vmx.pml) may |= C.SECONDARY_EXEC_ENABLE_PML;
   return may;
@@ -67,6 +67,7 @@ export function vmxCapabilities(profile: HardwareProfile): VmxCapabilities {
     C.CPU_BASED_MOV_DR_EXITING |
     C.CPU_BASED_UNCOND_IO_EXITING |
     C.CPU_BASED_USE_IO_BITMAPS |
+    C.CPU_BASED_MONITOR_TRAP_FLAG |
     C.CPU_BASED_USE_MSR_BITMAPS |
     C.CPU_BASED_MONITOR_EXITING |
     C.CPU_BASED_PAUSE_EXITING |

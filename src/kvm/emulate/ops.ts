@@ -20,6 +20,10 @@ export class X86Exception {
   addressLo = 0;
   addressHi = 0;
   asyncPageFault = false;
+  /** What L1 is told of a fault of its EPT (low half). */
+  exitQualification = 0;
+  /** The processor made the walk, and its own report says more. */
+  fromHardware = false;
 }
 
 /** A segment as descriptors hold it; `base` in halves, `limit` in bytes with granularity applied. */

@@ -3,6 +3,13 @@
  * through the slots and the host's mappings, sets A and D as the processor would, and answers a gpa or a page fault.
  */
 import {
+  EPT_VIOLATION_FETCH,
+  EPT_VIOLATION_GVA_IS_VALID,
+  EPT_VIOLATION_GVA_TRANSLATED,
+  EPT_VIOLATION_READ,
+  EPT_VIOLATION_WRITE,
+} from '../../arch/ept-qualification.ts';
+import {
   PFERR_FETCH,
   PFERR_GUEST_FINAL_HI,
   PFERR_GUEST_PAGE_HI,
@@ -14,6 +21,9 @@ import {
 import { PF_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';
 import {
+  EPT_ACCESSED_MASK,
+  EPT_DIRTY_MASK,
+  EPT_RWX_MASK,
   PT_ACCESSED_MASK,
   PT_DIRTY_MASK,
   PT_PAGE_SIZE_MASK,
@@ -44,6 +54,7 @@ import { refreshPdptrs } from './pdptrs.ts';
 import { permissionFault } from './permission.ts';
 import { ACC_WRITE_MASK, roleLevel } from './role.ts';
 import { isCr0Pg, isCr4Pae, isCr4Pse, isCr4Smep, isEferNx } from './role-bits.ts';
+import { eptAccess } from './shadow/gpte.ts';
 import { pagesPerLevel } from './tdp-iter.ts';
 import { translateGpa } from './translate-gpa.ts';
 
@@ -81,20 +92,32 @@ function leafGfn(wide: boolean, level: number, lo: number, hi: number, addrLo: n
 }
 
 /** Sets A in every entry of the walk, and D in the leaf for a write. 0, 1 to walk again, -1 for a fault. */
-function updateAccessedDirtyBits(vcpu: VcpuState, walker: GuestWalker, wide: boolean, write: boolean): number {
+function updateAccessedDirtyBits(
+  vcpu: VcpuState,
+  mmu: Mmu,
+  walker: GuestWalker,
+  wide: boolean,
+  write: boolean,
+  addrLo: number,
+  addrHi: number,
+): number {
   const vm = vcpu.vm;
+  const accessed = mmu.ept ? EPT_ACCESSED_MASK : PT_ACCESSED_MASK;
+  const dirty = mmu.ept ? EPT_DIRTY_MASK : PT_DIRTY_MASK;
   for (let level = walker.maxLevel; level >= walker.level; level--) {
     const i = level - 1;
     const old = walker.ptes[2 * i]!;
     const entryGpa = gfnToGpa(walker.tableGfn[i]!) + walker.offset[i]!;
     let lo = old;
-    if ((lo & PT_ACCESSED_MASK) === 0) {
+    if ((lo & accessed) === 0) {
       if (vm.trace.enabled) traceSetAccessedBit(vm, entryGpa);
-      lo |= PT_ACCESSED_MASK;
+      lo |= accessed;
     }
-    if (level === walker.level && write && (lo & PT_DIRTY_MASK) === 0) {
+    if (level === walker.level && write && (lo & dirty) === 0) {
       if (vm.trace.enabled) traceSetDirtyBit(vm, entryGpa);
-      lo |= PT_DIRTY_MASK;
+      const { nestedTables } = mmu;
+      if (nestedTables?.writeLogDirty !== undefined && !nestedTables.writeLogDirty(vcpu, addrLo, addrHi)) return -1;
+      lo |= dirty;
     }
     if (lo === old) continue;
     // Tables in read-only slots keep their bits: ROM works if they are set in it.
@@ -133,6 +156,7 @@ function walkError(
   fault.addressHi = hi;
   fault.nestedPageFault = mmu !== vcpu.mmu.walkMmu;
   fault.asyncPageFault = false;
+  fault.fromHardware = false;
   if (vcpu.vm.trace.enabled) traceWalkerError(vcpu.vm, errorCode);
   return false;
 }
@@ -140,6 +164,21 @@ function walkError(
 /** ACC_* of the ANDed bits of a walk. @kvm paging_tmpl.h gpte_access */
 function gpteRights(lo: number, hi: number, nxHi: number): number {
   return (lo & (PT_PRESENT_MASK | PT_WRITABLE_MASK | PT_USER_MASK)) ^ ((hi & nxHi) !== 0 ? 1 : 0);
+}
+
+/** Where R, W and X are in the exit qualification. */
+const EPT_PROT_SHIFT = 3;
+
+/** What L1 is told of a violation of its EPT: the access, the rights of the walk, and what the walk was for. */
+function eptViolation(rights: number, accessLo: number, accessHi: number): number {
+  return (
+    ((accessLo & PFERR_WRITE) !== 0 ? EPT_VIOLATION_WRITE : 0) |
+    ((accessLo & PFERR_USER) !== 0 ? EPT_VIOLATION_READ : 0) |
+    ((accessLo & PFERR_FETCH) !== 0 ? EPT_VIOLATION_FETCH : 0) |
+    EPT_VIOLATION_GVA_IS_VALID |
+    ((accessHi & PFERR_GUEST_PAGE_HI) !== 0 ? 0 : EPT_VIOLATION_GVA_TRANSLATED) |
+    ((rights & EPT_RWX_MASK) << EPT_PROT_SHIFT)
+  );
 }
 
 /** Where a table's entry is in the host; -1 when no visible slot or no mapping has it. */
@@ -192,7 +231,7 @@ function walkOnce(
 ): number {
   const vm = vcpu.vm;
   const wide = isCr4Pae(mmu);
-  const nxHi = wide ? PT64_NX_HI : 0;
+  const nxHi = wide && !mmu.ept ? PT64_NX_HI : 0;
   let level = roleLevel(mmu.cpuRole);
   const { nestedTables } = mmu;
   let lo = vcpu.cr3Lo;
@@ -202,8 +241,13 @@ function walkOnce(
     lo = tableRoot[0]!;
     hi = wide ? tableRoot[1]! : 0;
   }
+  const { ept } = mmu;
+  const present = ept ? EPT_RWX_MASK : PT_PRESENT_MASK;
+  let rightsLo = -1;
+  let rightsHi = -1;
   const error = (code: number): number => {
     walkError(vcpu, mmu, walker, addrLo, addrHi, code, accessLo);
+    if (ept) walker.fault.exitQualification = eptViolation(rightsLo, accessLo, accessHi);
     return WALK_FAULT;
   };
   if (level === 3) {
@@ -222,8 +266,6 @@ function walkOnce(
     level--;
   }
   walker.maxLevel = level;
-  let rightsLo = -1;
-  let rightsHi = -1;
   for (; ; level--) {
     const i = level - 1;
     walker.level = level;
@@ -243,18 +285,18 @@ function walkOnce(
     lo = vm.memory.i32[at]!;
     hi = wide ? vm.memory.i32[at + 1]! : 0;
     if (vm.trace.enabled) tracePagingElement(vm, lo, hi, level);
-    walker.ptAccess[i] = gpteRights(rightsLo, rightsHi ^ nxHi, nxHi);
+    walker.ptAccess[i] = ept ? eptAccess(rightsLo) : gpteRights(rightsLo, rightsHi ^ nxHi, nxHi);
     // NX is inverted so that rights of all levels can be ANDed.
     rightsLo &= lo;
     rightsHi &= hi ^ nxHi;
-    if ((lo & PT_PRESENT_MASK) === 0) return error(0);
+    if ((lo & present) === 0) return error(0);
     if (mmu.guestRsvd.isSet(lo, hi, level)) return error(PFERR_RSVD | PFERR_PRESENT);
     walker.ptes[2 * i] = lo;
     walker.ptes[2 * i + 1] = hi;
     if (isLastGpte(mmu, wide, level, lo)) break;
   }
-  walker.pteAccess = gpteRights(rightsLo, rightsHi ^ nxHi, nxHi);
-  const pkey = wide ? (hi >>> PT64_PKEY_HI_SHIFT) & PKEY_MASK : 0;
+  walker.pteAccess = ept ? eptAccess(rightsLo) : gpteRights(rightsLo, rightsHi ^ nxHi, nxHi);
+  const pkey = wide && !ept ? (hi >>> PT64_PKEY_HI_SHIFT) & PKEY_MASK : 0;
   const code = permissionFault(vcpu, mmu, walker.pteAccess, pkey, accessLo, accessHi);
   if (code !== 0) return error(code);
   const leafGpa = gfnToGpa(leafGfn(wide, level, lo, hi, addrLo, addrHi));
@@ -262,11 +304,14 @@ function walkOnce(
   if (realLeaf < 0) return WALK_FAULT;
   walker.gfn = gpaToGfn(realLeaf);
   const write = (accessLo & PFERR_WRITE) !== 0;
-  let done = (rightsLo & PT_ACCESSED_MASK) !== 0;
-  if (write) done = done && (lo & PT_DIRTY_MASK) !== 0;
-  else if ((lo & PT_DIRTY_MASK) === 0) walker.pteAccess &= ~ACC_WRITE_MASK;
+  // L1 may have left these bits out of its EPT.
+  if (!mmu.guestAd) return WALK_DONE;
+  const dirty = (lo & (ept ? EPT_DIRTY_MASK : PT_DIRTY_MASK)) !== 0;
+  let done = (rightsLo & (ept ? EPT_ACCESSED_MASK : PT_ACCESSED_MASK)) !== 0;
+  if (write) done = done && dirty;
+  else if (!dirty) walker.pteAccess &= ~ACC_WRITE_MASK;
   if (!done) {
-    const ret = updateAccessedDirtyBits(vcpu, walker, wide, write);
+    const ret = updateAccessedDirtyBits(vcpu, mmu, walker, wide, write, addrLo, addrHi);
     if (ret < 0) return error(0);
     if (ret > 0) return WALK_AGAIN;
   }
@@ -324,4 +369,6 @@ function copyException(to: X86Exception, from: X86Exception): void {
   to.addressHi = from.addressHi;
   to.nestedPageFault = from.nestedPageFault;
   to.asyncPageFault = from.asyncPageFault;
+  to.exitQualification = from.exitQualification;
+  to.fromHardware = from.fromHardware;
 }

@@ -23,6 +23,8 @@ export interface NestedTables {
   guestPgd(vcpu: VcpuState, out: Int32Array): void;
   /** PDPTE number `index`, halves into `out`. */
   pdptr(vcpu: VcpuState, index: number, out: Int32Array): void;
+  /** A page becomes dirty in the tables: L1's log of them takes the gpa. False when it is full. @kvm kvm_host.h write_log_dirty */
+  writeLogDirty?(vcpu: VcpuState, gpaLo: number, gpaHi: number): boolean;
   /** A walk of the tables failed: L1 gets an exit. */
   injectPageFault(vcpu: VcpuState, fault: X86Exception): void;
 }
@@ -42,6 +44,9 @@ export class Mmu {
   /** Rights that fault, by error code: @kvm kvm_host.h struct kvm_mmu.permissions. */
   readonly permissions = new Uint8Array(16);
   pkruMask = 0;
+  /** The tables have EPT's format, not the processor's own; such tables may be without accessed and dirty bits. */
+  ept = false;
+  guestAd = true;
   /** Reserved bits of the guest's entries. */
   readonly guestRsvd = new RsvdBits();
   /** PDPTEs of a PAE guest, halves. */

@@ -25,6 +25,35 @@ export interface RsvdBitsMode {
   readonly amd: boolean;
 }
 
+/** Repeats an 8-bit set of R, W and X for four memory types. */
+const BYTES = 0x01010101;
+
+/**
+ * The same of L1's EPT: reserved bits, and combinations of rights and memory types that are misconfigurations.
+ * @param hugePageLevel largest page: 1, 2 or 3 @kvm mmu.c __reset_rsvds_bits_mask_ept
+ */
+export function resetRsvdBitsEpt(rsvd: RsvdBits, paBitsHi: number, executeOnly: boolean, hugePageLevel: number): void {
+  rsvd.clear();
+  const high = paBitsHi & BITS_51_32_HI;
+  const no1G = hugePageLevel < 3 ? bits(7, 7) : 0;
+  const no2M = hugePageLevel < 2 ? bits(7, 7) : 0;
+  for (const level of [4, 5]) {
+    rsvd.set(0, level, bits(3, 7), high);
+    rsvd.copy(1, level, 0, level);
+  }
+  rsvd.set(0, 3, bits(3, 6) | no1G, high);
+  rsvd.set(0, 2, bits(3, 6) | no2M, high);
+  rsvd.set(0, 1, 0, high);
+  rsvd.set(1, 3, bits(12, 29) | no1G, high);
+  rsvd.set(1, 2, bits(12, 20) | no2M, high);
+  rsvd.copy(1, 1, 0, 1);
+  // Writable without readable, with and without executable; executable alone where the processor does not know it.
+  const rights = (BYTES << 2) | (BYTES << 6) | (executeOnly ? 0 : BYTES << 4);
+  // Memory types 2, 3 and 7 do not exist.
+  rsvd.badMtXwrLo = rights | (0xffff << 16);
+  rsvd.badMtXwrHi = rights | (0xff << 24);
+}
+
 /** @kvm mmu.c __reset_rsvds_bits_mask */
 export function resetRsvdBits(rsvd: RsvdBits, mode: RsvdBitsMode): void {
   rsvd.clear();

@@ -11,13 +11,14 @@ import {
   EFER_LMA,
   EFER_NX,
 } from '../../arch/registers.ts';
+import { VMX_EPTP_PWL_5, VMX_EPTP_PWL_MASK } from '../../arch/vmx-controls.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { X86_FEATURE_GBPAGES } from '../x86/cpuid-features.ts';
 import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.ts';
 import type { Mmu } from './mmu-context.ts';
 import { mmuIsNested } from './mmu-is-nested.ts';
-import { updatePermissions } from './permission.ts';
-import { resetRsvdBits } from './reset-rsvd-bits.ts';
+import { updatePermissionBitmask, updatePermissions } from './permission.ts';
+import { resetRsvdBits, resetRsvdBitsEpt } from './reset-rsvd-bits.ts';
 import {
   ACC_ALL,
   EXT_CR4_LA57,
@@ -26,6 +27,7 @@ import {
   EXT_CR4_SMAP,
   EXT_CR4_SMEP,
   EXT_EFER_LMA,
+  EXT_EXECONLY,
   EXT_VALID,
   ROLE_ACCESS_SHIFT,
   ROLE_AD_DISABLED,
@@ -159,6 +161,36 @@ export function initShadowNptMmu(vcpu: VcpuState, regs: RoleRegs, nestedCr3Lo: n
   if (level === 5 && roleLevel(cpuRole) === 4) rootRole |= ROLE_PASSTHROUGH;
   initShadowContext(vcpu, vcpu.mmu.guestMmu, cpuRole, calcCpuRoleExt(withoutKeys), rootRole);
   mmuNewPgd(vcpu, nestedCr3Lo, nestedCr3Hi);
+}
+
+/** How L1's EPT is to be read. */
+export interface ShadowEptMode {
+  readonly executeOnly: boolean;
+  /** Largest page: 1, 2 or 3. */
+  readonly hugePageLevel: number;
+  /** L1's pointer turns accessed and dirty bits on. */
+  readonly accessedDirty: boolean;
+  readonly eptpLo: number;
+  readonly eptpHi: number;
+}
+
+/** Makes `guestMmu` the shadow of L1's EPT, and looks for a root that there is already. @kvm mmu.c kvm_init_shadow_ept_mmu */
+export function initShadowEptMmu(vcpu: VcpuState, mode: ShadowEptMode): void {
+  const mmu = vcpu.mmu.guestMmu;
+  const level = (mode.eptpLo & VMX_EPTP_PWL_MASK) === VMX_EPTP_PWL_5 ? 5 : 4;
+  const role = level | (mode.accessedDirty ? 0 : ROLE_AD_DISABLED) | ROLE_GUEST_MODE | (ACC_ALL << ROLE_ACCESS_SHIFT);
+  const ext = EXT_VALID | (mode.executeOnly ? EXT_EXECONLY : 0);
+  if (mmu.cpuRole !== role || mmu.cpuRoleExt !== ext) {
+    mmu.cpuRole = role;
+    mmu.cpuRoleExt = ext;
+    mmu.rootRole = role;
+    mmu.ept = true;
+    mmu.guestAd = mode.accessedDirty;
+    updatePermissionBitmask(mmu.permissions, mmu, true);
+    mmu.pkruMask = 0;
+    resetRsvdBitsEpt(mmu.guestRsvd, vcpu.x86.reservedGpaBitsHi, mode.executeOnly, mode.hugePageLevel);
+  }
+  mmuNewPgd(vcpu, mode.eptpLo, mode.eptpHi);
 }
 
 /** @kvm mmu.c shadow_mmu_init_context */

@@ -45,6 +45,10 @@ export function apicControls(vcpu: VcpuState): number {
  */
 export function vmxSetVirtualApicMode(vcpu: VcpuState): void {
   if (vcpu.vmx.virtualApicPfn < 0) return;
+  if (vcpu.guestMode) {
+    vcpu.vmx.nested.changeVmcs01VirtualApicMode = true;
+    return;
+  }
   const mask = SECONDARY_EXEC_APIC_REGISTER_VIRT | SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES;
   changeSecondaryExecControls(vcpu.vmx, mask, false);
   changeSecondaryExecControls(vcpu.vmx, apicControls(vcpu), true);
@@ -57,6 +61,10 @@ const lookup = new PfnLookup();
 /** @kvm vmx.c vmx_set_apic_access_page_addr */
 export function vmxSetApicAccessPageAddr(vcpu: VcpuState): void {
   const { vm, vmx } = vcpu;
+  if (vcpu.guestMode) {
+    vmx.nested.reloadVmcs01ApicAccessPage = true;
+    return;
+  }
   const virtualized = SECONDARY_EXEC_VIRTUALIZE_APIC_ACCESSES;
   if ((vmcsRead(vmx, F.VMCS_SECONDARY_VM_EXEC_CONTROL) & virtualized) === 0) return;
   const slot = vm.slots.sets[0]!.idToMemslot(APIC_ACCESS_PAGE_PRIVATE_MEMSLOT);

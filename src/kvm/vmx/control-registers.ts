@@ -28,6 +28,7 @@ import {
 import * as F from '../../arch/vmcs.ts';
 import { SECONDARY_EXEC_DESC, VM_ENTRY_IA32E_MODE } from '../../arch/vmx-controls.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import { guestCr0Valid, hostCr0Valid, nestedCr4Valid } from './nested/consistency-checks.ts';
 import { changeEntryControls, changeSecondaryExecControls, vmcsRead, vmcsWrite, vmcsWrite64 } from './vmcs-access.ts';
 
 const TR_TYPE_MASK = 0xf;
@@ -83,7 +84,9 @@ export function vmxSetCr4(vcpu: VcpuState, cr4: number): void {
   const vmx = vcpu.vmx;
   let hwCr4 = cr4 | CR4_MCE | CR4_VMXE;
   if (umipEmulated(vcpu)) {
-    changeSecondaryExecControls(vmx, SECONDARY_EXEC_DESC, (cr4 & CR4_UMIP) !== 0);
+    const wanted = (cr4 & CR4_UMIP) !== 0;
+    const ofL1 = vcpu.guestMode && vmx.nested.vmcs12.has2(SECONDARY_EXEC_DESC);
+    if (wanted || !ofL1) changeSecondaryExecControls(vmx, SECONDARY_EXEC_DESC, wanted);
     hwCr4 &= ~CR4_UMIP;
   }
   vcpu.cr4 = cr4;
@@ -101,6 +104,10 @@ export function setGuestOwnedBits(vcpu: VcpuState): void {
   const tdp = vcpu.vm.vendor.tdpEnabled;
   vmx.cr0GuestOwnedBits = tdp ? CR0_TS | CR0_WP : CR0_TS;
   vmx.cr4GuestOwnedBits = POSSIBLE_CR4_GUEST_BITS & ~vcpu.x86.cr4GuestRsvdBits & (tdp ? -1 : ~CR4_PGE);
+  if (vcpu.guestMode) {
+    vmx.cr0GuestOwnedBits &= ~vmx.nested.vmcs12.lo(F.VMCS_CR0_GUEST_HOST_MASK);
+    vmx.cr4GuestOwnedBits &= ~vmx.nested.vmcs12.lo(F.VMCS_CR4_GUEST_HOST_MASK);
+  }
   vmcsWrite64(vmx, F.VMCS_CR0_GUEST_HOST_MASK, ~vmx.cr0GuestOwnedBits, -1);
   vmcsWrite64(vmx, F.VMCS_CR4_GUEST_HOST_MASK, ~vmx.cr4GuestOwnedBits, -1);
 }
@@ -112,4 +119,17 @@ export function cacheControlRegisters(vcpu: VcpuState): void {
   const own4 = vmx.cr4GuestOwnedBits;
   vcpu.cr0 = (vcpu.cr0 & ~own0) | (vmcsRead(vmx, F.VMCS_GUEST_CR0) & own0);
   vcpu.cr4 = (vcpu.cr4 & ~own4) | (vmcsRead(vmx, F.VMCS_GUEST_CR4) & own4);
+}
+
+/** @kvm vmx.c vmx_is_valid_cr0 */
+export function vmxIsValidCr0(vcpu: VcpuState, cr0: number): boolean {
+  const { nested } = vcpu.vmx;
+  if (vcpu.guestMode) return guestCr0Valid(vcpu, nested.vmcs12, cr0, 0);
+  return !nested.vmxon || hostCr0Valid(vcpu, cr0, 0);
+}
+
+/** @kvm vmx.c vmx_is_valid_cr4 */
+export function vmxIsValidCr4(vcpu: VcpuState, cr4: number): boolean {
+  if ((cr4 & CR4_VMXE) !== 0 && vcpu.smm) return false;
+  return !vcpu.vmx.nested.vmxon || nestedCr4Valid(vcpu, cr4, 0);
 }

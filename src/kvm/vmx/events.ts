@@ -4,6 +4,7 @@ import { DB_VECTOR, DF_VECTOR, NMI_VECTOR } from '../../arch/exceptions.ts';
 import { RFLAGS_IF, RFLAGS_TF, RIP } from '../../arch/registers.ts';
 import * as F from '../../arch/vmcs.ts';
 import * as C from '../../arch/vmx-controls.ts';
+import { EBUSY } from '../../host/errno.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../vcpu-state.ts';
 import {
   clearExceptionQueue,
@@ -14,6 +15,7 @@ import {
   requeueException,
 } from '../x86/exceptions.ts';
 import { is64BitMode, ripWrite } from '../x86/registers.ts';
+import type { QueuedException } from '../x86/vcpu-x86.ts';
 import { changeExecControls, vmcsClearBits, vmcsRead, vmcsSetBits, vmcsWrite, vmcsWrite64 } from './vmcs-access.ts';
 
 const SHADOW_INT_MOV_SS = 1;
@@ -46,11 +48,12 @@ export function vmxSkip(vcpu: VcpuState): number {
     ripWrite(vcpu, low | 0, (vcpu.regs[2 * RIP + 1]! + carry) | 0);
   }
   vmxSetInterruptShadow(vcpu, 0);
+  vmxUpdateEmulatedInstruction(vcpu);
   return 1;
 }
 
 /** A guest that waits in HLT without exits is woken by what is injected. @kvm vmx.c vmx_clear_hlt */
-function clearHlt(vcpu: VcpuState): void {
+export function clearHlt(vcpu: VcpuState): void {
   if (vmcsRead(vcpu.vmx, F.VMCS_GUEST_ACTIVITY_STATE) === C.GUEST_ACTIVITY_HLT) {
     vmcsWrite(vcpu.vmx, F.VMCS_GUEST_ACTIVITY_STATE, C.GUEST_ACTIVITY_ACTIVE);
   }
@@ -117,9 +120,18 @@ export function vmxSetNmiMask(vcpu: VcpuState, masked: boolean): void {
 }
 
 /** @kvm vmx.c vmx_nmi_allowed */
-export function vmxNmiAllowed(vcpu: VcpuState): number {
+export function vmxNmiAllowed(vcpu: VcpuState, forInjection: boolean): number {
+  const { nested } = vcpu.vmx;
+  if (nested.runPending) return -EBUSY;
+  if (forInjection && vcpu.guestMode && nested.vmcs12.hasPin(C.PIN_BASED_NMI_EXITING)) return -EBUSY;
+  return vmxNmiBlocked(vcpu) ? 0 : 1;
+}
+
+/** @kvm vmx.c vmx_nmi_blocked */
+export function vmxNmiBlocked(vcpu: VcpuState): boolean {
+  if (vcpu.guestMode && vcpu.vmx.nested.vmcs12.hasPin(C.PIN_BASED_NMI_EXITING)) return false;
   const blocking = C.GUEST_INTR_STATE_MOV_SS | C.GUEST_INTR_STATE_STI | C.GUEST_INTR_STATE_NMI;
-  return (vmcsRead(vcpu.vmx, F.VMCS_GUEST_INTERRUPTIBILITY_INFO) & blocking) === 0 ? 1 : 0;
+  return (vmcsRead(vcpu.vmx, F.VMCS_GUEST_INTERRUPTIBILITY_INFO) & blocking) !== 0;
 }
 
 /** @kvm vmx.c vmx_get_if_flag */
@@ -128,8 +140,32 @@ export function vmxGetIfFlag(vcpu: VcpuState): boolean {
 }
 
 /** @kvm vmx.c vmx_interrupt_allowed */
-export function vmxInterruptAllowed(vcpu: VcpuState): number {
-  return vmxGetIfFlag(vcpu) && vmxGetInterruptShadow(vcpu) === 0 ? 1 : 0;
+export function vmxInterruptAllowed(vcpu: VcpuState, forInjection: boolean): number {
+  const { nested } = vcpu.vmx;
+  if (nested.runPending) return -EBUSY;
+  if (forInjection && vcpu.guestMode && nested.vmcs12.hasPin(C.PIN_BASED_EXT_INTR_MASK)) return -EBUSY;
+  return vmxInterruptBlocked(vcpu) ? 0 : 1;
+}
+
+/** @kvm vmx.c vmx_interrupt_blocked */
+export function vmxInterruptBlocked(vcpu: VcpuState): boolean {
+  if (vcpu.guestMode && vcpu.vmx.nested.vmcs12.hasPin(C.PIN_BASED_EXT_INTR_MASK)) return false;
+  return !vmxGetIfFlag(vcpu) || vmxGetInterruptShadow(vcpu) !== 0;
+}
+
+/** The guest gets its #AC; split-lock detection, which would be KVM's, is not there. @kvm vmx.c vmx_guest_inject_ac */
+export function guestInjectAc(_vcpu: VcpuState): boolean {
+  return true;
+}
+
+/** An instruction of L2 is done: L1's trap flag takes notice. @kvm vmx.c vmx_update_emulated_instruction */
+export function vmxUpdateEmulatedInstruction(vcpu: VcpuState): void {
+  if (!vcpu.guestMode) return;
+  const { nested } = vcpu.vmx;
+  const { exception, exceptionVmexit } = vcpu.x86;
+  const quiet = (ex: QueuedException): boolean => !ex.pending || ex.vector === DB_VECTOR;
+  nested.mtfPending = nested.vmcs12.has(C.CPU_BASED_MONITOR_TRAP_FLAG) && quiet(exception) && quiet(exceptionVmexit);
+  if (nested.mtfPending) makeRequest(vcpu, REQ_EVENT);
 }
 
 /** @kvm vmx.c vmx_enable_irq_window */

@@ -32,7 +32,7 @@ import { emulateCpuid } from '../x86/cpuid.ts';
 import { getDrHi, getDrLo, KVM_DEBUGREG_WONT_EXIT, setDr } from '../x86/debug-registers.ts';
 import { EMULTYPE_VMWARE_GP } from '../x86/emul-type.ts';
 import { emulateInstruction } from '../x86/emulate-instruction.ts';
-import { queueException, queueExceptionE, queueExceptionP } from '../x86/exceptions.ts';
+import { queueExceptionE, queueExceptionP } from '../x86/exceptions.ts';
 import { KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP } from '../x86/guest-debug-bits.ts';
 import { handleUd } from '../x86/handle-ud.ts';
 import { emulateHypercall } from '../x86/hypercall.ts';
@@ -46,9 +46,22 @@ import { completeInsnGp, skipEmulatedInstruction } from '../x86/skip.ts';
 import { emulateTaskSwitch } from '../x86/task-switch.ts';
 import { handleEptViolationExit } from './ept-violation.ts';
 import { vmxSetNmiMask, vmxSkip } from './events.ts';
+import { nestedVmxRun } from './nested/enter.ts';
+import {
+  handleVmclear,
+  handleVmptrld,
+  handleVmptrst,
+  handleVmread,
+  handleVmwrite,
+  handleVmxoff,
+  handleVmxon,
+} from './nested/instructions.ts';
+import { handleInvept, handleInvvpid, handleVmfunc } from './nested/invalidate.ts';
+import { nestedVmxReflectVmexit } from './nested/reflect.ts';
+import { markVmcs12PagesDirty } from './nested/vmcs12-pages.ts';
 import { vmxFlushPmlBuffer } from './pml.ts';
 import { vmxGetCpl } from './segments.ts';
-import { changeExecControls, vmcsRead, vmcsReadHi } from './vmcs-access.ts';
+import { changeExecControls, vmcsRead, vmcsReadHi, vmcsWrite64 } from './vmcs-access.ts';
 
 /** Access type of an APIC-access exit: a data write of an instruction. */
 const APIC_ACCESS_WRITE = 1;
@@ -147,14 +160,34 @@ function handleSetCr8(vcpu: VcpuState, value: number): number {
   return 0;
 }
 
+/** Bits that L1 owns stay as they are, but L2 reads what it wrote. @kvm vmx.c handle_set_cr0 */
+function handleSetCr0(vcpu: VcpuState, lo: number, hi: number): number {
+  if (!vcpu.guestMode) return setCr0(vcpu, lo, hi);
+  const v = vcpu.vmx.nested.vmcs12;
+  const mask = v.lo(F.VMCS_CR0_GUEST_HOST_MASK);
+  if (setCr0(vcpu, (lo & ~mask) | (v.lo(F.VMCS_GUEST_CR0) & mask), hi) !== 0) return 1;
+  vmcsWrite64(vcpu.vmx, F.VMCS_CR0_READ_SHADOW, lo, hi);
+  return 0;
+}
+
+/** @kvm vmx.c handle_set_cr4 */
+function handleSetCr4(vcpu: VcpuState, lo: number, hi: number): number {
+  if (!vcpu.guestMode) return setCr4(vcpu, lo, hi);
+  const v = vcpu.vmx.nested.vmcs12;
+  const mask = v.lo(F.VMCS_CR4_GUEST_HOST_MASK);
+  if (setCr4(vcpu, (lo & ~mask) | (v.lo(F.VMCS_GUEST_CR4) & mask), hi) !== 0) return 1;
+  vmcsWrite64(vcpu.vmx, F.VMCS_CR4_READ_SHADOW, lo, hi);
+  return 0;
+}
+
 function handleSetCr(vcpu: VcpuState, cr: number, lo: number, hi: number): number {
   switch (cr) {
     case 0:
-      return completeInsnGp(vcpu, setCr0(vcpu, lo, hi));
+      return completeInsnGp(vcpu, handleSetCr0(vcpu, lo, hi));
     case 3:
       return completeInsnGp(vcpu, setCr3(vcpu, lo, hi));
     case 4:
-      return completeInsnGp(vcpu, setCr4(vcpu, lo, hi));
+      return completeInsnGp(vcpu, handleSetCr4(vcpu, lo, hi));
     case 8:
       return handleSetCr8(vcpu, lo);
     default:
@@ -319,9 +352,13 @@ const DELIVERY_CAN_GO_ON = new Set([
 export function vmxHandleExit(vcpu: VcpuState): number {
   const vmx = vcpu.vmx;
   const reason = vmx.exitReason;
-  if (vmx.pmlPfn >= 0) vmxFlushPmlBuffer(vcpu);
+  if (vmx.pmlPfn >= 0 && !vcpu.guestMode) vmxFlushPmlBuffer(vcpu);
   // What ends a time slice is nothing that the guest did.
   if (reason !== R.EXIT_REASON_EXTERNAL_INTERRUPT) vcpu.vm.x86.idleTime += vcpu.vm.x86.exitTime;
+  if (vcpu.guestMode) {
+    markVmcs12PagesDirty(vcpu);
+    if (nestedVmxReflectVmexit(vcpu)) return 1;
+  }
   if (reason < 0 || vmx.fail !== VM_SUCCEED) {
     const run = vcpu.run;
     run.exitReason = KVM_EXIT_FAIL_ENTRY;
@@ -390,19 +427,30 @@ function invokeExitHandler(vcpu: VcpuState, reason: number): number {
     case R.EXIT_REASON_VMCALL:
       return emulateHypercall(vcpu);
     case R.EXIT_REASON_VMCLEAR:
+      return handleVmclear(vcpu);
     case R.EXIT_REASON_VMLAUNCH:
+      return nestedVmxRun(vcpu, true);
     case R.EXIT_REASON_VMPTRLD:
+      return handleVmptrld(vcpu);
     case R.EXIT_REASON_VMPTRST:
+      return handleVmptrst(vcpu);
     case R.EXIT_REASON_VMREAD:
+      return handleVmread(vcpu);
     case R.EXIT_REASON_VMRESUME:
+      return nestedVmxRun(vcpu, false);
     case R.EXIT_REASON_VMWRITE:
+      return handleVmwrite(vcpu);
     case R.EXIT_REASON_VMOFF:
+      return handleVmxoff(vcpu);
     case R.EXIT_REASON_VMON:
+      return handleVmxon(vcpu);
     case R.EXIT_REASON_INVEPT:
+      return handleInvept(vcpu);
     case R.EXIT_REASON_INVVPID:
-      // Nested virtualization is not implemented.
-      queueException(vcpu, UD_VECTOR);
-      return 1;
+      return handleInvvpid(vcpu);
+    case R.EXIT_REASON_VMFUNC:
+      return handleVmfunc(vcpu);
+    case R.EXIT_REASON_MONITOR_TRAP_FLAG:
     case R.EXIT_REASON_TPR_BELOW_THRESHOLD:
     case R.EXIT_REASON_PML_FULL:
       return 1;

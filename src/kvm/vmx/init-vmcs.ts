@@ -10,6 +10,7 @@ import { guestCpuidHas } from '../x86/guest-cpuid.ts';
 import { KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_SW_BP } from '../x86/guest-debug-bits.ts';
 import { apicControls } from './apic-access-page.ts';
 import { setGuestOwnedBits } from './control-registers.ts';
+import { updateCrFixed1 } from './nested/nested-msrs.ts';
 import { PML_ENTITY_NUM } from './pml.ts';
 import { initSegments } from './segments.ts';
 import { vmcsRead, vmcsWrite, vmcsWrite64 } from './vmcs-access.ts';
@@ -75,7 +76,7 @@ export function secondaryExecControl(vcpu: VcpuState): number {
 function initControls(vcpu: VcpuState): void {
   const { vm, vmx } = vcpu;
   const { capabilities } = vm.processor.vmx;
-  vmcsWrite64(vmx, F.VMCS_MSR_BITMAP, (vmx.msrBitmapPfn * 4096) | 0, 0);
+  vmcsWrite64(vmx, F.VMCS_MSR_BITMAP, (vmx.vmcs01.msrBitmapPfn * 4096) | 0, 0);
   vmcsWrite64(vmx, F.VMCS_VMCS_LINK_POINTER, -1, -1);
   const pin = C.PIN_BASED_EXT_INTR_MASK | C.PIN_BASED_NMI_EXITING | C.PIN_BASED_VIRTUAL_NMIS;
   setControls(vcpu, F.VMCS_PIN_BASED_VM_EXEC_CONTROL, capabilities.pin.must, pin);
@@ -123,6 +124,7 @@ export function vmxVcpuReset(vcpu: VcpuState, initEvent: boolean): void {
 /** @kvm vmx.c vmx_vcpu_after_set_cpuid. SECONDARY_EXEC_DESC is CR4.UMIP's, and stays. */
 export function vmxAfterSetCpuid(vcpu: VcpuState): void {
   const vmx = vcpu.vmx;
+  updateCrFixed1(vmx.nested.msrs, vcpu.x86.cr4GuestRsvdBits);
   const kept = vmcsRead(vmx, F.VMCS_SECONDARY_VM_EXEC_CONTROL) & C.SECONDARY_EXEC_DESC;
   vmcsWrite(vmx, F.VMCS_SECONDARY_VM_EXEC_CONTROL, secondaryExecControl(vcpu) | kept);
   setGuestOwnedBits(vcpu);
@@ -135,5 +137,10 @@ export function vmxUpdateExceptionBitmap(vcpu: VcpuState): void {
   const wanted = KVM_GUESTDBG_ENABLE | KVM_GUESTDBG_USE_SW_BP;
   if ((vcpu.x86.guestDebug & wanted) === wanted) bitmap |= 1 << BP_VECTOR;
   if (!vcpu.vm.vendor.tdpEnabled) bitmap |= 1 << PF_VECTOR;
+  if (vcpu.guestMode) bitmap |= vcpu.vmx.nested.vmcs12.lo(F.VMCS_EXCEPTION_BITMAP);
+  else {
+    vmcsWrite(vcpu.vmx, F.VMCS_PAGE_FAULT_ERROR_CODE_MASK, 0);
+    vmcsWrite(vcpu.vmx, F.VMCS_PAGE_FAULT_ERROR_CODE_MATCH, 0);
+  }
   vmcsWrite(vcpu.vmx, F.VMCS_EXCEPTION_BITMAP, bitmap);
 }

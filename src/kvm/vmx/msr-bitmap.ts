@@ -29,7 +29,7 @@ const alwaysDirect = [
 
 function setBit(vcpu: VcpuState, msr: number, part: number, exits: boolean): void {
   const high = msr >= 0xc0000000;
-  const at = vcpu.vmx.msrBitmapPfn * 4096 + part + (high ? HIGH : 0) + ((msr & 0x1fff) >>> 3);
+  const at = vcpu.vmx.vmcs01.msrBitmapPfn * 4096 + part + (high ? HIGH : 0) + ((msr & 0x1fff) >>> 3);
   const mask = 1 << (msr & 7);
   const u8 = vcpu.vm.memory.u8;
   u8[at] = exits ? u8[at]! | mask : u8[at]! & ~mask;
@@ -50,7 +50,7 @@ export function vmxMsrFilterChanged(vcpu: VcpuState): void {
 
 /** All ones, but for what every guest gets. */
 export function initMsrBitmap(vcpu: VcpuState): void {
-  const start = vcpu.vmx.msrBitmapPfn * 4096;
+  const start = vcpu.vmx.vmcs01.msrBitmapPfn * 4096;
   vcpu.vm.memory.u8.fill(0xff, start, start + 4096);
   setMsrDirect(vcpu, MSR_IA32_TSC, true, false);
   for (const msr of alwaysDirect) setMsrDirect(vcpu, msr, true, true);

@@ -1,14 +1,21 @@
 /** MSRs that live in the VMCS or that Intel defines (@kvm vmx.c vmx_get_msr, vmx_set_msr). */
 import * as F from '../../arch/vmcs.ts';
+import {
+  FEAT_CTL_LOCKED,
+  FEAT_CTL_VMX_ENABLED_INSIDE_SMX,
+  FEAT_CTL_VMX_ENABLED_OUTSIDE_SMX,
+} from '../../arch/vmx-controls.ts';
 import type { VcpuState } from '../vcpu-state.ts';
+import { X86_FEATURE_VMX } from '../x86/cpuid-features.ts';
+import { guestCpuidHas } from '../x86/guest-cpuid.ts';
 import { loadGuestContext, loadTscAux } from '../x86/guest-context.ts';
 import { getMsrCommon, setMsrCommon } from '../x86/msr.ts';
 import * as M from '../x86/msr-index.ts';
+import { getVmxMsr, isVmxMsr, nestedMsrs, setVmxMsr } from './nested/nested-msrs.ts';
+import { vmxLeaveNested } from './nested/nested-state.ts';
 import { syscallMsrAt } from './syscall-msrs.ts';
 import { vmcsRead, vmcsReadHi, vmcsWrite, vmcsWrite64 } from './vmcs-access.ts';
 
-const MSR_IA32_FEAT_CTL = 0x3a;
-const FEAT_CTL_LOCKED = 1;
 /** LBR and BTF: what a guest without performance monitoring may write to DEBUGCTL. */
 const DEBUGCTL_VALID = 1 << 1;
 
@@ -56,10 +63,15 @@ export function vmxGetMsr(vcpu: VcpuState, msr: number, hostInitiated: boolean):
       out[0] = vcpu.x86.tscAuxLo;
       out[1] = vcpu.x86.tscAuxHi;
       return 0;
-    case MSR_IA32_FEAT_CTL:
+    case M.MSR_IA32_FEAT_CTL:
       out[0] = vmx.featureControlLo;
       return 0;
     default:
+      if (isVmxMsr(msr)) {
+        if (!guestCpuidHas(vcpu, X86_FEATURE_VMX)) return 1;
+        getVmxMsr(vmx.nested.msrs, msr, out);
+        return 0;
+      }
       return getMsrCommon(vcpu, msr, hostInitiated);
   }
 }
@@ -94,13 +106,20 @@ export function vmxSetMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, 
       vcpu.x86.tscAuxHi = hi;
       loadTscAux(vcpu);
       return 0;
-    case MSR_IA32_FEAT_CTL:
-      // Nested VMX is not there to be enabled.
-      if ((lo & ~FEAT_CTL_LOCKED) !== 0 || hi !== 0) return 1;
+    case M.MSR_IA32_FEAT_CTL: {
+      const enable = FEAT_CTL_VMX_ENABLED_INSIDE_SMX | FEAT_CTL_VMX_ENABLED_OUTSIDE_SMX;
+      const valid = FEAT_CTL_LOCKED | (hostInitiated || guestCpuidHas(vcpu, X86_FEATURE_VMX) ? enable : 0);
+      if ((lo & ~valid) !== 0 || hi !== 0) return 1;
       if (!hostInitiated && (vmx.featureControlLo & FEAT_CTL_LOCKED) !== 0) return 1;
       vmx.featureControlLo = lo;
+      if (hostInitiated && lo === 0) vmxLeaveNested(vcpu);
       return 0;
+    }
     default:
+      if (isVmxMsr(msr)) {
+        if (!hostInitiated || !guestCpuidHas(vcpu, X86_FEATURE_VMX) || vmx.nested.vmxon) return 1;
+        return setVmxMsr(nestedMsrs(vcpu.vm), vmx.nested.msrs, msr, lo, hi) ? 0 : 1;
+      }
       return setMsrCommon(vcpu, msr, lo, hi, hostInitiated);
   }
 }

@@ -24,5 +24,9 @@ export function vmxFlushPmlBuffer(vcpu: VcpuState): void {
 
 /** @kvm vmx.c vmx_update_cpu_dirty_logging */
 export function vmxUpdateCpuDirtyLogging(vcpu: VcpuState): void {
+  if (vcpu.guestMode) {
+    vcpu.vmx.nested.updateVmcs01CpuDirtyLogging = true;
+    return;
+  }
   changeSecondaryExecControls(vcpu.vmx, SECONDARY_EXEC_ENABLE_PML, vcpu.vm.slots.nrDirtyLogging > 0);
 }

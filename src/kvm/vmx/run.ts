@@ -19,7 +19,7 @@ import { vmcsRead, vmcsReadHi, vmcsWrite64 } from './vmcs-access.ts';
 const EXIT_REASON_UNDEFINED = 0xdead;
 
 /** PAE's directory pointers, which the guest may have loaded, into KVM's copy. @kvm vmx.c ept_save_pdptrs */
-function savePdptrs(vcpu: VcpuState): void {
+export function savePdptrs(vcpu: VcpuState): void {
   const { pdptrs } = vcpu.mmu.walkMmu;
   for (let i = 0; i < 4; i++) {
     pdptrs[2 * i] = vmcsRead(vcpu.vmx, F.VMCS_GUEST_PDPTR0 + 8 * i);
@@ -38,7 +38,7 @@ function noticeTpr(vcpu: VcpuState): void {
 
 /** VMLAUNCH the first time, VMRESUME from then on. @kvm vmx.c vmx_vcpu_enter_exit. HOT */
 function enterExit(vcpu: VcpuState, vmx: VcpuVmx): void {
-  vmx.fail = vcpu.vm.processor.vmx.enter(!vmx.launched);
+  vmx.fail = vcpu.vm.processor.vmx.enter(!vmx.loaded.launched);
   if (vmx.fail !== VM_SUCCEED) {
     vmx.exitReason = EXIT_REASON_UNDEFINED;
     vmx.idtVectoringInfo = 0;
@@ -82,10 +82,11 @@ export function vmxVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
     if (isPaePaging(vcpu)) savePdptrs(vcpu);
   }
   if (vmx.virtualApicPfn >= 0) noticeTpr(vcpu);
+  if (vcpu.guestMode) vmx.nested.runPending = false;
   if (vmx.fail !== VM_SUCCEED) return;
   if (trace.enabled) traceKvmExit(vcpu);
   if (vmx.exitReason < 0) return;
-  vmx.launched = true;
+  vmx.loaded.launched = true;
   recoverNmiBlocking(vcpu);
   vmxCompleteInterrupts(vcpu);
 }

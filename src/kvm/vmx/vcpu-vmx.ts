@@ -1,18 +1,23 @@
+import { LoadedVmcs } from './loaded-vmcs.ts';
+import { NestedVmx } from './nested/nested-vmx.ts';
+
 /** A vCPU's state that belongs to VMX (@kvm vmx.h struct vcpu_vmx). */
 export class VcpuVmx {
-  /** The 32-bit words of physical memory, and where in them the VMCS starts. */
+  /** The 32-bit words of physical memory, and where in them the loaded VMCS starts. */
   words: Int32Array = new Int32Array(0);
   vmcs = 0;
-  /** Frames of the VMCS, the MSR bitmap, the log of modified pages and the virtual APIC's registers; -1 before creation or for none. */
-  vmcsPfn = -1;
-  msrBitmapPfn = -1;
+  /** The VMCS that runs the guest itself, and the one the vCPU works with: while L2 runs that is another. */
+  readonly vmcs01 = new LoadedVmcs();
+  loaded: LoadedVmcs = this.vmcs01;
+  /** The vCPU's preemption timer for L2 has run out; set at creation. */
+  preemptionTimerExpired: () => void = () => {};
+  readonly nested = new NestedVmx(() => this.preemptionTimerExpired());
+  /** Frames of the log of modified pages and the virtual APIC's registers; -1 before creation or for none. */
   pmlPfn = -1;
   virtualApicPfn = -1;
   vpid = 0;
   /** Task priority when KVM last looked: with a TPR shadow the guest changes it without exits. */
   lastTpr = 0;
-  /** The VMCS has been entered since it was cleared. @kvm vmcs.h struct loaded_vmcs launched */
-  launched = false;
   /** What VMLAUNCH or VMRESUME failed with, VM_SUCCEED when it did not. */
   fail = 0;
   exitReason = 0;

@@ -5,7 +5,7 @@ import * as C from '../../arch/vmx-controls.ts';
 import type { Processor } from '../../cpu/processor.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
 import { DR_AT } from '../../cpu/state.ts';
-import { ENOMEM } from '../../host/errno.ts';
+import { EBUSY, ENOMEM } from '../../host/errno.ts';
 import type { HostMachine } from '../../host/machine.ts';
 import { X86EMUL_CONTINUE } from '../emulate/ops.ts';
 import { getActivePcid } from '../mmu/pcid.ts';
@@ -14,7 +14,6 @@ import type { VcpuState } from '../vcpu-state.ts';
 import type { ExitInfo, VendorOps } from '../vendor-ops.ts';
 import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
 import { loadGuestContext } from '../x86/guest-context.ts';
-import { NO_NESTED } from '../x86/nested-ops.ts';
 import { isPaePaging } from '../x86/registers.ts';
 import {
   allocApicAccessPage,
@@ -22,13 +21,19 @@ import {
   vmxSetApicAccessPageAddr,
   vmxSetVirtualApicMode,
 } from './apic-access-page.ts';
-import { vmxSetCr0, vmxSetCr4, vmxSetEfer } from './control-registers.ts';
+import { vmxIsValidCr0, vmxIsValidCr4, vmxSetCr0, vmxSetCr4, vmxSetEfer } from './control-registers.ts';
 import * as events from './events.ts';
 import { vmxHandleExit } from './exit-handlers.ts';
 import { vmxExitReasonName } from './exit-reasons.ts';
 import { needVirtualizeApicAccesses, vmxAfterSetCpuid, vmxUpdateExceptionBitmap, vmxVcpuReset } from './init-vmcs.ts';
 import { vmxGetMsr, vmxSetMsr } from './msr.ts';
 import { initMsrBitmap, vmxMsrFilterChanged } from './msr-bitmap.ts';
+import { vmxCheckIntercept } from './nested/check-intercept.ts';
+import { vmxNestedOps } from './nested/nested-ops.ts';
+import { nestedMsrs } from './nested/nested-msrs.ts';
+import { vmxLeaveNested } from './nested/nested-state.ts';
+import { preemptionTimerFn } from './nested/preemption-timer.ts';
+import { vmxEnterSmm, vmxLeaveSmm } from './nested/smm.ts';
 import { PML_ENTITY_NUM, vmxUpdateCpuDirtyLogging } from './pml.ts';
 import { vmxVcpuRun } from './run.ts';
 import * as segments from './segments.ts';
@@ -58,13 +63,14 @@ function vmxVcpuCreate(vcpu: VcpuState): number {
   const { vm, vmx } = vcpu;
   const { pages } = vm.host;
   if (!enableVirtualization(vm.host, vm.processor)) return -ENOMEM;
-  vmx.vmcsPfn = pages.allocPage();
-  vmx.msrBitmapPfn = pages.allocPage();
+  const { vmcs01 } = vmx;
+  vmcs01.pfn = pages.allocPage();
+  vmcs01.msrBitmapPfn = pages.allocPage();
   if (vm.vendor.cpuDirtyLogSize > 0) vmx.pmlPfn = pages.allocPage();
   if (needVirtualizeApicAccesses(vcpu)) vmx.virtualApicPfn = pages.allocPage();
   const missing =
-    vmx.vmcsPfn < 0 ||
-    vmx.msrBitmapPfn < 0 ||
+    vmcs01.pfn < 0 ||
+    vmcs01.msrBitmapPfn < 0 ||
     (vm.vendor.cpuDirtyLogSize > 0 && vmx.pmlPfn < 0) ||
     (needVirtualizeApicAccesses(vcpu) && vmx.virtualApicPfn < 0);
   const r = missing ? -ENOMEM : needVirtualizeApicAccesses(vcpu) ? allocApicAccessPage(vm) : 0;
@@ -74,9 +80,11 @@ function vmxVcpuCreate(vcpu: VcpuState): number {
   }
   vmx.vpid = allocateVpid(vm.processor);
   vmx.words = vm.memory.i32;
-  vmx.vmcs = vmx.vmcsPfn * 1024;
+  vmx.vmcs = vmcs01.pfn * 1024;
   vmx.words[vmx.vmcs] = F.VMCS_REVISION;
-  vm.processor.vmx.vmclear(vmx.vmcsPfn * 4096);
+  vm.processor.vmx.vmclear(vmcs01.pfn * 4096);
+  vmx.preemptionTimerExpired = () => preemptionTimerFn(vcpu);
+  vmx.nested.msrs.copy(nestedMsrs(vm));
   if (vmx.virtualApicPfn >= 0) moveRegisters(vcpu, vmx.virtualApicPfn);
   initMsrBitmap(vcpu);
   return 0;
@@ -85,15 +93,17 @@ function vmxVcpuCreate(vcpu: VcpuState): number {
 /** @kvm vmx.c vmx_vcpu_free */
 function vmxVcpuFree(vcpu: VcpuState): void {
   const { vm, vmx } = vcpu;
+  const { vmcs01 } = vmx;
+  if (vmx.nested.vmcs02 !== null) vmxLeaveNested(vcpu);
   const apic = vcpu.x86.lapic;
   if (apic !== null && apic.regs.byteOffset !== 0) apic.regs = apic.regs.slice();
-  if (vmx.vmcsPfn >= 0) vm.processor.vmx.vmclear(vmx.vmcsPfn * 4096);
-  for (const pfn of [vmx.vmcsPfn, vmx.msrBitmapPfn, vmx.pmlPfn, vmx.virtualApicPfn]) {
+  if (vmcs01.pfn >= 0) vm.processor.vmx.vmclear(vmcs01.pfn * 4096);
+  for (const pfn of [vmcs01.pfn, vmcs01.msrBitmapPfn, vmx.pmlPfn, vmx.virtualApicPfn]) {
     if (pfn >= 0) vm.host.pages.freePage(pfn);
   }
   if (vmx.vpid !== 0) freeVpid(vm.processor, vmx.vpid);
-  vmx.vmcsPfn = -1;
-  vmx.msrBitmapPfn = -1;
+  vmcs01.pfn = -1;
+  vmcs01.msrBitmapPfn = -1;
   vmx.pmlPfn = -1;
   vmx.virtualApicPfn = -1;
   vmx.vpid = 0;
@@ -102,7 +112,7 @@ function vmxVcpuFree(vcpu: VcpuState): void {
 /** @kvm vmx.c vmx_vcpu_load */
 function vmxVcpuLoad(vcpu: VcpuState): void {
   loadGuestContext(vcpu);
-  vcpu.vm.processor.vmx.vmptrld(vcpu.vmx.vmcsPfn * 4096);
+  vcpu.vm.processor.vmx.vmptrld(vcpu.vmx.loaded.pfn * 4096);
 }
 
 /** @kvm vmx.c vmx_load_mmu_pgd, construct_eptp, vmx_ept_load_pdptrs */
@@ -115,7 +125,8 @@ function vmxLoadMmuPgd(vcpu: VcpuState, rootPfn: number, rootLevel: number): voi
     return;
   }
   const levels = rootLevel === 5 ? C.VMX_EPTP_PWL_5 : C.VMX_EPTP_PWL_4;
-  const ad = vcpu.vm.mmu.masks.accessed !== 0 ? C.VMX_EPTP_AD_ENABLE_BIT : 0;
+  const l1Sets = !vcpu.guestMode || (vmx.nested.vmcs12.lo(F.VMCS_EPT_POINTER) & C.VMX_EPTP_AD_ENABLE_BIT) !== 0;
+  const ad = vcpu.vm.mmu.masks.accessed !== 0 && l1Sets ? C.VMX_EPTP_AD_ENABLE_BIT : 0;
   vmcsWrite64(vmx, F.VMCS_EPT_POINTER, lo | C.VMX_EPTP_MT_WB | levels | ad, hi);
   vmcsWrite64(vmx, F.VMCS_GUEST_CR3, vcpu.cr3Lo, vcpu.cr3Hi);
   if (!isPaePaging(vcpu)) return;
@@ -159,7 +170,10 @@ function vmxSyncDirtyDebugRegs(vcpu: VcpuState): void {
 
 /** @kvm vmx.c vmx_update_cr8_intercept */
 function vmxUpdateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void {
-  vmcsWrite(vcpu.vmx, F.VMCS_TPR_THRESHOLD, irr === -1 || tpr < irr ? 0 : irr);
+  const { nested } = vcpu.vmx;
+  const threshold = irr === -1 || tpr < irr ? 0 : irr;
+  if (!vcpu.guestMode) vmcsWrite(vcpu.vmx, F.VMCS_TPR_THRESHOLD, threshold);
+  else if (!nested.vmcs12.has(C.CPU_BASED_TPR_SHADOW)) nested.l1TprThreshold = threshold;
 }
 
 /**
@@ -167,11 +181,15 @@ function vmxUpdateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void 
  * @kvm vmx.c vmx_write_tsc_offset
  */
 function writeTscOffset(vcpu: VcpuState): void {
+  const { x86 } = vcpu;
   const idle = vcpu.vm.x86.idleTime;
-  vcpu.x86.tscIdleTime = idle;
-  const low = (vcpu.x86.tscOffsetLo + loOf(idle)) | 0;
-  const carry = low >>> 0 < loOf(idle) >>> 0 ? 1 : 0;
-  vmcsWrite64(vcpu.vmx, F.VMCS_TSC_OFFSET, low, (vcpu.x86.tscOffsetHi + hiOf(idle) + carry) | 0);
+  x86.tscIdleTime = idle;
+  const l1 = (x86.tscOffsetLo + loOf(idle)) | 0;
+  const l1Carry = l1 >>> 0 < loOf(idle) >>> 0 ? 1 : 0;
+  const low = (l1 + x86.l2TscOffsetLo) | 0;
+  const carry = low >>> 0 < l1 >>> 0 ? 1 : 0;
+  const hi = x86.tscOffsetHi + hiOf(idle) + l1Carry + x86.l2TscOffsetHi + carry;
+  vmcsWrite64(vcpu.vmx, F.VMCS_TSC_OFFSET, low, hi | 0);
 }
 
 /** Largest page that EPT maps: 1 = 4K, 2 = 2M, 3 = 1G. @kvm capabilities.h ept_caps_to_lpage_level */
@@ -235,13 +253,16 @@ export function createVmx(profile: HardwareProfile, params: KvmParams): VendorOp
     injectIrq: events.vmxInjectIrq,
     injectNmi: events.vmxInjectNmi,
     cancelInjection: events.vmxCancelInjection,
-    smiAllowed: (vcpu) => (vcpu.smm ? 0 : 1),
-    enterSmm: () => 0,
-    leaveSmm: () => 0,
+    smiAllowed: (vcpu) => (vcpu.vmx.nested.runPending ? -EBUSY : vcpu.smm ? 0 : 1),
+    enterSmm: vmxEnterSmm,
+    leaveSmm: vmxLeaveSmm,
+    // RSM exits anyway.
     enableSmiWindow: () => {},
-    nested: NO_NESTED,
-    checkIntercept: () => X86EMUL_CONTINUE,
-    initSignalBlocked: () => false,
+    nested: vmxNestedOps,
+    checkIntercept: vmxCheckIntercept,
+    isValidCr0: vmxIsValidCr0,
+    isValidCr4: vmxIsValidCr4,
+    initSignalBlocked: (vcpu) => vcpu.vmx.nested.vmxon && !vcpu.guestMode,
     nmiAllowed: events.vmxNmiAllowed,
     interruptAllowed: events.vmxInterruptAllowed,
     enableIrqWindow: events.vmxEnableIrqWindow,

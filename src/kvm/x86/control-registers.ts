@@ -91,6 +91,7 @@ export function setCr0(vcpu: VcpuState, lo: number, hi: number): number {
   ) {
     return 1;
   }
+  if (vcpu.vm.vendor.isValidCr0?.(vcpu, cr0) === false) return 1;
   if ((cr0 & CR0_PG) === 0 && (is64BitMode(vcpu) || (vcpu.cr4 & CR4_PCIDE) !== 0)) return 1;
   vcpu.vm.vendor.setCr0(vcpu, cr0);
   postSetCr0(vcpu, old, cr0);
@@ -140,7 +141,7 @@ function postSetCr4(vcpu: VcpuState, old: number, cr4: number): void {
 /** @kvm regs.c kvm_set_cr4 */
 export function setCr4(vcpu: VcpuState, lo: number, hi: number): number {
   const old = vcpu.cr4;
-  if (!isValidCr4(vcpu, lo, hi)) return 1;
+  if (!isValidCr4(vcpu, lo, hi) || vcpu.vm.vendor.isValidCr4?.(vcpu, lo) === false) return 1;
   if (isLongMode(vcpu)) {
     if ((lo & CR4_PAE) === 0 || ((lo ^ old) & CR4_LA57) !== 0) return 1;
   } else if (

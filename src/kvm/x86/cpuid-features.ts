@@ -36,6 +36,7 @@ export const X86_FEATURE_APIC = f(WORD_1_EDX, 9);
 export const X86_FEATURE_FXSR = f(WORD_1_EDX, 24);
 export const X86_FEATURE_XMM3 = f(WORD_1_ECX, 0);
 export const X86_FEATURE_MWAIT = f(WORD_1_ECX, 3);
+export const X86_FEATURE_VMX = f(WORD_1_ECX, 5);
 export const X86_FEATURE_PCID = f(WORD_1_ECX, 17);
 export const X86_FEATURE_X2APIC = f(WORD_1_ECX, 21);
 export const X86_FEATURE_MOVBE = f(WORD_1_ECX, 22);

@@ -66,7 +66,8 @@ function cr4ReservedBits(has: (feature: number) => boolean): number {
   if (!has(F.X86_FEATURE_LA57)) rsvd |= CR4_LA57;
   if (!has(F.X86_FEATURE_UMIP)) rsvd |= CR4_UMIP;
   if (!has(F.X86_FEATURE_PCID)) rsvd |= CR4_PCIDE;
-  return rsvd | CR4_VMXE;
+  if (has(F.X86_FEATURE_VMX)) rsvd &= ~CR4_VMXE;
+  return rsvd;
 }
 
 function featureWord(entries: readonly CpuidEntry[], word: number): number {

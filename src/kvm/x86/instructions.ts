@@ -12,7 +12,7 @@ import { skipEmulatedInstruction } from './skip.ts';
 import { hasQuirk, KVM_X86_QUIRK_MWAIT_NEVER_UD_FAULTS } from './vm-x86.ts';
 
 /** The vCPU waits for an event: in KVM with its own APIC, else userspace does the waiting. @kvm x86.c __kvm_emulate_halt */
-function emulateHaltNoskip(vcpu: VcpuState): number {
+export function emulateHaltNoskip(vcpu: VcpuState): number {
   vcpu.stats.halt_exits++;
   if (vcpu.x86.lapic !== null) {
     if (!vcpuHasEvents(vcpu)) vcpu.mpState = MP_STATE_HALTED;

@@ -23,6 +23,7 @@ const CAPS_8000_0021_EAX = bits(0, 2, 5, 6, 8, 9, 30);
 const TSC_ADJUST = bits(1);
 const ARCH_CAPABILITIES = bits(29);
 const X2APIC = bits(21);
+const VMX = bits(5);
 const PKU = bits(3);
 const UMIP = bits(2);
 const GBPAGES = bits(26);
@@ -71,11 +72,12 @@ export const KVM_SUPPORTED_XCR0 = 0x207;
 function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams): CpuidEntry | null {
   const host = profile.cpuid;
   const tdp = tdpEnabled(profile, params);
+  const nestedVmx = profile.vendor === 'intel' ? VMX : 0;
   switch (e.leaf) {
     case 0:
       return entry(e, { eax: Math.min(e.eax, 0x24) });
     case 1:
-      return entry(e, { edx: e.edx & CAPS_1_EDX, ecx: (e.ecx & CAPS_1_ECX) | X2APIC });
+      return entry(e, { edx: e.edx & CAPS_1_EDX, ecx: (e.ecx & (CAPS_1_ECX | nestedVmx)) | X2APIC });
     case 2:
     case 4:
     case 0x80000005:

@@ -40,7 +40,8 @@ function prefetchGpte(vcpu: VcpuState, sptep: number, gpa: number): boolean {
     return false;
   }
   const gfn = gpteToGfn(isCr4Pae(vcpu.mmu.mmu), lo, hi);
-  const access = protectCleanGpte(roleAccess(sptepToSp(vm, sptep).role) & gpteAccess(lo, hi), lo);
+  const { mmu } = vcpu.mmu;
+  const access = protectCleanGpte(mmu, roleAccess(sptepToSp(vm, sptep).role) & gpteAccess(mmu, lo, hi), lo);
   const slot = slotToPrefetch(vcpu, gfn, access);
   if (slot === null) return false;
   const pfn = pfnToPrefetch(vcpu, slot, gfn);

@@ -67,9 +67,11 @@ export function syncSpte(vcpu: VcpuState, sp: ShadowPage, index: number): number
     return 1;
   }
   const gfn = gpteToGfn(wide, lo, hi);
-  const access = protectCleanGpte(roleAccess(sp.role) & gpteAccess(lo, hi), lo);
+  const { mmu } = vcpu.mmu;
+  const access = protectCleanGpte(mmu, roleAccess(sp.role) & gpteAccess(mmu, lo, hi), lo);
   if (syncMmioSpte(vcpu, sptep, gfn, access)) return 0;
-  if (gfn !== pageGetGfn(sp, index)) {
+  // Without a present bit an entry needs some right.
+  if ((access === 0 && vm.mmu.masks.presentLo === 0) || gfn !== pageGetGfn(sp, index)) {
     dropSpte(vm, sptep);
     return 1;
   }

@@ -19,6 +19,7 @@ export const guestWalk: FaultStage = {
     // RSVD is the shadow entry's, not the guest's.
     const access = fault.errorLo & ~PFERR_RSVD;
     if (!walkAddr(walker, vcpu, mmu, fault.addrLo, fault.addrHi, access, fault.errorHi)) {
+      walker.fault.fromHardware = true;
       if (!fault.prefetch) injectEmulatedPageFault(vcpu, walker.fault);
       return RET_PF_RETRY;
     }

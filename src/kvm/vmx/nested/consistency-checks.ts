@@ -8,6 +8,7 @@ import * as M from '../../../arch/msr.ts';
 import {
   CR0_PE,
   CR0_PG,
+  CR4_LA57,
   CR4_PAE,
   CR4_PCIDE,
   EFER_LMA,
@@ -18,8 +19,7 @@ import * as C from '../../../arch/vmx-controls.ts';
 import { readGuest } from '../../guest-memory.ts';
 import type { VcpuState } from '../../vcpu-state.ts';
 import { isLegalCr3, isValidCr4 } from '../../x86/control-registers.ts';
-import { validEfer } from '../../x86/msr.ts';
-import { patValid } from './pat-valid.ts';
+import { patValid, validEfer } from '../../x86/msr.ts';
 import { VMCS12_REVISION, VMCS12_SIZE } from './vmcs12-layout.ts';
 import type { Vmcs12 } from './vmcs12.ts';
 
@@ -50,9 +50,9 @@ export function pageAddressValid(vcpu: VcpuState, lo: number, hi: number): boole
   return isLegalAligned(vcpu, lo, hi, 4096);
 }
 
-/** Not canonical with the linear addresses that CR4 gives, or that an MSR takes. */
-export function isNoncanonical(vcpu: VcpuState, lo: number, hi: number): boolean {
-  return vcpu.vm.profile.la57 ? hi << 7 >> 7 !== hi : hi << 16 >> 16 !== hi || lo !== (lo | 0);
+/** Not canonical, by the high half of the address. @kvm x86.h is_noncanonical_address */
+export function isNoncanonical(vcpu: VcpuState, hi: number): boolean {
+  return (vcpu.cr4 & CR4_LA57) !== 0 ? (hi << 7) >> 7 !== hi : (hi << 16) >> 16 !== hi;
 }
 
 /** @kvm nested.h nested_host_cr0_valid */
@@ -234,7 +234,7 @@ const HOST_ADDRESSES = [
 ];
 
 function noncanonicalField(vcpu: VcpuState, v: Vmcs12, field: number): boolean {
-  return isNoncanonical(vcpu, v.lo(field), v.hi(field));
+  return isNoncanonical(vcpu, v.hi(field));
 }
 
 /** The general-purpose bits of IA32_PERF_GLOBAL_CTRL that a guest without counters may set: none. */

@@ -87,7 +87,7 @@ function memoryAddress(vcpu: VcpuState, info: number, write: boolean, length: nu
   vmxGetSegment(vcpu, sreg, segment);
   if (isLongMode(vcpu)) {
     if (sreg === FS || sreg === GS) add(segment.baseLo, segment.baseHi, 0);
-    if (!isNoncanonical(vcpu, address[0]!, address[1]!)) return true;
+    if (!isNoncanonical(vcpu, address[1]!)) return true;
     queueExceptionE(vcpu, sreg === SS ? SS_VECTOR : GP_VECTOR, 0);
     return false;
   }

@@ -8,6 +8,7 @@ import * as C from '../../../arch/vmx-controls.ts';
 import { vmxCapabilities } from '../../../cpu/vmx/capabilities.ts';
 import type { HardwareProfile } from '../../../cpu/profile.ts';
 import { type KvmParams, tdpEnabled } from '../../params.ts';
+import type { VmState } from '../../vm-state.ts';
 import { VMCS12_REVISION, VMCS12_SIZE, vmcsEnumMsr } from './vmcs12-layout.ts';
 
 const FIRST = M.MSR_IA32_VMX_BASIC;
@@ -280,4 +281,16 @@ export function setVmxMsr(kvm: NestedVmxMsrs, msrs: NestedVmxMsrs, msr: number, 
   }
   if (valid) msrs.set(msr, lo, hi);
   return valid;
+}
+
+const offered = new WeakMap<VmState, NestedVmxMsrs>();
+
+/** What KVM offers to the guests of a VM; one set, which nobody changes. */
+export function nestedMsrs(vm: VmState): NestedVmxMsrs {
+  let msrs = offered.get(vm);
+  if (msrs === undefined) {
+    msrs = setupNestedMsrs(vm.profile, vm.params);
+    offered.set(vm, msrs);
+  }
+  return msrs;
 }
