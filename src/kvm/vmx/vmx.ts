@@ -29,8 +29,8 @@ import { needVirtualizeApicAccesses, vmxAfterSetCpuid, vmxUpdateExceptionBitmap,
 import { vmxGetMsr, vmxSetMsr } from './msr.ts';
 import { initMsrBitmap, vmxMsrFilterChanged } from './msr-bitmap.ts';
 import { vmxCheckIntercept } from './nested/check-intercept.ts';
-import { vmxNestedOps } from './nested/nested-ops.ts';
 import { nestedMsrs } from './nested/nested-msrs.ts';
+import { vmxNestedOps } from './nested/nested-ops.ts';
 import { vmxLeaveNested } from './nested/nested-state.ts';
 import { preemptionTimerFn } from './nested/preemption-timer.ts';
 import { vmxEnterSmm, vmxLeaveSmm } from './nested/smm.ts';

@@ -5,26 +5,19 @@
 import { hasErrorCode, NMI_VECTOR } from '../../../arch/exceptions.ts';
 import { numberOf } from '../../../arch/halves.ts';
 import * as M from '../../../arch/msr.ts';
-import {
-  CR0_PE,
-  CR0_PG,
-  CR4_LA57,
-  CR4_PAE,
-  CR4_PCIDE,
-  EFER_LMA,
-  EFER_LME,
-} from '../../../arch/registers.ts';
+import { CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, CR4_PCIDE, EFER_LMA, EFER_LME } from '../../../arch/registers.ts';
 import * as F from '../../../arch/vmcs.ts';
 import * as C from '../../../arch/vmx-controls.ts';
 import { readGuest } from '../../guest-memory.ts';
 import type { VcpuState } from '../../vcpu-state.ts';
 import { isLegalCr3, isValidCr4 } from '../../x86/control-registers.ts';
 import { patValid, validEfer } from '../../x86/msr.ts';
-import { VMCS12_REVISION, VMCS12_SIZE } from './vmcs12-layout.ts';
 import type { Vmcs12 } from './vmcs12.ts';
+import { VMCS12_REVISION, VMCS12_SIZE } from './vmcs12-layout.ts';
 
 const DR7_FIXED_HI = 0;
-const DEBUGCTL_VALID = 1 << 1;
+/** LBR and BTF count as valid. */
+const DEBUGCTL_VALID = 3;
 /** RPL and TI of a selector. */
 const SELECTOR_RPL_TI = 7;
 const PI_DESC_SIZE = 64;
@@ -32,7 +25,7 @@ const MSR_ENTRY_SIZE = 16;
 
 /** Control bits: those of `low` must be set, those missing in `high` clear. @kvm nested.h fixed_bits_valid */
 export function fixedBitsValid(value: number, low: number, high: number): boolean {
-  return (((value & high) | low) | 0) === (value | 0);
+  return ((value & high) | low | 0) === (value | 0);
 }
 
 /** The address is below what the guest's CPUID allows. @kvm cpuid.h kvm_vcpu_is_legal_gpa */
@@ -250,7 +243,8 @@ export function checkHostState(vcpu: VcpuState, v: Vmcs12): boolean {
   if (!isLegalCr3(vcpu, v.hi(F.VMCS_HOST_CR3))) return false;
   if (noncanonicalField(vcpu, v, F.VMCS_HOST_IA32_SYSENTER_ESP)) return false;
   if (noncanonicalField(vcpu, v, F.VMCS_HOST_IA32_SYSENTER_EIP)) return false;
-  if (v.hasExit(C.VM_EXIT_LOAD_IA32_PAT) && !patValid(v.lo(F.VMCS_HOST_IA32_PAT), v.hi(F.VMCS_HOST_IA32_PAT))) return false;
+  if (v.hasExit(C.VM_EXIT_LOAD_IA32_PAT) && !patValid(v.lo(F.VMCS_HOST_IA32_PAT), v.hi(F.VMCS_HOST_IA32_PAT)))
+    return false;
   if (v.hasExit(C.VM_EXIT_LOAD_IA32_PERF_GLOBAL_CTRL) && !validPerfGlobalCtrl(v, F.VMCS_HOST_IA32_PERF_GLOBAL_CTRL)) {
     return false;
   }
@@ -299,9 +293,13 @@ export function checkGuestState(vcpu: VcpuState, v: Vmcs12): { readonly ok: bool
     const field = F.VMCS_GUEST_IA32_DEBUGCTL;
     if (v.hi(field) !== 0 || (v.lo(field) & ~DEBUGCTL_VALID) !== 0) return bad;
   }
-  if (v.hasEntry(C.VM_ENTRY_LOAD_IA32_PAT) && !patValid(v.lo(F.VMCS_GUEST_IA32_PAT), v.hi(F.VMCS_GUEST_IA32_PAT))) return bad;
+  if (v.hasEntry(C.VM_ENTRY_LOAD_IA32_PAT) && !patValid(v.lo(F.VMCS_GUEST_IA32_PAT), v.hi(F.VMCS_GUEST_IA32_PAT)))
+    return bad;
   if (!linkPointerValid(vcpu, v)) return { ok: false, qualification: C.ENTRY_FAIL_VMCS_LINK_PTR };
-  if (v.hasEntry(C.VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL) && !validPerfGlobalCtrl(v, F.VMCS_GUEST_IA32_PERF_GLOBAL_CTRL)) {
+  if (
+    v.hasEntry(C.VM_ENTRY_LOAD_IA32_PERF_GLOBAL_CTRL) &&
+    !validPerfGlobalCtrl(v, F.VMCS_GUEST_IA32_PERF_GLOBAL_CTRL)
+  ) {
     return bad;
   }
   if ((cr0 & CR0_PG) !== 0 && (cr0 & CR0_PE) === 0) return bad;
@@ -314,7 +312,9 @@ export function checkGuestState(vcpu: VcpuState, v: Vmcs12): { readonly ok: bool
   }
   const activity = v.lo(F.VMCS_GUEST_ACTIVITY_STATE);
   const known =
-    activity === C.GUEST_ACTIVITY_ACTIVE || activity === C.GUEST_ACTIVITY_HLT || activity === C.GUEST_ACTIVITY_WAIT_SIPI;
+    activity === C.GUEST_ACTIVITY_ACTIVE ||
+    activity === C.GUEST_ACTIVITY_HLT ||
+    activity === C.GUEST_ACTIVITY_WAIT_SIPI;
   return known ? { ok: true, qualification: 0 } : bad;
 }
 

@@ -12,7 +12,7 @@ import {
   type VcpuState,
 } from '../../vcpu-state.ts';
 import { emulateHaltNoskip } from '../../x86/instructions.ts';
-import { lapicHasInterrupt, setVector, APIC_IRR } from '../../x86/lapic.ts';
+import { APIC_IRR, lapicHasInterrupt, setVector } from '../../x86/lapic.ts';
 import { enterGuestMode, leaveGuestMode } from '../../x86/nested-ops.ts';
 import { vmxGetInterruptShadow } from '../events.ts';
 import { switchVmcs } from '../switch-vmcs.ts';
@@ -21,8 +21,8 @@ import { vmcsRead } from '../vmcs-access.ts';
 import { checkAddressSpaceSize, checkControls, checkGuestState, checkHostState } from './consistency-checks.ts';
 import { loadVmcs12HostState } from './host-state.ts';
 import { nestedVmxCheckPermission } from './instructions.ts';
+import { nestedEptUninitMmuContext } from './load-cr3.ts';
 import { loadMsrs } from './msr-lists.ts';
-import { nestedEptUninitMmuContext } from './nested-ept.ts';
 import { INVALID_VMPTR } from './nested-vmx.ts';
 import { startPreemptionTimer } from './preemption-timer.ts';
 import { prepareVmcs02, prepareVmcs02Early } from './prepare-vmcs02.ts';

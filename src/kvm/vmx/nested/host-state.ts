@@ -1,5 +1,19 @@
 /** L1's state after a VM exit: what its VMCS says of the host (@kvm nested.c load_vmcs12_host_state, nested_vmx_restore_host_state). */
-import { CS, DS, EFER_LMA, EFER_LME, ES, FS, GS, LDTR, RFLAGS_FIXED, RIP, RSP, SS, TR } from '../../../arch/registers.ts';
+import {
+  CS,
+  DS,
+  EFER_LMA,
+  EFER_LME,
+  ES,
+  FS,
+  GS,
+  LDTR,
+  RFLAGS_FIXED,
+  RIP,
+  RSP,
+  SS,
+  TR,
+} from '../../../arch/registers.ts';
 import * as F from '../../../arch/vmcs.ts';
 import * as C from '../../../arch/vmx-controls.ts';
 import { emptySegment } from '../../emulate/ctxt.ts';
@@ -13,9 +27,8 @@ import { vmxSetInterruptShadow, vmxSetRflags } from '../events.ts';
 import { savePdptrs } from '../run.ts';
 import { vmxSetSegment } from '../segments.ts';
 import { vmcsRead, vmcsReadHi, vmcsWrite, vmcsWrite64 } from '../vmcs-access.ts';
+import { nestedEptUninitMmuContext, nestedLoadCr3, transitionTlbFlush } from './load-cr3.ts';
 import { loadMsrs, restoreLoadedMsrs } from './msr-lists.ts';
-import { nestedEptUninitMmuContext } from './nested-ept.ts';
-import { nestedLoadCr3, transitionTlbFlush } from './prepare-vmcs02.ts';
 import type { Vmcs12 } from './vmcs12.ts';
 
 const DR7_FIXED = 0x400;
@@ -37,7 +50,17 @@ function setHostSegment(vcpu: VcpuState, sreg: number, selector: number, base: n
 /** @kvm nested.c load_vmcs12_host_state, segments */
 function loadHostSegments(vcpu: VcpuState, v: Vmcs12): void {
   const long = v.hasExit(C.VM_EXIT_HOST_ADDR_SPACE_SIZE);
-  Object.assign(segment, { limit: 0xffffffff, type: 11, s: 1, dpl: 0, p: 1, avl: 0, l: long ? 1 : 0, db: long ? 0 : 1, g: 1 });
+  Object.assign(segment, {
+    limit: 0xffffffff,
+    type: 11,
+    s: 1,
+    dpl: 0,
+    p: 1,
+    avl: 0,
+    l: long ? 1 : 0,
+    db: long ? 0 : 1,
+    g: 1,
+  });
   setHostSegment(vcpu, CS, v.lo(F.VMCS_HOST_CS_SELECTOR), 0, v);
   Object.assign(segment, { type: 3, l: 0, db: 1 });
   setHostSegment(vcpu, DS, v.lo(F.VMCS_HOST_DS_SELECTOR), 0, v);

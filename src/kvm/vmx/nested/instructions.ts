@@ -6,7 +6,7 @@ import * as F from '../../../arch/vmcs.ts';
 import * as C from '../../../arch/vmx-controls.ts';
 import { ENOMEM } from '../../../host/errno.ts';
 import { readGuest, writeGuest } from '../../guest-memory.ts';
-import { mmuFreeRoots, MMU_ROOTS_ALL } from '../../mmu/free-roots.ts';
+import { MMU_ROOTS_ALL, mmuFreeRoots } from '../../mmu/free-roots.ts';
 import { makeRequest, REQ_EVENT, type VcpuState } from '../../vcpu-state.ts';
 import { queueException, queueExceptionE } from '../../x86/exceptions.ts';
 import { is64BitMode, registerWrite } from '../../x86/registers.ts';
@@ -26,10 +26,10 @@ import {
   writeOperand,
 } from './memory-operand.ts';
 import { INVALID_VMPTR } from './nested-vmx.ts';
-import { unmapVmcs12Pages } from './vmcs12-pages.ts';
 import { copyVmcs02ToVmcs12Rare, isVmcs12ExtField } from './sync-vmcs12.ts';
 import { nestedVmxFail, nestedVmxFailInvalid, nestedVmxSucceed } from './vm-result.ts';
 import { VMCS12_REVISION, VMCS12_SIZE, vmcs12Field } from './vmcs12-layout.ts';
+import { unmapVmcs12Pages } from './vmcs12-pages.ts';
 
 const word64 = new Uint8Array(8);
 const word64View = new DataView(word64.buffer);

@@ -6,7 +6,7 @@ import * as C from '../../../arch/vmx-controls.ts';
 import * as R from '../../../arch/vmx-exit-reasons.ts';
 import type { X86Exception } from '../../emulate/ops.ts';
 import { writeGuest } from '../../guest-memory.ts';
-import { mmuFreeRoots, mmuRootPrevious, MMU_ROOT_CURRENT } from '../../mmu/free-roots.ts';
+import { MMU_ROOT_CURRENT, mmuFreeRoots, mmuRootPrevious } from '../../mmu/free-roots.ts';
 import { mmuInvalidateAddr } from '../../mmu/invlpg.ts';
 import type { Mmu, NestedTables, RootInfo } from '../../mmu/mmu-context.ts';
 import { initShadowEptMmu } from '../../mmu/roles.ts';
@@ -126,10 +126,4 @@ export function nestedEptInitMmuContext(vcpu: VcpuState): void {
   vcpu.mmu.guestMmu.nestedTables = ept12;
   nestedEptNewEptp(vcpu);
   vcpu.mmu.walkMmu = vcpu.mmu.nestedMmu;
-}
-
-/** @kvm nested.c nested_ept_uninit_mmu_context */
-export function nestedEptUninitMmuContext(vcpu: VcpuState): void {
-  vcpu.mmu.mmu = vcpu.mmu.rootMmu;
-  vcpu.mmu.walkMmu = vcpu.mmu.rootMmu;
 }

@@ -5,11 +5,13 @@
 import * as M from '../../../arch/msr.ts';
 import { CR0_NE, CR0_PE, CR0_PG, CR4_VMXE } from '../../../arch/registers.ts';
 import * as C from '../../../arch/vmx-controls.ts';
-import { vmxCapabilities } from '../../../cpu/vmx/capabilities.ts';
+import type { Processor } from '../../../cpu/processor.ts';
 import type { HardwareProfile } from '../../../cpu/profile.ts';
 import { type KvmParams, tdpEnabled } from '../../params.ts';
 import type { VmState } from '../../vm-state.ts';
 import { VMCS12_REVISION, VMCS12_SIZE, vmcsEnumMsr } from './vmcs12-layout.ts';
+
+type Capabilities = Processor['vmx']['capabilities'];
 
 const FIRST = M.MSR_IA32_VMX_BASIC;
 const LAST = M.MSR_IA32_VMX_VMFUNC;
@@ -97,9 +99,14 @@ const SECONDARY =
   C.SECONDARY_EXEC_TSC_SCALING |
   C.SECONDARY_EXEC_ENABLE_USR_WAIT_PAUSE;
 
-function setupSecondary(msrs: NestedVmxMsrs, profile: HardwareProfile, params: KvmParams): void {
+function setupSecondary(
+  msrs: NestedVmxMsrs,
+  hardware: Capabilities,
+  profile: HardwareProfile,
+  params: KvmParams,
+): void {
   const { vmx } = profile;
-  let high = vmxCapabilities(profile).secondary.may & SECONDARY;
+  let high = hardware.secondary.may & SECONDARY;
   high |= C.SECONDARY_EXEC_SHADOW_VMCS;
   let ept = 0;
   let vpid = 0;
@@ -125,8 +132,7 @@ function setupSecondary(msrs: NestedVmxMsrs, profile: HardwareProfile, params: K
 }
 
 /** What KVM offers on this hardware. @kvm nested.c nested_vmx_setup_ctls_msrs */
-export function setupNestedMsrs(profile: HardwareProfile, params: KvmParams): NestedVmxMsrs {
-  const hardware = vmxCapabilities(profile);
+export function setupNestedMsrs(hardware: Capabilities, profile: HardwareProfile, params: KvmParams): NestedVmxMsrs {
   const msrs = new NestedVmxMsrs();
   const pin =
     C.PIN_BASED_EXT_INTR_MASK |
@@ -162,7 +168,7 @@ export function setupNestedMsrs(profile: HardwareProfile, params: KvmParams): Ne
     C.CPU_BASED_ALWAYSON_WITHOUT_TRUE_MSR & ~(C.CPU_BASED_CR3_LOAD_EXITING | C.CPU_BASED_CR3_STORE_EXITING),
     (hardware.primary.may & PRIMARY) | C.CPU_BASED_ALWAYSON_WITHOUT_TRUE_MSR | C.CPU_BASED_USE_MSR_BITMAPS,
   );
-  setupSecondary(msrs, profile, params);
+  setupSecondary(msrs, hardware, profile, params);
   const misc =
     C.VMX_MISC_SAVE_EFER_LMA |
     C.VMX_MISC_VMWRITE_SHADOW_RO_FIELDS |
@@ -289,7 +295,7 @@ const offered = new WeakMap<VmState, NestedVmxMsrs>();
 export function nestedMsrs(vm: VmState): NestedVmxMsrs {
   let msrs = offered.get(vm);
   if (msrs === undefined) {
-    msrs = setupNestedMsrs(vm.profile, vm.params);
+    msrs = setupNestedMsrs(vm.processor.vmx.capabilities, vm.profile, vm.params);
     offered.set(vm, msrs);
   }
   return msrs;

@@ -12,7 +12,12 @@ import {
   KVM_STATE_NESTED_RUN_PENDING,
   NESTED_STATE_HEADER,
 } from '../../x86/nested-ops.ts';
-import { NESTED_STATE_FLAGS, NESTED_STATE_FORMAT, NESTED_STATE_HDR, NESTED_STATE_SIZE } from '../../x86/nested-state.ts';
+import {
+  NESTED_STATE_FLAGS,
+  NESTED_STATE_FORMAT,
+  NESTED_STATE_HDR,
+  NESTED_STATE_SIZE,
+} from '../../x86/nested-state.ts';
 import { checkControls, checkGuestState, checkHostState, pageAddressValid } from './consistency-checks.ts';
 import { NVMX_VMENTRY_SUCCESS, nestedVmxEnterNonRootMode } from './enter.ts';
 import { enterVmxOperation, freeNested, setCurrentVmptr } from './instructions.ts';
@@ -91,7 +96,8 @@ export function vmxGetNestedState(vcpu: VcpuState | null, out: Uint8Array): numb
     syncVmcs12Rare(vcpu);
   } else copyVmcs02ToVmcs12Rare(vcpu);
   nested.vmcs12.store(out.subarray(NESTED_STATE_HEADER, NESTED_STATE_HEADER + VMCS12_SIZE));
-  if (size > NESTED_STATE_HEADER + VMCS12_SIZE) nested.shadowVmcs12.store(out.subarray(NESTED_STATE_HEADER + VMCS12_SIZE));
+  if (size > NESTED_STATE_HEADER + VMCS12_SIZE)
+    nested.shadowVmcs12.store(out.subarray(NESTED_STATE_HEADER + VMCS12_SIZE));
   return size;
 }
 

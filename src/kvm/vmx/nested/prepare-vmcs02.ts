@@ -2,19 +2,16 @@
 import { CR4_UMIP, EFER_LMA, EFER_LME, RIP, RSP } from '../../../arch/registers.ts';
 import * as F from '../../../arch/vmcs.ts';
 import * as C from '../../../arch/vmx-controls.ts';
-import { loadPdptrs } from '../../mmu/pdptrs.ts';
-import { initMmu } from '../../mmu/roles.ts';
-import { mmuNewPgd } from '../../mmu/roots.ts';
-import { makeRequest, REQ_TLB_FLUSH_CURRENT, REQ_TLB_FLUSH_GUEST, type VcpuState } from '../../vcpu-state.ts';
-import { isLegalCr3 } from '../../x86/control-registers.ts';
+import type { VcpuState } from '../../vcpu-state.ts';
 import { setDr } from '../../x86/debug-registers.ts';
 import { isPaePaging } from '../../x86/registers.ts';
 import { setGuestOwnedBits, umipEmulated, vmxSetCr0, vmxSetCr4, vmxSetEfer } from '../control-registers.ts';
 import { vmxSetRflags } from '../events.ts';
 import { vmxUpdateExceptionBitmap } from '../init-vmcs.ts';
-import { vmcsWrite, vmcsWrite64 } from '../vmcs-access.ts';
-import { nestedEptInitMmuContext } from './nested-ept.ts';
 import { PML_ENTITY_NUM } from '../pml.ts';
+import { vmcsWrite, vmcsWrite64 } from '../vmcs-access.ts';
+import { nestedLoadCr3, transitionTlbFlush } from './load-cr3.ts';
+import { nestedEptInitMmuContext } from './nested-ept.ts';
 
 /** Fields that go over as they are when L1 changed something. @kvm nested.c prepare_vmcs02_rare */
 const RARE_NARROW = [
@@ -155,35 +152,6 @@ function prepareRare(vcpu: VcpuState): void {
   vmcsWrite(vmx, F.VMCS_GUEST_ACTIVITY_STATE, C.GUEST_ACTIVITY_ACTIVE);
 }
 
-/** @kvm nested.c nested_vmx_load_cr3: 0, or the exit qualification plus one. */
-export function nestedLoadCr3(vcpu: VcpuState, lo: number, hi: number, ept: boolean, reloadPdptrs: boolean): number {
-  if (!isLegalCr3(vcpu, hi)) return 1 + C.ENTRY_FAIL_DEFAULT;
-  if (reloadPdptrs && !ept && isPaePaging(vcpu) && !loadPdptrs(vcpu, lo, hi)) return 1 + C.ENTRY_FAIL_PDPTE;
-  vcpu.cr3Lo = lo;
-  vcpu.cr3Hi = hi;
-  initMmu(vcpu);
-  if (!ept) mmuNewPgd(vcpu, lo, hi);
-  return 0;
-}
-
-/** L2's translations and L1's are told apart. @kvm nested.c nested_has_guest_tlb_tag */
-function hasGuestTlbTag(vcpu: VcpuState): boolean {
-  const { nested } = vcpu.vmx;
-  return vcpu.vm.vendor.tdpEnabled || (nested.vmcs12.vpid && nested.vpid02 !== 0);
-}
-
-/** @kvm nested.c nested_vmx_transition_tlb_flush */
-export function transitionTlbFlush(vcpu: VcpuState, isEntry: boolean): void {
-  const { nested } = vcpu.vmx;
-  const v = nested.vmcs12;
-  const vpid = v.lo(F.VMCS_VIRTUAL_PROCESSOR_ID);
-  if (!v.vpid) makeRequest(vcpu, REQ_TLB_FLUSH_GUEST);
-  else if (isEntry && vpid !== nested.lastVpid) {
-    nested.lastVpid = vpid;
-    makeRequest(vcpu, REQ_TLB_FLUSH_GUEST);
-  } else if (!hasGuestTlbTag(vcpu)) makeRequest(vcpu, REQ_TLB_FLUSH_CURRENT);
-}
-
 /** The guest's state; the vCPU is in guest mode. 0, or the exit qualification of a failed entry plus one. @kvm nested.c prepare_vmcs02 */
 export function prepareVmcs02(vcpu: VcpuState, fromVmentry: boolean): number {
   const { vmx } = vcpu;
@@ -196,7 +164,8 @@ export function prepareVmcs02(vcpu: VcpuState, fromVmentry: boolean): number {
   }
   if (nested.runPending && v.hasEntry(C.VM_ENTRY_LOAD_DEBUG_CONTROLS)) {
     setDr(vcpu, 7, v.lo(F.VMCS_GUEST_DR7), v.hi(F.VMCS_GUEST_DR7));
-    vmcsWrite64(vmx, F.VMCS_GUEST_IA32_DEBUGCTL, v.lo(F.VMCS_GUEST_IA32_DEBUGCTL), 0);
+    // Nothing of it is virtualized.
+    vmcsWrite64(vmx, F.VMCS_GUEST_IA32_DEBUGCTL, 0, 0);
   } else {
     setDr(vcpu, 7, vcpu.x86.dr7, 0);
     vmcsWrite64(vmx, F.VMCS_GUEST_IA32_DEBUGCTL, nested.preVmenterDebugctl, 0);

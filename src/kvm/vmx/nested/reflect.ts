@@ -1,11 +1,5 @@
 /** Whose exit it is, KVM's or L1's (@kvm nested.c nested_vmx_reflect_vmexit, nested_vmx_l0_wants_exit, nested_vmx_l1_wants_exit). */
-import {
-  AC_VECTOR,
-  BP_VECTOR,
-  DB_VECTOR,
-  PF_VECTOR,
-  VE_VECTOR,
-} from '../../../arch/exceptions.ts';
+import { AC_VECTOR, BP_VECTOR, DB_VECTOR, PF_VECTOR, VE_VECTOR } from '../../../arch/exceptions.ts';
 import { CR0_TS, RCX } from '../../../arch/registers.ts';
 import * as F from '../../../arch/vmcs.ts';
 import * as C from '../../../arch/vmx-controls.ts';
@@ -16,9 +10,9 @@ import { KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP
 import { guestInjectAc } from '../events.ts';
 import { vmcsRead, vmcsReadHi } from '../vmcs-access.ts';
 import { instructionInfo, instructionReg2, registerHi, registerLo } from './memory-operand.ts';
-import { nestedVmxVmexit } from './vmexit.ts';
 import type { Vmcs12 } from './vmcs12.ts';
 import { bitmapBit } from './vmcs12-pages.ts';
+import { nestedVmxVmexit } from './vmexit.ts';
 
 const TYPE_AND_VECTOR = C.INTR_INFO_VALID_MASK | C.INTR_INFO_INTR_TYPE_MASK | C.INTR_INFO_VECTOR_MASK;
 
@@ -27,7 +21,9 @@ function isException(info: number, vector: number): boolean {
 }
 
 function isNmi(info: number): boolean {
-  return (info & (C.INTR_INFO_VALID_MASK | C.INTR_INFO_INTR_TYPE_MASK)) === (C.INTR_INFO_VALID_MASK | C.INTR_TYPE_NMI_INTR);
+  return (
+    (info & (C.INTR_INFO_VALID_MASK | C.INTR_INFO_INTR_TYPE_MASK)) === (C.INTR_INFO_VALID_MASK | C.INTR_TYPE_NMI_INTR)
+  );
 }
 
 function isBreakpoint(info: number): boolean {

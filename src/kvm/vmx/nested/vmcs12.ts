@@ -150,7 +150,8 @@ export class Vmcs12 {
   /** VM functions are on, EPTP switching among them. @kvm nested.h nested_cpu_has_eptp_switching */
   get eptpSwitching(): boolean {
     return (
-      this.has2(C.SECONDARY_EXEC_ENABLE_VMFUNC) && (this.lo(F.VMCS_VM_FUNCTION_CONTROL) & C.VMX_VMFUNC_EPTP_SWITCHING) !== 0
+      this.has2(C.SECONDARY_EXEC_ENABLE_VMFUNC) &&
+      (this.lo(F.VMCS_VM_FUNCTION_CONTROL) & C.VMX_VMFUNC_EPTP_SWITCHING) !== 0
     );
   }
 

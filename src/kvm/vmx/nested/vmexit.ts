@@ -104,7 +104,13 @@ function catchUpVmcs01(vcpu: VcpuState): void {
  * @param qualLo exit qualification, halves
  * @kvm nested.c nested_vmx_vmexit
  */
-export function nestedVmxVmexit(vcpu: VcpuState, reason: number, intrInfo: number, qualLo: number, qualHi: number): void {
+export function nestedVmxVmexit(
+  vcpu: VcpuState,
+  reason: number,
+  intrInfo: number,
+  qualLo: number,
+  qualHi: number,
+): void {
   const { vmx } = vcpu;
   const { nested } = vmx;
   const v = nested.vmcs12;
