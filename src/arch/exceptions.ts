@@ -19,8 +19,13 @@ export const MC_VECTOR = 18;
 export const XM_VECTOR = 19;
 export const VE_VECTOR = 20;
 export const CP_VECTOR = 21;
+/** VMM communication: what a guest with encrypted state gets instead of an exit (@apm 15.35.5). */
+export const VC_VECTOR = 29;
 
-const names = '#DE #DB NMI #BP #OF #BR #UD #NM #DF #9 #TS #NP #SS #GP #PF #15 #MF #AC #MC #XM #VE #CP'.split(' ');
+const names =
+  '#DE #DB NMI #BP #OF #BR #UD #NM #DF #9 #TS #NP #SS #GP #PF #15 #MF #AC #MC #XM #VE #CP #22 #23 #24 #25 #26 #27 #HV #VC'.split(
+    ' ',
+  );
 
 /** `#PF` and so on; `#N` for a vector without a mnemonic. */
 export function exceptionName(vector: number): string {
@@ -30,7 +35,11 @@ export function exceptionName(vector: number): string {
 /** True when delivery pushes an error code in protected and long mode. */
 export function hasErrorCode(vector: number): boolean {
   return (
-    vector === DF_VECTOR || (vector >= TS_VECTOR && vector <= PF_VECTOR) || vector === AC_VECTOR || vector === CP_VECTOR
+    vector === DF_VECTOR ||
+    (vector >= TS_VECTOR && vector <= PF_VECTOR) ||
+    vector === AC_VECTOR ||
+    vector === CP_VECTOR ||
+    vector === VC_VECTOR
   );
 }
 
@@ -38,5 +47,7 @@ export function hasErrorCode(vector: number): boolean {
 export type ExceptionClass = 'benign' | 'contributory' | 'page-fault';
 export function exceptionClass(vector: number): ExceptionClass {
   if (vector === PF_VECTOR) return 'page-fault';
-  return vector === DE_VECTOR || (vector >= TS_VECTOR && vector <= GP_VECTOR) ? 'contributory' : 'benign';
+  return vector === DE_VECTOR || (vector >= TS_VECTOR && vector <= GP_VECTOR) || vector === VC_VECTOR
+    ? 'contributory'
+    : 'benign';
 }

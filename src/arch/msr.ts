@@ -72,6 +72,12 @@ export const MSR_TSC_AUX = 0xc0000103;
 export const MSR_K7_EVNTSEL0 = 0xc0010000;
 export const MSR_K7_PERFCTR3 = 0xc0010007;
 export const MSR_AMD64_SYSCFG = 0xc0010010;
+export const MSR_AMD64_SEV_ES_GHCB = 0xc0010130;
+export const MSR_AMD64_SEV = 0xc0010131;
+/** MSR_AMD64_SEV. */
+export const SEV_STATUS_ENABLED = 1 << 0;
+export const SEV_STATUS_ES_ENABLED = 1 << 1;
+export const SEV_STATUS_SNP_ENABLED = 1 << 2;
 export const MSR_K7_HWCR = 0xc0010015;
 export const MSR_AMD64_NB_CFG = 0xc001001f;
 export const MSR_AMD64_PATCH_LOADER = 0xc0010020;

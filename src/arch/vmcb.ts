@@ -24,7 +24,12 @@ export const VMCB_EXIT_CODE = 0x070;
 export const VMCB_EXIT_INFO_1 = 0x078;
 export const VMCB_EXIT_INFO_2 = 0x080;
 export const VMCB_EXIT_INT_INFO = 0x088; // error code in the upper half
-export const VMCB_NESTED_CTL = 0x090; // bit 0: nested paging
+export const VMCB_NESTED_CTL = 0x090;
+export const NESTED_CTL_NP_ENABLE = 1 << 0;
+export const NESTED_CTL_SEV_ENABLE = 1 << 1;
+export const NESTED_CTL_SEV_ES_ENABLE = 1 << 2;
+/** GHCB's guest-physical address, or the request that its MSR holds. */
+export const VMCB_GHCB = 0x0a0;
 export const VMCB_EVENT_INJ = 0x0a8; // error code in the upper half
 export const VMCB_NESTED_CR3 = 0x0b0;
 export const VMCB_VIRT_EXT = 0x0b8;
@@ -32,6 +37,8 @@ export const VMCB_CLEAN = 0x0c0; // VMCB_CLEAN_*: what software has not changed 
 export const VMCB_NEXT_RIP = 0x0c8;
 export const VMCB_INSN_LEN = 0x0d0; // byte
 export const VMCB_INSN_BYTES = 0x0d1; // 15 bytes
+/** Physical address of the save area of a guest with encrypted state. */
+export const VMCB_VMSA = 0x108;
 
 // State save area. A segment is selector (2), attributes (2: descriptor bits 8-15 and 20-23 packed), limit (4), base (8).
 export const VMCB_SAVE = 0x400;
@@ -73,6 +80,9 @@ export const VMCB_SPEC_CTRL = 0x6e0;
 export const VMCB_CLEAN_INTERCEPTS = 1 << 0;
 export const VMCB_CLEAN_PERM_MAP = 1 << 1;
 export const VMCB_CLEAN_NPT = 1 << 4;
+
+/** INT_STATE: the guest's RFLAGS.IF, of a guest with encrypted state. */
+export const SVM_GUEST_INTERRUPT_MASK = 1 << 1;
 
 /** Segment attributes in the VMCB: type 0-3, S 4, DPL 5-6, P 7, AVL 8, L 9, DB 10, G 11. */
 export const VMCB_ATTR_TYPE = 0xf;
@@ -198,6 +208,9 @@ export const SVM_EXIT_RDPRU = 0x08e;
 export const SVM_EXIT_EFER_WRITE_TRAP = 0x08f;
 export const SVM_EXIT_INVPCID = 0x0a2;
 export const SVM_EXIT_NPF = 0x400;
+export const SVM_EXIT_VMGEXIT = 0x403;
+/** Only as an error code of #VC: private memory that was not validated. */
+export const SVM_EXIT_PAGE_NOT_VALIDATED = 0x404;
 /** -1 in both halves: VMRUN refused the control block. */
 export const SVM_EXIT_ERR = -1;
 

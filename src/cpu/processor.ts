@@ -9,6 +9,7 @@ import { defaultEngine } from './compiler/engine.ts';
 import { Interpreter } from './interpreter/interpreter.ts';
 import { absentFeatures } from './isa/features.ts';
 import type { HardwareProfile } from './profile.ts';
+import { Snp } from './snp/snp.ts';
 import {
   BUDGET_AT,
   CAPTURED_END,
@@ -79,6 +80,7 @@ export class Processor {
       absentFeatures(profile.cpuid),
     );
     this.core.code = this.interpreter;
+    if (profile.snp !== undefined) this.core.snp = new Snp(memory, this.core, profile.snp, profile.cpuid);
     this.svm = new Svm(this.core, events, this.interpreter);
     this.vmx = new Vmx(this.core, events, this.interpreter);
     this.tdx = new TdxModule(this.core, this.vmx);
@@ -109,6 +111,11 @@ export class Processor {
   get insns(): number {
     const clock = this.clock;
     return clock[1]! * 0x1_0000_0000 + clock[0]!;
+  }
+
+  /** SEV-SNP; null on a processor without it. */
+  get snp(): Snp | null {
+    return this.core.snp;
   }
 
   /** What was known of the guest of the last SVM_EXIT_SHUTDOWN. */

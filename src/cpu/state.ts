@@ -215,6 +215,11 @@ export const NESTED_LEVELS_AT = BOOK + 0x5430;
 /** Frames of memory. u32 */
 export const FRAMES_AT = BOOK + 0x5434;
 
+/** Of a guest with encrypted state: the processor's copy of its control block, with its registers; meaningless outside VMRUN. A page. */
+export const VMSA_BLOCK = 0x38000;
+/** Two pages for what is read of somebody else's page: its ciphertext. */
+export const CIPHERTEXT = 0x39000;
+
 /** Predecoded instruction records and their index; the layout inside belongs to src/cpu/decode. */
 export const CODE_BASE = 0x40000;
 export const CODE_END = FRAME_WATCH - 0x200000;

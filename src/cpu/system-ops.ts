@@ -121,3 +121,7 @@ export const SYS_VMMCALL = 127;
 export const SYS_VMCALL = 128; // 0F 01 C1, the other vendor's hypercall
 export const SYS_VMX = 129; // any other VMX instruction: #UD where there is no VMX
 export const SYS_TDCALL = 130; // 66 0F 01 CC: #UD but in a TD
+
+// SEV-SNP.
+export const SYS_PVALIDATE = 131; // rAX, ECX, EDX
+export const SYS_RMPADJUST = 132; // RAX, RCX, RDX

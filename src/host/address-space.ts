@@ -267,6 +267,14 @@ export class AddressSpace extends Mm {
       const count = Math.min(len - done, SIZE_4K - inPage);
       const pfn = inatomic ? userPageInatomic(this, at, write) : userPage(this, at, write);
       if (pfn < 0) return pfn;
+      if (this.memory.owners?.isForeign(pfn) === true) {
+        // #PF with the RMP bit; what is read is ciphertext.
+        if (write) return -EFAULT;
+        const page = this.memory.owners.seenFromOutside(pfn);
+        buf.set(page.subarray(inPage, inPage + count), off + done);
+        done += count;
+        continue;
+      }
       const address = pfn * PAGE_SIZE + inPage;
       if (write) this.memory.noteWrite(pfn);
       const from = off + done;

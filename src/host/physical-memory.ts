@@ -15,6 +15,14 @@ export const FRAME_WATCH = PROCESSOR_FRAMES * PAGE_SIZE - 0x100000;
 /** Called before a write to a frame that holds translated code becomes visible. */
 export type WatchedWrite = (pfn: number) => void;
 
+/** Who owns pages beside the host: a reverse map. */
+export interface PageOwners {
+  /** The host cannot write frame `pfn`, and does not see what is in it. */
+  isForeign(pfn: number): boolean;
+  /** What the host sees of a foreign frame. */
+  seenFromOutside(pfn: number): Uint8Array;
+}
+
 export class PhysicalMemory {
   readonly memory: WebAssembly.Memory;
   readonly u8: Uint8Array;
@@ -26,6 +34,8 @@ export class PhysicalMemory {
   readonly frames: number;
   /** One byte a frame; non-zero while the processor holds translations of code in it. Writers call `noteWrite` first. */
   readonly watch: Uint8Array;
+  /** Set while pages can have other owners. */
+  owners: PageOwners | null = null;
   private onWatchedWrite: WatchedWrite = () => {};
 
   /** @param bytes size in bytes, a multiple of 64 KiB, at most 4 GiB - 64 KiB; what is never touched costs no real memory. */

@@ -30,6 +30,7 @@ export const REQ_APICV_UPDATE = 1 << 17;
 export const REQ_UPDATE_CPU_DIRTY_LOGGING = 1 << 18;
 export const REQ_APIC_PAGE_RELOAD = 1 << 19;
 export const REQ_GET_NESTED_STATE_PAGES = 1 << 20;
+export const REQ_UPDATE_PROTECTED_GUEST_STATE = 1 << 21;
 
 export const MP_STATE_RUNNABLE = 0;
 export const MP_STATE_UNINITIALIZED = 1;

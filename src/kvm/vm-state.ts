@@ -14,6 +14,7 @@ import { VmMmu } from './mmu/vm-mmu.ts';
 import { KvmMmuNotifier } from './mmu-notifier.ts';
 import type { KvmParams } from './params.ts';
 import { VmStats } from './stats.ts';
+import type { VmSev } from './svm/sev/vm-sev.ts';
 import { Trace } from './trace/events.ts';
 import type { VcpuState } from './vcpu-state.ts';
 import type { VendorOps } from './vendor-ops.ts';
@@ -45,6 +46,8 @@ export class VmState {
   dirtyRingWithBitmap = false;
   /** KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE (bit 0) and KVM_DIRTY_LOG_INITIALLY_SET (bit 1). */
   manualDirtyLogProtect = 0;
+  /** Of an SNP guest. */
+  sev: VmSev | null = null;
   readonly memory: PhysicalMemory;
   readonly host: HostMachine;
   readonly mm: AddressSpace;

@@ -26,6 +26,7 @@ import {
 } from './devices/power.ts';
 import { SerialPort } from './devices/serial.ts';
 import { guestCpuid } from './guest-cpuid.ts';
+import { initSnp, launchSnp } from './launch-snp.ts';
 import type { BootImage } from './loaders/boot-image.ts';
 import { ramRanges } from './loaders/boot-image.ts';
 import { PageRanges } from './page-ranges.ts';
@@ -92,6 +93,7 @@ export class Board {
   readonly privatePages = new PageRanges();
   /** Set by the guest through one of the power ports. */
   power: PowerRequest | null = null;
+  readonly memoryBytes: number;
   readonly pc: Pc | null;
   private readonly slots: BoardSlot[] = [];
   private readonly resetStates: readonly ResetState[];
@@ -99,7 +101,9 @@ export class Board {
   constructor(options: BoardOptions) {
     this.kvm = options.kvm;
     this.vmType = options.vmType;
+    this.memoryBytes = options.memoryBytes;
     this.vm = this.kvm.createVm(VM_TYPES[options.vmType]);
+    if (options.vmType === 'snp') initSnp(this.vm);
     if (this.hasPrivateMemory) this.vm.enableCap(KVM_CAP_EXIT_HYPERCALL, 0, [1 << KVM_HC_MAP_GPA_RANGE]);
     this.serial = new SerialPort(options.onSerial);
     this.ports.add(this.serial);
@@ -194,6 +198,19 @@ export class Board {
     for (const s of image.segments) this.writeMemory(s.gpa, s.bytes);
     this.pc?.load(image);
     enter(this.vcpu, image.entry);
+    if (this.vmType === 'snp') launchSnp(this, image.segments, this.memoryBytes);
+  }
+
+  /** Makes all memory of slots with guest_memfd private or shared. */
+  convertAll(toPrivate: boolean): void {
+    for (const s of this.slots) if (s.guestMemfd !== null) this.convert(s.gpa, s.size, toPrivate);
+  }
+
+  /** Host virtual address of the shared half of `gpa`. */
+  hostAddress(gpa: number): number {
+    const slot = this.slots.find((s) => gpa >= s.gpa && gpa < s.gpa + s.size);
+    if (slot === undefined) throw new Error(`no slot holds 0x${gpa.toString(16)}`);
+    return slot.hva + gpa - slot.gpa;
   }
 
   /** Makes [gpa, gpa + size) private or shared; private pages that become shared are freed. Throws KvmError. */

@@ -36,12 +36,15 @@ export interface RunLoopOptions {
 /** Instructions, or exits if they come first, between two looks at the clock. */
 const SLICE = 2_000_000;
 const SLICE_EXITS = 50_000;
+/** Exits to KVM, which a guest can take without an instruction in between. */
+const SLICE_KVM_EXITS = 1_000_000;
 /** Instructions that a vCPU may retire before it is the next one's turn. */
 const QUANTUM = 20_000;
 
 const MAP_GPA_ENCRYPTED = 1n << 4n;
 const KVM_SYSTEM_EVENT_SHUTDOWN = 1;
 const KVM_SYSTEM_EVENT_RESET = 2;
+const KVM_SYSTEM_EVENT_SEV_TERM = 4;
 
 /** In the first data word of an emulation failure: instruction bytes follow. */
 const INSTRUCTION_BYTES_FOLLOW = 1n;
@@ -108,7 +111,7 @@ export class RunLoop {
     let turnEnd = now + quantum;
     for (let exits = 0; ; exits++) {
       const { vcpu } = this;
-      const errno = vcpu.ioctlRun(Math.min(turnEnd, limit) - now, true);
+      const errno = vcpu.ioctlRun(Math.min(turnEnd, limit) - now, true, SLICE_KVM_EXITS);
       now = processor.insns;
       const interrupted = errno === -EINTR || errno === -EAGAIN;
       const end = interrupted ? null : this.answerRun(vcpu.kvmRun, errno);
@@ -187,6 +190,12 @@ export class RunLoop {
       case 'system-event':
         if (exit.type === KVM_SYSTEM_EVENT_SHUTDOWN) return endState('poweroff', 'system event: shutdown');
         if (exit.type === KVM_SYSTEM_EVENT_RESET) return endState('reset', 'system event: reset');
+        if (exit.type === KVM_SYSTEM_EVENT_SEV_TERM) {
+          return endState(
+            'shutdown',
+            `the guest asked for its termination, GHCB 0x${(exit.data[0] ?? 0n).toString(16)}`,
+          );
+        }
         return endState('internal-error', `system event ${exit.type} at ${this.where()}`);
       case 'fail-entry':
         return endState(
@@ -293,7 +302,9 @@ export class RunLoop {
   }
 
   private where(): string {
-    const rip = `rip 0x${this.vcpu.getRegs().rip.toString(16)}`;
+    const rip = this.vcpu.hasHiddenState
+      ? "a RIP that is the guest's own"
+      : `rip 0x${this.vcpu.getRegs().rip.toString(16)}`;
     return this.board.vcpus.length === 1 ? rip : `${rip} of vCPU ${this.current}`;
   }
 }

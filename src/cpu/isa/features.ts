@@ -30,6 +30,7 @@ const WHERE = {
   RDTSCP: [0x80000001, 0, 3, 27],
   RDPRU: [0x80000008, 0, 1, 4],
   WBNOINVD: [0x80000008, 0, 1, 9],
+  'SEV-SNP': [0x8000001f, 0, 0, 4],
 } as const;
 
 /** `base`: what every processor has that softkvm plays, or what checks its feature when it executes. */

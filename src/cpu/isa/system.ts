@@ -7,6 +7,8 @@ import type { EncodingTable } from './rows.ts';
 const EXTENSIONS: Readonly<Record<string, Feature>> = {
   RDTSCP: 'RDTSCP',
   RDPRU: 'RDPRU',
+  PVALIDATE: 'SEV-SNP',
+  RMPADJUST: 'SEV-SNP',
   WBNOINVD: 'WBNOINVD',
   INVPCID: 'INVPCID',
   CLFLUSHOPT: 'CLFLUSHOPT',
@@ -123,6 +125,8 @@ export function systemEncodings(table: EncodingTable): void {
     sys(`${np}0F 01 ${modrm.toString(16)}`, name, '', op);
   }
   sys('66 0F 01 cc', 'TDCALL', '', S.SYS_TDCALL);
+  sys('F2 0F 01 ff', 'PVALIDATE', '', S.SYS_PVALIDATE);
+  sys('F3 0F 01 fe', 'RMPADJUST', '', S.SYS_RMPADJUST);
   sys('0F 01 f8', 'SWAPGS', '', S.SYS_SWAPGS, 'o64');
   sys('0F 01 /0', 'SGDT', 'M', S.SYS_SGDT, 'f64');
   sys('0F 01 /1', 'SIDT', 'M', S.SYS_SIDT, 'f64');

@@ -6,7 +6,16 @@
  */
 
 import { EPT_VIOLATION_GVA_IS_VALID, LINEAR_NX, LINEAR_USER, LINEAR_WRITABLE } from '../../arch/ept-qualification.ts';
-import { PFERR_FETCH, PFERR_PK, PFERR_PRESENT, PFERR_RSVD, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
+import {
+  PFERR_FETCH,
+  PFERR_GUEST_ENC_HI,
+  PFERR_GUEST_RMP,
+  PFERR_PK,
+  PFERR_PRESENT,
+  PFERR_RSVD,
+  PFERR_USER,
+  PFERR_WRITE,
+} from '../../arch/error-code.ts';
 import {
   PAE_PDPTE_RSVD_HI,
   PAE_PDPTE_RSVD_LO,
@@ -43,8 +52,10 @@ import {
   EFER_LMA,
   EFER_NX,
 } from '../../arch/registers.ts';
+import { VMPL_EXECUTE_SUPERVISOR, VMPL_EXECUTE_USER, VMPL_READ, VMPL_WRITE } from '../../arch/rmp.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
+import { type AccessCheck, RMP_NOT_VALIDATED, RMP_OK } from '../snp/access-check.ts';
 import {
   ACCESS_FETCH,
   ACCESS_READ,
@@ -73,7 +84,11 @@ export const WALK_PAGE_FAULT = 1;
 /** #NPF: `error`, `errorHi`, `gfn` and `gpaOffset`. */
 export const WALK_NESTED_FAULT = 2;
 
+/** #VC for private memory that was not validated. */
+export const WALK_NOT_VALIDATED = 3;
+
 const NO_MEMORY = -2;
+const NOT_VALIDATED = -3;
 
 export class GuestWalker {
   /** The second level; another one takes its place while a TD runs. */
@@ -85,8 +100,27 @@ export class GuestWalker {
   private readonly profile: HardwareProfile;
   private readonly tables: TableCache;
   private readonly upper: WalkCache;
-  /** High half of the physical address bits that the processor does not have. */
+  private readonly npt: NestedWalker | null;
+  private readonly profilePhysHi: number;
+  /** High half of the physical address bits that the processor does not have, or that do not mean an address: not the C-bit. */
   physHi: number;
+  /** High half of the C-bit: 0 for guests without encrypted memory (@apm 15.34). */
+  private cBitHi = 0;
+  private frameHi = PT64_FRAME_HI;
+  /** The reverse map's checks, once there is one. */
+  get rmp(): AccessCheck | null {
+    return this.check;
+  }
+  set rmp(check: AccessCheck | null) {
+    this.check = check;
+    this.share();
+  }
+  private check: AccessCheck | null = null;
+  /** PVALIDATE and RMPADJUST ask: whose the page is and no more. */
+  validating = false;
+  /** Of the last final access: it was made with the C-bit. */
+  encrypted = false;
+  private index = 0;
 
   /** PAGING_*: what the guest's control registers select. */
   mode = PAGING_NONE;
@@ -142,11 +176,13 @@ export class GuestWalker {
     this.upper = caches.guest;
     this.i32 = memory.i32;
     this.profile = profile;
-    this.physHi = rsvdPhysHi(profile.maxPhyAddr);
+    this.profilePhysHi = rsvdPhysHi(profile.maxPhyAddr);
+    this.physHi = this.profilePhysHi;
     this.eptWalker = profile.vendor === 'intel' ? new EptWalker(memory, profile) : null;
     this.nested = false;
     this.share();
-    this.nestedWalker = this.eptWalker ?? new NestedWalker(memory, profile, caches.nested);
+    this.npt = this.eptWalker === null ? new NestedWalker(memory, profile, caches.nested) : null;
+    this.nestedWalker = this.eptWalker ?? this.npt!;
   }
 
   /** Host physical address of the code at `va` in MMU context `index`, or -1; no entry is marked. */
@@ -162,6 +198,22 @@ export class GuestWalker {
     this.physHi = rsvdPhysHi(bits);
     // No control registers are these: what follows from them is computed again.
     this.cr0 = -1;
+  }
+
+  /** Level of the nested page that the last walk ended in. */
+  get mappedLevel(): number {
+    return this.npt === null ? 1 : this.npt.level;
+  }
+
+  /** A guest is entered whose memory is encrypted where bit `cBit` of its entries says so, or (-1) one without. HOT */
+  setEncryptionBit(cBit: number): void {
+    const bitHi = cBit < 0 ? 0 : 1 << (cBit - 32);
+    if (bitHi === this.cBitHi) return;
+    this.cBitHi = bitHi;
+    this.physHi = this.profilePhysHi & ~bitHi;
+    this.frameHi = PT64_FRAME_HI & ~bitHi;
+    // The next configure is not to find everything as it was.
+    this.efer = -1;
   }
 
   /** Takes over the registers that select and modify paging; false when only CR3, or nothing, is new. HOT */
@@ -194,7 +246,8 @@ export class GuestWalker {
   private share(): void {
     const { i32, mode } = this;
     const levels = mode === PAGING_4LEVEL ? 4 : mode === PAGING_32BIT ? 2 : 0;
-    i32[WALK_MODE_AT >> 2] = this.eptWalker !== null || this.pke ? 0 : levels;
+    const plain = this.eptWalker === null && !this.pke && this.rmp === null && this.cBitHi === 0;
+    i32[WALK_MODE_AT >> 2] = plain ? levels : 0;
     i32[WALK_RSVD_HI_AT >> 2] = this.rsvdHi;
     i32[WALK_ROLE_AT >> 2] =
       (this.wp ? WALK_ROLE_WP : 0) |
@@ -210,21 +263,23 @@ export class GuestWalker {
    */
   walk(vaLo: number, vaHi: number, access: number, index: number): number {
     this.flags = 0;
+    this.index = index;
     switch (this.mode) {
       case PAGING_NONE:
         this.readable = true;
         this.writable = true;
         this.executable = true;
         this.linear = LINEAR_USER | LINEAR_WRITABLE;
+        this.encrypted = this.cBitHi !== 0;
         return this.final(vaLo >>> 12, vaLo & 0xfff, access);
       case PAGING_32BIT:
         return this.walk32(vaLo, access, index);
       case PAGING_PAE:
         return this.walkPae(vaLo, access, index);
       case PAGING_4LEVEL:
-        return this.walk64(4, (this.cr3Hi & PT64_FRAME_HI) * 0x100000 + (this.cr3Lo >>> 12), vaLo, vaHi, access, index);
+        return this.walk64(4, (this.cr3Hi & this.frameHi) * 0x100000 + (this.cr3Lo >>> 12), vaLo, vaHi, access, index);
       default:
-        return this.walk64(5, (this.cr3Hi & PT64_FRAME_HI) * 0x100000 + (this.cr3Lo >>> 12), vaLo, vaHi, access, index);
+        return this.walk64(5, (this.cr3Hi & this.frameHi) * 0x100000 + (this.cr3Lo >>> 12), vaLo, vaHi, access, index);
     }
   }
 
@@ -241,7 +296,7 @@ export class GuestWalker {
       if ((lo & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
       if ((hi & this.rsvdHi) !== 0) return this.reserved(access, index);
       const rights = i32[cached + WALK_RIGHTS]!;
-      const gfn = (hi & PT64_FRAME_HI) * 0x100000 + (lo >>> 12);
+      const gfn = (hi & this.frameHi) * 0x100000 + (lo >>> 12);
       return this.leaf(word, lo, hi, gfn, vaLo, rights & lo, rights | hi, access, index);
     }
     let level = top;
@@ -256,7 +311,7 @@ export class GuestWalker {
       else if (level === 4) at = (vaHi >>> 7) & 511;
       else at = (vaHi >>> 16) & 511;
       const word = this.entryWord(table, at << 3);
-      if (word < 0) return word === NO_MEMORY ? this.reserved(access, index) : WALK_NESTED_FAULT;
+      if (word < 0) return this.noEntry(word, access, index);
       if (level === 1 && upper.enabled) {
         const rights = (allowed & (PT_USER_MASK | PT_WRITABLE_MASK)) | (noExecute & 0x80000000);
         upper.insert(cached, tag, vaHi, word >>> 10, rights);
@@ -269,7 +324,7 @@ export class GuestWalker {
       noExecute |= hi;
       const low = lo >>> 12;
       const page = vaLo >>> 12;
-      const high = (hi & PT64_FRAME_HI) * 0x100000;
+      const high = (hi & this.frameHi) * 0x100000;
       if (level === 1) return this.leaf(word, lo, hi, high + low, vaLo, allowed, noExecute, access, index);
       if ((lo & PT_PAGE_SIZE_MASK) !== 0) {
         this.flags = level === 2 ? TLB_LARGE : TLB_HUGE;
@@ -293,16 +348,16 @@ export class GuestWalker {
       const at = (PDPTR_AT >> 2) + ((vaLo >>> 30) << 1);
       const entry = this.i32[at]!;
       if ((entry & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
-      return this.walk64(2, (this.i32[at + 1]! & PT64_FRAME_HI) * 0x100000 + (entry >>> 12), vaLo, 0, access, index);
+      return this.walk64(2, (this.i32[at + 1]! & this.frameHi) * 0x100000 + (entry >>> 12), vaLo, 0, access, index);
     }
     const word = this.entryWord(this.cr3Lo >>> 12, (this.cr3Lo & 0xfe0) + ((vaLo >>> 30) << 3));
-    if (word < 0) return word === NO_MEMORY ? this.reserved(access, index) : WALK_NESTED_FAULT;
+    if (word < 0) return this.noEntry(word, access, index);
     const lo = this.i32[word]!;
     const hi = this.i32[word + 1]!;
     if ((lo & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
     const rsvdLo = this.profile.paePdpteRsvd ? PAE_PDPTE_RSVD_LO : 0;
     if ((hi & (this.physHi | PAE_PDPTE_RSVD_HI)) !== 0 || (lo & rsvdLo) !== 0) return this.reserved(access, index);
-    return this.walk64(2, (hi & PT64_FRAME_HI) * 0x100000 + (lo >>> 12), vaLo, 0, access, index);
+    return this.walk64(2, (hi & this.frameHi) * 0x100000 + (lo >>> 12), vaLo, 0, access, index);
   }
 
   private walk32(vaLo: number, access: number, index: number): number {
@@ -318,7 +373,7 @@ export class GuestWalker {
     }
     if ((pde & PT_ACCESSED_MASK) === 0) this.mark(pdeWord, pde | PT_ACCESSED_MASK);
     const word = this.entryWord(pde >>> 12, ((vaLo >>> 12) & 0x3ff) << 2);
-    if (word < 0) return word === NO_MEMORY ? this.reserved(access, index) : WALK_NESTED_FAULT;
+    if (word < 0) return this.noEntry(word, access, index);
     const pte = this.i32[word]!;
     if ((pte & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
     return this.leaf(word, pte, 0, pte >>> 12, vaLo, pde & pte, 0, access, index);
@@ -336,6 +391,9 @@ export class GuestWalker {
     access: number,
     index: number,
   ): number {
+    // Fetches are private whatever the entry says, and so are all accesses where entries have no room for the bit (@apm 15.34.5).
+    this.encrypted =
+      (hi & this.cBitHi) !== 0 || (this.cBitHi !== 0 && (access === ACCESS_FETCH || this.mode === PAGING_32BIT));
     const user = index === 1;
     const userPage = (allowed & PT_USER_MASK) !== 0;
     if (user && !userPage) return this.fault(PFERR_PRESENT, access, index);
@@ -381,16 +439,32 @@ export class GuestWalker {
     const store = access !== ACCESS_READ && !fetch;
     if (!npt.walk(gfn, store, fetch)) {
       npt.blameFinal(store, fetch, this.linear);
-      this.error = npt.error;
-      this.errorHi = npt.errorHi;
-      this.gpaOffset = offset;
-      return WALK_NESTED_FAULT;
+      return this.nestedFault(gfn, offset, this.encrypted, 0);
     }
     this.pfn = npt.pfn;
     if (!npt.readable) this.readable = false;
     if (!npt.writable) this.writable = false;
     if (!npt.executable) this.executable = false;
-    return WALK_OK;
+    return this.rmp === null ? WALK_OK : this.checkOwner(this.rmp, offset, store, fetch);
+  }
+
+  /** The reverse map's word on the page that the walk ended in. HOT */
+  private checkOwner(rmp: AccessCheck, offset: number, store: boolean, fetch: boolean): number {
+    const npt = this.nestedWalker;
+    const user = this.index === 1;
+    rmp.ownerOnly = this.validating;
+    const verdict = rmp.check(npt.pfn, this.gfn, this.mappedLevel, this.encrypted, store, fetch, user);
+    if (verdict === RMP_OK) {
+      const may = rmp.permissions;
+      if ((may & VMPL_READ) === 0) this.readable = false;
+      if ((may & VMPL_WRITE) === 0) this.writable = false;
+      if ((may & (user ? VMPL_EXECUTE_USER : VMPL_EXECUTE_SUPERVISOR)) === 0) this.executable = false;
+      return WALK_OK;
+    }
+    if (verdict === RMP_NOT_VALIDATED) return WALK_NOT_VALIDATED;
+    npt.error = PFERR_PRESENT | PFERR_GUEST_RMP;
+    npt.blameFinal(store, fetch, this.linear);
+    return this.nestedFault(this.gfn, offset, this.encrypted, rmp.errorHi);
   }
 
   /**
@@ -421,16 +495,40 @@ export class GuestWalker {
     const known = this.tables.lookup(gfn);
     if (known !== -1) return (known << 10) | (offset >>> 2);
     const npt = this.nestedWalker;
+    // Tables are private memory always.
+    const encrypted = this.cBitHi !== 0;
+    let more = 0;
     if (npt.walk(gfn, true, false)) {
-      this.tables.insert(gfn, npt.pfn);
-      return (npt.pfn << 10) | (offset >>> 2);
+      const { check: rmp } = this;
+      if (rmp !== null) rmp.ownerOnly = false;
+      const verdict = rmp === null ? RMP_OK : rmp.check(npt.pfn, gfn, this.mappedLevel, encrypted, true, false, false);
+      if (verdict === RMP_OK) {
+        this.tables.insert(gfn, npt.pfn);
+        return (npt.pfn << 10) | (offset >>> 2);
+      }
+      if (verdict === RMP_NOT_VALIDATED) return NOT_VALIDATED;
+      npt.error = PFERR_PRESENT | PFERR_GUEST_RMP;
+      more = rmp!.errorHi;
     }
     npt.blameTable();
+    this.nestedFault(gfn, offset, encrypted, more);
+    return -1;
+  }
+
+  /** Takes over what the nested walker blames. */
+  private nestedFault(gfn: number, offset: number, encrypted: boolean, moreHi: number): number {
+    const npt = this.nestedWalker;
     this.error = npt.error;
-    this.errorHi = npt.errorHi;
+    this.errorHi = npt.errorHi | moreHi | (encrypted ? PFERR_GUEST_ENC_HI : 0);
     this.gfn = gfn;
     this.gpaOffset = offset;
-    return -1;
+    return WALK_NESTED_FAULT;
+  }
+
+  /** What a table that cannot be read means for the walk. */
+  private noEntry(word: number, access: number, index: number): number {
+    if (word === NO_MEMORY) return this.reserved(access, index);
+    return word === NOT_VALIDATED ? WALK_NOT_VALIDATED : WALK_NESTED_FAULT;
   }
 
   /** Stores the low half of an entry with its accessed or dirty bit. */

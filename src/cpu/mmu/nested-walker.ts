@@ -61,6 +61,8 @@ export class NestedWalker implements SecondWalker {
   /** A store needs no further walk: writable at every level, and dirty. */
   writable = false;
   executable = false;
+  /** Level of the page that maps it: 1 for 4 KiB. */
+  level = 1;
   /** Whatever is mapped is readable. */
   readonly readable = true;
   /** After a walk that failed: P and RSVD of the error code; after `blame` all of it. */
@@ -178,6 +180,7 @@ export class NestedWalker implements SecondWalker {
     this.pfn = (hi & PT64_FRAME_HI) * 0x100000 + low;
     this.writable = writable && (marked & PT_DIRTY_MASK) !== 0;
     this.executable = noExecute >= 0;
+    this.level = level;
     if (this.pfn >= this.frames)
       throw new Error(`nested page table maps gfn ${gfn} to frame ${this.pfn}, beyond memory`);
     return true;

@@ -7,6 +7,7 @@ import { CS, RFLAGS_IF, RFLAGS_RF } from '../../arch/registers.ts';
 import {
   INTERCEPT_IOIO_PROT,
   INTERCEPT_VINTR,
+  NESTED_CTL_SEV_ES_ENABLE,
   SVM_EVTINJ_TYPE_EXEPT,
   SVM_EVTINJ_TYPE_MASK,
   SVM_EVTINJ_TYPE_SOFT,
@@ -72,6 +73,7 @@ import type { Events } from '../system/events.ts';
 import { currentContext } from '../system/linear-memory.ts';
 import { W_PKRU, W_RFLAGS, W_RIP } from '../system/words.ts';
 import { consistent } from './consistency.ts';
+import { EncryptedState } from './encrypted-state.ts';
 
 /** Bytes of the I/O permission map. */
 const IOPM_SIZE = 0x3000;
@@ -98,6 +100,7 @@ export class Svm {
   private readonly core: Core;
   private readonly events: Events;
   private readonly engine: Engine;
+  private readonly encrypted: EncryptedState;
   /** The address space whose translations the TLB holds. */
   asid = 0;
   /**
@@ -110,13 +113,29 @@ export class Svm {
     this.core = core;
     this.events = events;
     this.engine = engine;
+    this.encrypted = new EncryptedState(core);
   }
 
   /** VMRUN with the control block at physical address `vmcbPa`, until its #VMEXIT. HOT */
   vmrun(vmcbPa: number): void {
+    const block = vmcbPa >>> 2;
+    if ((this.core.i32[block + (VMCB_NESTED_CTL >> 2)]! & NESTED_CTL_SEV_ES_ENABLE) === 0) {
+      this.run(vmcbPa, block);
+      return;
+    }
+    const own = this.encrypted.enter(block);
+    if (own === -1) {
+      this.encrypted.refuse(block);
+      return;
+    }
+    this.run(own << 2, own);
+    this.encrypted.leave(block);
+  }
+
+  /** VMRUN with the control block at physical address `vmcbPa`, word `block`. HOT */
+  private run(vmcbPa: number, block: number): void {
     const core = this.core;
     const i32 = core.i32;
-    const block = vmcbPa >>> 2;
     const known =
       vmcbPa === this.cached &&
       (i32[block + (VMCB_CLEAN >> 2)]! & CACHED) === CACHED &&

@@ -2,18 +2,29 @@
  * What the parts of the processor share: the state in linear memory, the TLB and walkers, the intercepts of the control block in force,
  * and the ways in which an instruction can end. Statuses are STATUS_* of state.ts.
  */
-import { AC_VECTOR, GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR } from '../../arch/exceptions.ts';
+import { PFERR_RSVD } from '../../arch/error-code.ts';
+import { AC_VECTOR, GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR, VC_VECTOR } from '../../arch/exceptions.ts';
 import { isCanonical } from '../../arch/linear-address.ts';
 import { PAGING_5LEVEL, PAGING_PAE } from '../../arch/paging.ts';
 import { CR0_AM, CR4_PCIDE, CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
-import { SVM_EXIT_NPF, V_GIF_ENABLE_MASK, V_GIF_MASK, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
+import {
+  SVM_EXIT_NPF,
+  SVM_EXIT_PAGE_NOT_VALIDATED,
+  V_GIF_ENABLE_MASK,
+  V_GIF_MASK,
+  VMCB_ATTR_DB,
+  VMCB_ATTR_L,
+} from '../../arch/vmcb.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
-import { GuestWalker, WALK_NESTED_FAULT, WALK_OK } from '../mmu/guest-walker.ts';
+import { GuestWalker, WALK_NESTED_FAULT, WALK_NOT_VALIDATED, WALK_OK } from '../mmu/guest-walker.ts';
 import { TAG_CODE, TAG_READ, TAG_WRITE, Tlb } from '../mmu/tlb.ts';
 import type { HardwareProfile } from '../profile.ts';
+import { isAutomaticExit } from '../snp/communication.ts';
+import type { Snp } from '../snp/snp.ts';
 import {
   ACCESS_FETCH,
   ACCESS_READ,
+  CR2_AT,
   EXIT_CODE_AT,
   EXIT_INFO1_AT,
   EXIT_INFO2_AT,
@@ -146,6 +157,10 @@ export class Core {
   iopmBase = 0;
   iopmHighBase = 0;
   msrpmBase = 0;
+  /** What the processor has of encrypted guests; null when it has none. */
+  snp: Snp | null = null;
+  /** The guest's registers are encrypted: exits that are not automatic become #VC (@apm 15.35.4). */
+  encryptedState = false;
   /** The control block in force is a VMCS, and these are of it: bits of CR0 and CR4 that the host owns, and what reads of them show. */
   vmx = false;
   /** ... and that VMCS is a TD's. */
@@ -265,6 +280,9 @@ export class Core {
   /** Leaves the guest with `code` (a #VMEXIT); RIP stays where it is. */
   exit(code: number, info1 = 0, info1Hi = 0, info2 = 0, info2Hi = 0): number {
     const i32 = this.i32;
+    if (this.encryptedState && (!isAutomaticExit(code) || (code === SVM_EXIT_NPF && (info1 & PFERR_RSVD) !== 0))) {
+      return this.raiseError(VC_VECTOR, code);
+    }
     i32[EXIT_CODE_AT >> 2] = code;
     i32[EXIT_INFO1_AT >> 2] = info1;
     i32[(EXIT_INFO1_AT >> 2) + 1] = info1Hi;
@@ -415,6 +433,7 @@ export class Core {
       return -1;
     }
     const pfn = walker.pfn;
+    if (walker.rmp?.foreign === true) return this.snp!.readForeign(pfn, vaLo & 0xfff);
     if (this.reaching && (pfn === this.apic.accessPfn || (access !== ACCESS_READ && this.memory.watch[pfn] !== 0)))
       return -2;
     if (pfn === this.apic.accessPfn) return this.apic.access(this, vaLo & 0xfff, access);
@@ -458,8 +477,14 @@ export class Core {
   }
 
   /** Turns a walk's failure into FAULT_* or EXIT_*. HOT */
-  private failed(result: number, vaLo: number, vaHi: number): void {
+  failed(result: number, vaLo: number, vaHi: number): void {
     const walker = this.walker;
+    if (result === WALK_NOT_VALIDATED) {
+      this.i32[CR2_AT >> 2] = vaLo;
+      this.i32[(CR2_AT >> 2) + 1] = vaHi;
+      this.status = this.raiseError(VC_VECTOR, SVM_EXIT_PAGE_NOT_VALIDATED);
+      return;
+    }
     if (result === WALK_NESTED_FAULT) {
       const gfn = walker.gfn;
       this.linearLo = vaLo;

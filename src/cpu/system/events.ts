@@ -103,13 +103,16 @@ export class Events {
       const addressHi = i32[(FAULT_ADDRESS >> 2) + 1]!;
       if (vector === PF_VECTOR ? this.pageFaultExits(error) : ((core.interceptExceptions >>> vector) & 1) !== 0) {
         const page = vector === PF_VECTOR;
-        return core.exit(
+        const status = core.exit(
           SVM_EXIT_EXCP_BASE + vector,
           hasError ? error : 0,
           0,
           page ? addressLo : 0,
           page ? addressHi : 0,
         );
+        // With encrypted state the guest gets #VC instead.
+        if (status === STATUS_EXCEPTION) continue;
+        return status;
       }
       if (vector === PF_VECTOR) {
         i32[CR2_AT >> 2] = addressLo;

@@ -1,5 +1,7 @@
 /** RDMSR and WRMSR, counters, and the MSRs that a guest may reach without its hypervisor (@apm 3.2, 15.11; @sdm volume 4). */
 import {
+  MSR_AMD64_SEV,
+  MSR_AMD64_SEV_ES_GHCB,
   MSR_CSTAR,
   MSR_EFER,
   MSR_FS_BASE,
@@ -15,6 +17,9 @@ import {
   MSR_STAR,
   MSR_SYSCALL_MASK,
   MSR_TSC_AUX,
+  SEV_STATUS_ENABLED,
+  SEV_STATUS_ES_ENABLED,
+  SEV_STATUS_SNP_ENABLED,
 } from '../../arch/msr.ts';
 import {
   CR0_PG,
@@ -43,6 +48,7 @@ import {
   SVM_EXIT_RDPRU,
   SVM_EXIT_RDTSC,
   SVM_EXIT_RDTSCP,
+  VMCB_GHCB,
 } from '../../arch/vmcb.ts';
 import { recordRm } from '../decode/record.ts';
 import {
@@ -60,6 +66,7 @@ import {
   SYSENTER_ESP_AT,
   TSC_AUX_AT,
   TSC_OFFSET_AT,
+  VMSA_BLOCK,
 } from '../state.ts';
 import { msrBitmapExits, rdtscpAllowed } from '../vmx/instruction-exits.ts';
 import type { Core } from './core.ts';
@@ -116,10 +123,32 @@ function mapIntercepts(core: Core, msr: number, isWrite: boolean): boolean {
 export function accessMsr(core: Core, isWrite: boolean): number {
   if (core.cpl() !== 0) return core.gp(0);
   const msr = gprLo(core, RCX) >>> 0;
+  if (core.encryptedState && (msr === MSR_AMD64_SEV_ES_GHCB || msr === MSR_AMD64_SEV))
+    return sevMsr(core, msr, isWrite);
   if ((core.intercept3 & INTERCEPT_MSR_PROT) !== 0 && mapIntercepts(core, msr, isWrite)) {
     return core.exit(SVM_EXIT_MSR, isWrite ? 1 : 0);
   }
   return isWrite ? writeMsr(core, msr, gprLo(core, RAX), gprLo(core, RDX)) : readMsr(core, msr);
+}
+
+/** GHCB, which is a field of the control block, and the read-only status; neither is intercepted (@apm 15.34.10, 15.35.8). */
+function sevMsr(core: Core, msr: number, isWrite: boolean): number {
+  const { i32 } = core;
+  if (msr === MSR_AMD64_SEV) {
+    if (isWrite) return core.gp(0);
+    setGpr(core, RAX, 4, SEV_STATUS_ENABLED | SEV_STATUS_ES_ENABLED | SEV_STATUS_SNP_ENABLED, 0);
+    setGpr(core, RDX, 4, 0, 0);
+    return STATUS_OK;
+  }
+  const at = (VMSA_BLOCK + VMCB_GHCB) >> 2;
+  if (isWrite) {
+    i32[at] = gprLo(core, RAX);
+    i32[at + 1] = gprLo(core, RDX);
+  } else {
+    setGpr(core, RAX, 4, i32[at]!, 0);
+    setGpr(core, RDX, 4, i32[at + 1]!, 0);
+  }
+  return STATUS_OK;
 }
 
 function readMsr(core: Core, msr: number): number {

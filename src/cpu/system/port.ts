@@ -9,6 +9,7 @@ import {
   recordLength,
   recordOperandSize,
 } from '../decode/record.ts';
+import { pvalidate, rmpadjust } from '../snp/guest-instructions.ts';
 import {
   ACCESS_FETCH,
   ACCESS_READ,
@@ -393,6 +394,10 @@ export class Port implements SystemPort {
         return vmxInstruction(core, number === op.SYS_VMCALL);
       case op.SYS_TDCALL:
         return tdcall(core);
+      case op.SYS_PVALIDATE:
+        return pvalidate(core);
+      case op.SYS_RMPADJUST:
+        return rmpadjust(core);
       default:
         // XSAVES: no profile has it.
         return core.ud();

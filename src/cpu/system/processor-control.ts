@@ -46,6 +46,7 @@ import {
   SVM_EXIT_RSM,
   SVM_EXIT_SKINIT,
   SVM_EXIT_STGI,
+  SVM_EXIT_VMGEXIT,
   SVM_EXIT_VMLOAD,
   SVM_EXIT_VMMCALL,
   SVM_EXIT_VMRUN,
@@ -53,7 +54,7 @@ import {
   SVM_EXIT_WBINVD,
 } from '../../arch/vmcb.ts';
 import { SECONDARY_EXEC_PAUSE_LOOP_EXITING } from '../../arch/vmx-controls.ts';
-import { effectiveAddress, recordSegment } from '../decode/record.ts';
+import { effectiveAddress, recordHasRep, recordLength, recordSegment } from '../decode/record.ts';
 import { ACCESS_READ, SCRATCH, SHADOW_STI, STATUS_OK } from '../state.ts';
 import {
   SYS_CLGI,
@@ -73,7 +74,11 @@ import { W_CR0, W_EFER, W_RFLAGS } from './words.ts';
 
 export function hlt(core: Core, length: number): number {
   if (core.cpl() !== 0) return core.gp(0);
-  if ((core.intercept3 & INTERCEPT_HLT) !== 0) return core.exit(SVM_EXIT_HLT);
+  if ((core.intercept3 & INTERCEPT_HLT) !== 0) {
+    // Nobody else can move RIP on of a guest with encrypted state.
+    if (core.encryptedState) core.reload(length);
+    return core.exit(SVM_EXIT_HLT);
+  }
   // Nothing but the physical interrupt that ends the budget wakes it, so that comes at once.
   core.reload(length);
   return core.exit(SVM_EXIT_INTR);
@@ -138,6 +143,7 @@ export function pause(core: Core): number {
     core.pauseCount--;
     return STATUS_OK;
   }
+  if (core.encryptedState) core.reload(recordLength(core.u8, core.record));
   return core.exit(SVM_EXIT_PAUSE);
 }
 
@@ -212,6 +218,10 @@ function legalBlock(core: Core): boolean {
  */
 export function svmInstruction(core: Core, op: number): number {
   if (op === SYS_VMMCALL) {
+    if (core.encryptedState && recordHasRep(core.u8, core.record)) {
+      core.reload(recordLength(core.u8, core.record));
+      return core.exit(SVM_EXIT_VMGEXIT);
+    }
     return (core.intercept4 & INTERCEPT_VMMCALL) !== 0 ? core.exit(SVM_EXIT_VMMCALL) : core.ud();
   }
   if ((core.i32[W_EFER]! & EFER_SVME) === 0 || (core.i32[W_CR0]! & CR0_PE) === 0) return core.ud();

@@ -1,6 +1,6 @@
 /** A virtual processor: the ioctls of a vCPU file descriptor. Every method throws KvmError, with EIO once the VM is dead. */
 import { hex } from '../../arch/halves.ts';
-import { E2BIG, EIO, ENOTTY, errnoName } from '../../host/errno.ts';
+import { E2BIG, EINVAL, EIO, ENOTTY, errnoName } from '../../host/errno.ts';
 import { encryptArgument, type MemoryEncryptCommand } from '../confidential.ts';
 import type { DirtyRingEntry } from '../dirty/dirty-ring.ts';
 import { KVM_EXIT_MEMORY_FAULT, type KvmRun } from '../kvm-run.ts';
@@ -75,6 +75,17 @@ export class Vcpu {
     return this.state.run;
   }
 
+  /** Registers cannot be read or written: an encrypted guest's, once it is launched. */
+  get hasHiddenState(): boolean {
+    return this.state.svm.sev?.stateProtected === true;
+  }
+
+  private open(operation: string): VcpuState {
+    const vcpu = this.alive(operation);
+    if (this.hasHiddenState) throw new KvmError(EINVAL, operation, 'the state is encrypted');
+    return vcpu;
+  }
+
   private alive(operation: string): VcpuState {
     if (this.state.vm.log.vmBugged) throw new KvmError(EIO, operation, 'the VM is dead');
     return this.state;
@@ -127,42 +138,42 @@ export class Vcpu {
 
   /** KVM_GET_REGS */
   getRegs(): Regs {
-    return getRegs(this.alive('KVM_GET_REGS'));
+    return getRegs(this.open('KVM_GET_REGS'));
   }
 
   /** KVM_SET_REGS: a pending exception is dropped. @kvm regs.c __set_regs */
   setRegs(regs: Regs): void {
-    setRegs(this.alive('KVM_SET_REGS'), regs);
+    setRegs(this.open('KVM_SET_REGS'), regs);
   }
 
   /** KVM_GET_SREGS */
   getSregs(): Sregs {
-    return getSregs(this.alive('KVM_GET_SREGS'));
+    return getSregs(this.open('KVM_GET_SREGS'));
   }
 
   /** KVM_SET_SREGS. @throws KvmError EINVAL: control registers or EFER that do not fit together @kvm regs.c __set_sregs */
   setSregs(sregs: Sregs): void {
-    check(setSregs(this.alive('KVM_SET_SREGS'), sregs), 'KVM_SET_SREGS');
+    check(setSregs(this.open('KVM_SET_SREGS'), sregs), 'KVM_SET_SREGS');
   }
 
   /** KVM_GET_XSAVE: 4096 bytes, XSAVE's standard form. */
   getXsave(): Uint8Array {
-    return getXsave(this.alive('KVM_GET_XSAVE'));
+    return getXsave(this.open('KVM_GET_XSAVE'));
   }
 
   /** KVM_SET_XSAVE. @throws KvmError EINVAL: components that there are not, a header or MXCSR with reserved bits */
   setXsave(area: Uint8Array): void {
-    check(setXsave(this.alive('KVM_SET_XSAVE'), area), 'KVM_SET_XSAVE');
+    check(setXsave(this.open('KVM_SET_XSAVE'), area), 'KVM_SET_XSAVE');
   }
 
   /** KVM_GET_XCRS */
   getXcrs(): Xcr[] {
-    return getXcrs(this.alive('KVM_GET_XCRS'));
+    return getXcrs(this.open('KVM_GET_XCRS'));
   }
 
   /** KVM_SET_XCRS. @throws KvmError EINVAL: XCR0 as the guest may not have it */
   setXcrs(xcrs: readonly Xcr[]): void {
-    check(setXcrs(this.alive('KVM_SET_XCRS'), xcrs), 'KVM_SET_XCRS');
+    check(setXcrs(this.open('KVM_SET_XCRS'), xcrs), 'KVM_SET_XCRS');
   }
 
   /** KVM_GET_CPUID2 */
@@ -256,7 +267,7 @@ export class Vcpu {
 
   /** KVM_SET_GUEST_DEBUG: `control` KVM_GUESTDBG_*; debug registers for KVM_GUESTDBG_USE_HW_BP. @throws KvmError EBUSY, EINVAL */
   setGuestDebug(debug: { control: number; debugreg?: readonly bigint[] }): void {
-    const r = setGuestDebug(this.alive('KVM_SET_GUEST_DEBUG'), debug.control, debug.debugreg ?? []);
+    const r = setGuestDebug(this.open('KVM_SET_GUEST_DEBUG'), debug.control, debug.debugreg ?? []);
     check(r, 'KVM_SET_GUEST_DEBUG', `control ${hex(debug.control)}`);
   }
 

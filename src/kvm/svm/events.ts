@@ -193,6 +193,7 @@ export function svmNmiAllowed(vcpu: VcpuState): number {
 
 /** @kvm svm.c svm_get_if_flag */
 export function svmGetIfFlag(vcpu: VcpuState): boolean {
+  if (vcpu.svm.sev !== null) return (vmcbRead(vcpu.svm, V.VMCB_INT_STATE) & V.SVM_GUEST_INTERRUPT_MASK) !== 0;
   return (getRflags(vcpu) & RFLAGS_IF) !== 0;
 }
 

@@ -38,6 +38,7 @@ import { taskSwitch } from '../x86/task-switch.ts';
 import { disableNmiSinglestep, svmClearVintr } from './events.ts';
 import { clrDrIntercepts } from './init-vmcb.ts';
 import { handleNpf } from './npf.ts';
+import { sevHandleVmgexit } from './sev/vmgexit.ts';
 import { clrIntercept, isIntercept, vmcbRead } from './vmcb-access.ts';
 
 /** The bytes of RSM: its exit does not depend on how it got there. */
@@ -238,6 +239,7 @@ function handleInvalidExit(vcpu: VcpuState, code: number): number {
 /** @kvm svm.c svm_handle_exit: 1 resume, 0 to userspace, negative -errno. HOT */
 export function svmHandleExit(vcpu: VcpuState): number {
   const svm = vcpu.svm;
+  if (svm.sev !== null) return handleEncrypted(vcpu);
   if (!isIntercept(svm, V.VMCB_INTERCEPT_CR, V.INTERCEPT_CR0_WRITE)) vcpu.cr0 = vmcbRead(svm, V.VMCB_CR0);
   if (vcpu.vm.vendor.tdpEnabled) {
     vcpu.cr3Lo = vmcbRead(svm, V.VMCB_CR3);
@@ -247,13 +249,23 @@ export function svmHandleExit(vcpu: VcpuState): number {
   // What ends a time slice is nothing that the guest did.
   if (code !== V.SVM_EXIT_INTR) vcpu.vm.x86.idleTime += vcpu.vm.x86.exitTime;
   if (code === V.SVM_EXIT_NPF) return npfInterception(vcpu);
-  if (code === V.SVM_EXIT_ERR) {
-    vcpu.run.exitReason = KVM_EXIT_FAIL_ENTRY;
-    vcpu.run.failEntry.setHardwareEntryFailureReason(code, 0);
-    vcpu.run.failEntry.cpu = 0;
-    return 0;
-  }
-  return invokeExitHandler(vcpu, code);
+  return code === V.SVM_EXIT_ERR ? failEntry(vcpu, code) : invokeExitHandler(vcpu, code);
+}
+
+function failEntry(vcpu: VcpuState, code: number): number {
+  vcpu.run.exitReason = KVM_EXIT_FAIL_ENTRY;
+  vcpu.run.failEntry.setHardwareEntryFailureReason(code, 0);
+  vcpu.run.failEntry.cpu = 0;
+  return 0;
+}
+
+/** Of a guest with encrypted state the VMCB tells nothing but the exit. */
+function handleEncrypted(vcpu: VcpuState): number {
+  const code = vmcbRead(vcpu.svm, V.VMCB_EXIT_CODE);
+  if (code !== V.SVM_EXIT_INTR) vcpu.vm.x86.idleTime += vcpu.vm.x86.exitTime;
+  if (code === V.SVM_EXIT_NPF) return npfInterception(vcpu);
+  if (code === V.SVM_EXIT_VMGEXIT) return sevHandleVmgexit(vcpu, invokeExitHandler);
+  return code === V.SVM_EXIT_ERR ? failEntry(vcpu, code) : invokeExitHandler(vcpu, code);
 }
 
 /** @kvm svm.c svm_invoke_exit_handler */

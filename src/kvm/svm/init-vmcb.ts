@@ -9,6 +9,7 @@ import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.t
 import { allocContiguous } from './contiguous-pages.ts';
 import { setMsrInterception } from './msrpm.ts';
 import { initSegments } from './segments.ts';
+import { sevInitVmcb } from './sev/sev.ts';
 import {
   clrExceptionIntercept,
   clrIntercept,
@@ -119,6 +120,7 @@ export function initVmcb(vcpu: VcpuState): void {
   svm.asidGeneration = 0;
   svm.asid = 0;
   initVmcbAfterSetCpuid(vcpu);
+  sevInitVmcb(vcpu);
   svm.gif = true;
 }
 

@@ -4,7 +4,7 @@ import { hiOf, loOf } from '../../arch/halves.ts';
 import * as V from '../../arch/vmcb.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
 import { ENOMEM } from '../../host/errno.ts';
-import { X86EMUL_CONTINUE } from '../emulate/ops.ts';
+import { X86EMUL_CONTINUE, X86EMUL_RETRY_INSTR } from '../emulate/ops.ts';
 import { getActivePcid } from '../mmu/pcid.ts';
 import { type KvmParams, tdpEnabled } from '../params.ts';
 import type { VcpuState } from '../vcpu-state.ts';
@@ -25,6 +25,10 @@ import { initMsrpm, MSRPM_PAGES, svmMsrFilterChanged } from './msrpm.ts';
 import { svmVcpuRun } from './run.ts';
 import { putSaveArea } from './save-area.ts';
 import * as segments from './segments.ts';
+import { sevSnpInitProtectedGuestState } from './sev/ap-creation.ts';
+import { sevFreeVcpu } from './sev/launch.ts';
+import { sevVcpuRun } from './sev/run.ts';
+import { sevEsVcpuReset, sevOps, sevVcpuCreate } from './sev/sev.ts';
 import { svmFlushTlbCurrent, svmFlushTlbGva } from './tlb.ts';
 import {
   clrExceptionIntercept,
@@ -52,13 +56,14 @@ function svmVcpuCreate(vcpu: VcpuState): number {
   svm.vmcbPa = vmcb * 4096;
   svm.words = vcpu.vm.memory.i32;
   svm.vmcb = vmcb * 1024;
-  return 0;
+  return sevVcpuCreate(vcpu);
 }
 
 /** @kvm svm.c svm_vcpu_free */
 function svmVcpuFree(vcpu: VcpuState): void {
   const svm = vcpu.svm;
   if (svm.vmcbPfn < 0) return;
+  sevFreeVcpu(vcpu);
   vcpu.vm.host.pages.freePage(svm.vmcbPfn);
   freeContiguous(vcpu.vm.host.pages, svm.msrpmPfn, MSRPM_PAGES);
   svm.vmcbPfn = -1;
@@ -67,12 +72,14 @@ function svmVcpuFree(vcpu: VcpuState): void {
 
 /** @kvm svm.c svm_vcpu_reset */
 function svmVcpuReset(vcpu: VcpuState, initEvent: boolean): void {
+  if (initEvent) sevSnpInitProtectedGuestState(vcpu);
   if (!initEvent) {
     initMsrpm(vcpu);
     vcpu.svm.nmiMasked = false;
     vcpu.svm.awaitingIretCompletion = false;
   }
   initVmcb(vcpu);
+  if (!initEvent) sevEsVcpuReset(vcpu);
 }
 
 /** @kvm svm.c svm_load_mmu_pgd */
@@ -155,7 +162,7 @@ function writeTscOffset(vcpu: VcpuState): void {
 
 /** Instruction bytes in the VMCB; hardware without DecodeAssists leaves none (@apm 15.8.4). */
 function svmExitInsnLength(vcpu: VcpuState): number {
-  if (!vcpu.vm.profile.decodeAssists) return 0;
+  if (!vcpu.vm.profile.decodeAssists || vcpu.svm.sev !== null) return 0;
   const code = vmcbRead(vcpu.svm, V.VMCB_EXIT_CODE);
   if (code !== V.SVM_EXIT_NPF && code !== V.SVM_EXIT_EXCP_BASE + 14) return 0;
   return vcpu.vm.memory.u8[vcpu.svm.vmcbPa + V.VMCB_INSN_LEN]! & 0xf;
@@ -165,6 +172,7 @@ function svmExitInsnLength(vcpu: VcpuState): number {
 export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOps {
   return {
     name: 'svm',
+    ...(profile.snp !== undefined && tdpEnabled(profile, params) ? { confidential: sevOps } : {}),
     tdpEnabled: tdpEnabled(profile, params),
     maxTdpLevel: profile.la57 ? 5 : 4,
     maxHugePageLevel: profile.gbPages ? 3 : 2,
@@ -211,7 +219,10 @@ export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOp
     getMsr: svmGetMsr,
     setMsr: svmSetMsr,
     msrFilterChanged: svmMsrFilterChanged,
-    vcpuRun: svmVcpuRun,
+    vcpuRun: (vcpu, immediate) => {
+      if (vcpu.svm.sev === null) svmVcpuRun(vcpu, immediate);
+      else sevVcpuRun(vcpu, immediate);
+    },
     handleExit: svmHandleExit,
     getExitInfo: svmGetExitInfo,
     exitReasonName: svmExitReasonName,
@@ -234,9 +245,9 @@ export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOp
     setNmiMask: events.svmSetNmiMask,
     getIfFlag: events.svmGetIfFlag,
     updateCr8Intercept: svmUpdateCr8Intercept,
-    // Only SEV guests hide state that emulation needs.
-    checkEmulateInstruction: () => X86EMUL_CONTINUE,
-    skipEmulatedInstruction: (vcpu) => events.svmSkip(vcpu, EMULTYPE_SKIP, true),
+    checkEmulateInstruction: (vcpu) => (vcpu.svm.sev === null ? X86EMUL_CONTINUE : X86EMUL_RETRY_INSTR),
+    // Of an encrypted guest nobody but itself moves RIP.
+    skipEmulatedInstruction: (vcpu) => (vcpu.svm.sev === null ? events.svmSkip(vcpu, EMULTYPE_SKIP, true) : 1),
     patchHypercall: (out) => {
       out[0] = 0x0f;
       out[1] = 0x01;

@@ -13,12 +13,14 @@ import { vmcbRead, vmcbWrite } from './vmcb-access.ts';
 /** A processor's address space identifiers (@kvm svm.h struct svm_cpu_data). */
 export class CpuData {
   asidGeneration = 1;
-  minAsid = 1;
+  minAsid: number;
   maxAsid: number;
   nextAsid: number;
   flushAllAsids = false;
 
-  constructor(asids: number) {
+  /** @param encrypted ASIDs from 1 on that encrypted guests have for themselves */
+  constructor(asids: number, encrypted: number) {
+    this.minAsid = encrypted + 1;
     this.maxAsid = asids - 1;
     this.nextAsid = this.maxAsid + 1;
   }
@@ -31,7 +33,7 @@ function dataOf(vcpu: VcpuState): CpuData {
   const svm = vcpu.svm;
   if (svm.cpuData === null) {
     const known = cpuData.get(vcpu.vm.processor);
-    svm.cpuData = known ?? new CpuData(vcpu.vm.profile.asids);
+    svm.cpuData = known ?? new CpuData(vcpu.vm.profile.asids, vcpu.vm.profile.snp?.maxAsid ?? 0);
     if (known === undefined) cpuData.set(vcpu.vm.processor, svm.cpuData);
   }
   return svm.cpuData;

@@ -1,4 +1,5 @@
 /** A vCPU's state that belongs to SVM (@kvm svm.h struct vcpu_svm). */
+import type { VcpuSev } from './sev/vm-sev.ts';
 import type { CpuData } from './tlb.ts';
 
 export class VcpuSvm {
@@ -38,6 +39,8 @@ export class VcpuSvm {
   saveAreaStale = false;
   /** The save area is newer than the processor. */
   saveAreaDirty = true;
+  /** Of an SNP guest's vCPU. */
+  sev: VcpuSev | null = null;
   vmCr = 0;
   hsaveLo = 0;
   hsaveHi = 0;

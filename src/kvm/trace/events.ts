@@ -32,6 +32,11 @@ export interface TraceEvents {
   kvm_apic: { text: string };
   kvm_apic_accept_irq: { text: string };
   kvm_msr: { text: string };
+  kvm_rmp_fault: { text: string };
+  kvm_vmgexit_enter: { text: string };
+  kvm_vmgexit_exit: { text: string };
+  kvm_vmgexit_msr_protocol_enter: { text: string };
+  kvm_vmgexit_msr_protocol_exit: { text: string };
   kvm_cpuid: { text: string };
   kvm_cr: { text: string };
   vcpu_match_mmio: { gva: string; gpa: string; op: string };

@@ -11,6 +11,7 @@ import {
   REQ_EVENT,
   REQ_NMI,
   REQ_SMI,
+  REQ_UPDATE_PROTECTED_GUEST_STATE,
   type VcpuState,
 } from '../vcpu-state.ts';
 import { vcpuReset } from './create.ts';
@@ -156,6 +157,7 @@ export function vcpuHasEvents(vcpu: VcpuState): boolean {
   if (x86.asyncPf.done.length > 0) return true;
   if (apic !== null && (apic.pendingInit || apic.pendingSipi) && initSipiAllowed(vcpu)) return true;
   if (isExceptionPending(vcpu) || x86.pvUnhalted) return true;
+  if ((vcpu.requests & REQ_UPDATE_PROTECTED_GUEST_STATE) !== 0) return true;
   if ((vcpu.requests & REQ_NMI) !== 0) return true;
   if (x86.nmiPending > 0 && vcpu.vm.vendor.nmiAllowed(vcpu, false) !== 0) return true;
   if ((vcpu.requests & REQ_SMI) !== 0 || (x86.smiPending && vcpu.vm.vendor.smiAllowed(vcpu, false) !== 0)) return true;

@@ -18,6 +18,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import * as S from '../vcpu-state.ts';
 import { checkAsyncPfCompletion } from './async-pf-ready.ts';
 import { getCr8, setCr8 } from './control-registers.ts';
+import { vcpuReset } from './create.ts';
 import { KVM_DEBUGREG_WONT_EXIT, updateDr7, updateDr0123 } from './debug-registers.ts';
 import { queueExceptionVmexit } from './exceptions.ts';
 import {
@@ -91,6 +92,10 @@ export function serviceRequests(vcpu: VcpuState): number {
   if (S.checkRequest(vcpu, S.REQ_UPDATE_CPU_DIRTY_LOGGING)) vendor.updateCpuDirtyLogging(vcpu);
   if (S.checkRequest(vcpu, S.REQ_APIC_PAGE_RELOAD)) vendor.setApicAccessPageAddr(vcpu);
   vcpu.requests &= ~S.REQ_APICV_UPDATE;
+  if (S.checkRequest(vcpu, S.REQ_UPDATE_PROTECTED_GUEST_STATE)) {
+    vcpuReset(vcpu, true);
+    if (vcpu.mpState !== S.MP_STATE_RUNNABLE) return 1;
+  }
   return -1;
 }
 

@@ -20,6 +20,8 @@ const CAPS_8000_0001_EDX = bits(
 const CAPS_8000_0008_EBX = bits(0, 2, 9, 12, 14, 15, 17, 24, 25, 26, 28);
 const CAPS_8000_0021_EAX = bits(0, 2, 5, 6, 8, 9, 30);
 
+/** SEV, SEV-ES, SEV-SNP. */
+const SEV_EAX = bits(1, 3, 4);
 const TSC_ADJUST = bits(1);
 const ARCH_CAPABILITIES = bits(29);
 const X2APIC = bits(21);
@@ -143,6 +145,10 @@ function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams):
       return entry(e, { ecx: 0, edx: 0 });
     case 0x8000001a:
       return entry(empty(e.leaf), { eax: e.eax & 7 });
+    case 0x8000001f:
+      // No levels, and the width in 80000008 is the guest's own.
+      if (profile.snp === undefined || !tdp) return empty(e.leaf);
+      return entry(e, { eax: e.eax & SEV_EAX, ebx: e.ebx & 0x3f });
     case 0x80000021:
       return entry(empty(e.leaf), { eax: (e.eax & CAPS_8000_0021_EAX) | NULL_SEL_CLR_BASE | NO_SMM_CTL_MSR });
     case 0x80000002:
