@@ -12,6 +12,7 @@ import { type RunOptions, type RunReport, runGuest } from '../tools/run/run-gues
 import type { Board } from '../vmm/board.ts';
 import { CPU_FEATURES, type CpuFeature } from '../vmm/cpu-features.ts';
 import { END_STATES } from '../vmm/end-state.ts';
+import type { PoisonOptions } from '../vmm/memory-errors.ts';
 import { postMortemLines } from '../vmm/post-mortem.ts';
 import { swapLines } from '../vmm/swap.ts';
 import { EXIT_FAILED, EXIT_OK } from './exit-status.ts';
@@ -30,6 +31,7 @@ interface Options {
   readonly onMemoryFault: 'convert' | 'stop';
   readonly swap?: number;
   readonly swapLatency: number;
+  readonly poison: readonly string[];
   readonly initrd?: string;
   readonly append: string;
   readonly revision?: string;
@@ -83,6 +85,12 @@ export function addRun(program: Command): void {
       count('--swap-latency', 'microseconds', 0),
       100,
     )
+    .option(
+      '--poison <address[@us]>',
+      'the host frame behind a guest address fails, at a virtual microsecond (repeatable)',
+      collect,
+      [],
+    )
     .option('--initrd <file>', 'a file given to the guest as a multiboot module')
     .option('--append <string>', 'command line of the guest', '')
     .addOption(engineOption('compiled'))
@@ -123,6 +131,15 @@ function feature(text: string): CpuFeature {
     throw new InputError(`--cpu-feature ${text}: no such feature; there are ${CPU_FEATURES.join(', ')}`);
   }
   return { name, on: value === 'on' };
+}
+
+/** `ADDRESS` or `ADDRESS@MICROSECONDS`. @throws InputError */
+function poisoned(text: string): PoisonOptions {
+  const [address = '', after = '0', ...rest] = text.split('@');
+  const number = /^(0x[0-9a-f]+|[0-9]+)$/i;
+  if (rest.length > 0 || !number.test(address) || !number.test(after))
+    throw new InputError(`--poison ${text}: expected ADDRESS or ADDRESS@MICROSECONDS, as 0x2000000@500`);
+  return { gpa: Number(address), at: Number(after) * 1000 };
 }
 
 /** Seconds since 1970; a date without a zone is UTC. @throws InputError */
@@ -185,6 +202,7 @@ function withTerminal<T>(
     vmType: o.vmType,
     onMemoryFault: o.onMemoryFault,
     ...(o.swap === undefined ? {} : { swap: { residentBytes: o.swap, latency: o.swapLatency * 1000 } }),
+    ...(o.poison.length === 0 ? {} : { poison: o.poison.map(poisoned) }),
     append: o.append,
     modules,
     params,
@@ -227,6 +245,10 @@ function reportText(r: RunReport, stats: boolean): string {
   const lines = [`softkvm: ${r.end.kind}: ${r.end.detail} (status ${r.end.status})`];
   if (r.postMortem !== null) lines.push(...postMortemLines(r.postMortem));
   if (r.swap !== null) lines.push(...swapLines(r.swap));
+  for (const { gpa, vcpu } of r.memoryErrors ?? [])
+    lines.push(
+      `memory error: vCPU ${vcpu} touched gpa 0x${gpa.toString(16)}, SIGBUS; the guest was given a machine check`,
+    );
   if (stats) {
     const exits = Object.entries(r.exits).map(([name, n]) => `${name} ${n}`);
     lines.push(

@@ -29,6 +29,7 @@ import { guestCpuid } from './guest-cpuid.ts';
 import { initSnp, launchSnp } from './launch-snp.ts';
 import type { BootImage } from './loaders/boot-image.ts';
 import { ramRanges } from './loaders/boot-image.ts';
+import type { MemoryErrors } from './memory-errors.ts';
 import { PageRanges } from './page-ranges.ts';
 import { DEFAULT_START, Pc } from './pc.ts';
 import { enter, type ResetState, resetState, restoreReset } from './start-state.ts';
@@ -95,7 +96,12 @@ export class Board {
   power: PowerRequest | null = null;
   readonly memoryBytes: number;
   readonly pc: Pc | null;
+  /** The vCPU that was run last: devices' answers to an exit are for it. */
+  running: Vcpu;
+  /** What the VMM does about memory errors of the host; null: nothing. */
+  memoryErrors: MemoryErrors | null = null;
   private readonly slots: BoardSlot[] = [];
+  private readonly ramSlots: number;
   private readonly resetStates: readonly ResetState[];
 
   constructor(options: BoardOptions) {
@@ -116,6 +122,7 @@ export class Board {
     for (const { gpa, size } of ramRanges(options.memoryBytes)) {
       this.addSlot({ gpa, size, kind: 'anon', guestMemfd: this.hasPrivateMemory });
     }
+    this.ramSlots = this.slots.length;
     const { vcpus: count = 1, memoryBytes, startSeconds = DEFAULT_START } = options;
     this.pc = isPc ? new Pc(this, { memoryBytes, vcpus: count, startSeconds, onPower }) : null;
     const cpuid = this.kvm.getSupportedCpuid();
@@ -125,6 +132,7 @@ export class Board {
       return vcpu;
     });
     this.vcpu = this.vcpus[0]!;
+    this.running = this.vcpu;
     this.resetStates = isPc ? this.vcpus.map(resetState) : [];
   }
 
@@ -154,6 +162,23 @@ export class Board {
       userspaceAddr: slot.hva,
       ...(slot.guestMemfd === null ? {} : { guestMemfd: slot.guestMemfd, guestMemfdOffset: 0 }),
     });
+  }
+
+  /** The slots of RAM. */
+  get ram(): readonly BoardSlot[] {
+    return this.slots.slice(0, this.ramSlots);
+  }
+
+  /** Host address behind `gpa`, or null. */
+  hvaOf(gpa: number): number | null {
+    const slot = this.slots.find((s) => gpa >= s.gpa && gpa < s.gpa + s.size);
+    return slot === undefined ? null : slot.hva + gpa - slot.gpa;
+  }
+
+  /** Guest address that `hva` is behind, or null. */
+  gpaOf(hva: number): number | null {
+    const slot = this.slots.find((s) => hva >= s.hva && hva < s.hva + s.size);
+    return slot === undefined ? null : slot.gpa + hva - slot.hva;
   }
 
   /** Writes to guest memory through the slot's host mapping (its shared half). */

@@ -50,7 +50,8 @@ describe('the demo guest', () => {
     const folder = mkdtempSync(join(tmpdir(), 'softkvm-guest-'));
     try {
       execFileSync('make', ['-s', '-C', guests, 'host', `HOST=${folder}`]);
-      for (const name of ['apf.elf']) expect(readFileSync(join(folder, name)).equals(guestImage(name))).toBe(true);
+      for (const name of ['apf.elf', 'smm.elf', 'mce.elf'])
+        expect(readFileSync(join(folder, name)).equals(guestImage(name))).toBe(true);
     } finally {
       rmSync(folder, { recursive: true });
     }

@@ -13,9 +13,11 @@ import { PciHost } from './devices/pci-host.ts';
 import type { OnPower } from './devices/power.ts';
 import { Rtc } from './devices/rtc.ts';
 import { COM1_IRQ } from './devices/serial.ts';
+import { SmiControl } from './devices/smi-control.ts';
 import { EchoPort, FlushPage, IrqLines } from './devices/test-device.ts';
 import { acpiTables } from './loaders/acpi-tables.ts';
 import { type BootImage, HIGH_RAM_START, ramRanges } from './loaders/boot-image.ts';
+import { SmmMemory } from './smram.ts';
 import { enter } from './start-state.ts';
 
 /** Vectors of IRQ 0 and IRQ 8 as every PC's firmware programs them. */
@@ -90,7 +92,10 @@ export class Pc {
     board.serial.setIrq = (high) => vm.irqLine(COM1_IRQ, high);
     ports.add(rtc);
     ports.add(this.pm);
-    ports.add(new SmiCommand(this.pm));
+    const smm = new SmmMemory(board);
+    const smi = new SmiControl(() => smm.raise());
+    if (smm.offered) ports.add(smi);
+    ports.add(new SmiCommand(this.pm, () => smi.apmControl()));
     ports.add(new PciHost());
     mmio.add(
       new Hpet({

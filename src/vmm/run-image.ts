@@ -6,6 +6,7 @@ import type { CpuFeature } from './cpu-features.ts';
 import type { EndState } from './end-state.ts';
 import { ImageError } from './image-error.ts';
 import { loadImage } from './loaders/load.ts';
+import { type MemoryError, MemoryErrors, type PoisonOptions } from './memory-errors.ts';
 import type { MemoryFaultMode } from './memory-fault-policy.ts';
 import type { PostMortem } from './post-mortem.ts';
 import { RunLoop } from './run-loop.ts';
@@ -38,6 +39,8 @@ export interface RunImageOptions {
   readonly onMemoryFault?: MemoryFaultMode;
   /** The host keeps some of the guest's memory on a swap device; all of it is in memory if absent. */
   readonly swap?: SwapOptions;
+  /** Frames of the host that fail. */
+  readonly poison?: readonly PoisonOptions[];
   readonly maxInstructions?: number;
   readonly timeoutMs?: number;
   readonly interrupted?: () => boolean;
@@ -59,6 +62,8 @@ export interface RunImageResult {
   readonly vcpuStats: Readonly<Record<string, number>>;
   /** What swapping came to; null without it. */
   readonly swap: SwapAccount | null;
+  /** Memory errors that vCPUs met; null when no frame was to fail. */
+  readonly memoryErrors: readonly MemoryError[] | null;
 }
 
 /** Host memory that a guest of this size needs, in bytes; throws ImageError when a machine cannot have so much. */
@@ -99,6 +104,14 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
   const board = new Board({ kvm, vmType, memoryBytes, vcpus, features, onSerial, pc: true, ...start });
   board.load(image);
   if (options.swap !== undefined) startSwap(board, options.swap);
+  if (options.poison !== undefined) {
+    board.memoryErrors = new MemoryErrors(board);
+    for (const frame of options.poison) {
+      if (board.hvaOf(frame.gpa) === null)
+        throw new ImageError(file, `no memory at 0x${frame.gpa.toString(16)} to fail`);
+      board.memoryErrors.schedule(frame);
+    }
+  }
   if (options.onTrace !== undefined) board.vm.onTrace(options.onTrace);
   options.onBoard?.(board);
   const loop = new RunLoop(board, {
@@ -116,6 +129,7 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
     vmStats: board.vm.stats(),
     vcpuStats: sum(board.vcpus.map((vcpu) => vcpu.stats())),
     swap: options.swap === undefined ? null : swapAccount(board),
+    memoryErrors: board.memoryErrors?.met ?? null,
   };
   board.vm.close();
   return result;

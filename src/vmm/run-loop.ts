@@ -111,9 +111,11 @@ export class RunLoop {
     let turnEnd = now + quantum;
     for (let exits = 0; ; exits++) {
       const { vcpu } = this;
+      this.board.running = vcpu;
       const errno = vcpu.ioctlRun(Math.min(turnEnd, limit) - now, true, SLICE_KVM_EXITS);
       now = processor.insns;
       const interrupted = errno === -EINTR || errno === -EAGAIN;
+      if (interrupted) this.board.memoryErrors?.answer(vcpu);
       const end = interrupted ? null : this.answerRun(vcpu.kvmRun, errno);
       if (end !== null) return end;
       if (interrupted || now >= turnEnd) {

@@ -11,6 +11,7 @@ import { vcpuEnableCap } from '../x86/enable-cap.ts';
 import { getVcpuEvents, setVcpuEvents, type VcpuEvents } from '../x86/events.ts';
 import { setGuestDebug } from '../x86/guest-debug.ts';
 import { getLapicState, setLapicState } from '../x86/lapic-state.ts';
+import { setMce, setupMce } from '../x86/machine-check.ts';
 import { getMpState, setMpState } from '../x86/mp-state.ts';
 import { ioctlGetMsr, ioctlSetMsr } from '../x86/msr-ioctl.ts';
 import { getNestedState, setNestedState } from '../x86/nested-state.ts';
@@ -55,6 +56,21 @@ export interface PreFaultResult {
   readonly errno: string | null;
   readonly gpa: number;
   readonly size: number;
+}
+
+/** struct kvm_x86_mce: an error as KVM_X86_SET_MCE takes it. */
+export interface MachineCheckError {
+  readonly bank: number;
+  /** IA32_MCi_STATUS, _ADDR and _MISC. */
+  readonly status: bigint;
+  readonly addr: bigint;
+  readonly misc: bigint;
+  readonly mcgStatus: bigint;
+}
+
+function split(word: number | bigint): [lo: number, hi: number] {
+  const value = u64(word);
+  return [Number(BigInt.asIntN(32, value)), Number(BigInt.asIntN(32, value >> 32n))];
 }
 
 /** A vCPU file descriptor. Made by Vm.createVcpu. */
@@ -233,6 +249,26 @@ export class Vcpu {
   /** KVM_SMI: at the next entry the vCPU goes into system management mode. */
   smi(): void {
     injectSmi(this.alive('KVM_SMI'));
+  }
+
+  /** KVM_X86_SETUP_MCE: IA32_MCG_CAP. @throws KvmError EINVAL: no banks or too many, bits that are not supported */
+  setupMce(cap: number | bigint): void {
+    const [lo, hi] = split(cap);
+    check(setupMce(this.alive('KVM_X86_SETUP_MCE'), lo, hi), 'KVM_X86_SETUP_MCE', hex(cap));
+  }
+
+  /**
+   * KVM_X86_SET_MCE: puts an error into a bank; one that was not corrected raises #MC, or shuts a guest down that cannot take it.
+   * @throws KvmError EINVAL: no such bank, or a status that is not valid
+   */
+  setMce(error: MachineCheckError): void {
+    const [statusLo, statusHi] = split(error.status);
+    const [addrLo, addrHi] = split(error.addr);
+    const [miscLo, miscHi] = split(error.misc);
+    const [mcgStatusLo, mcgStatusHi] = split(error.mcgStatus);
+    const { bank } = error;
+    const record = { bank, statusLo, statusHi, addrLo, addrHi, miscLo, miscHi, mcgStatusLo, mcgStatusHi };
+    check(setMce(this.alive('KVM_X86_SET_MCE'), record), 'KVM_X86_SET_MCE', `bank ${bank}`);
   }
 
   /**

@@ -10,6 +10,7 @@ import { guestCpuidHas, guestPvHas } from './guest-cpuid.ts';
 import { lapicSetBase } from './lapic.ts';
 import { readTscDeadline, writeTscDeadline } from './lapic-timer.ts';
 import { isX2apicMsr, x2apicMsrRead, x2apicMsrWrite } from './lapic-x2apic.ts';
+import { getMsrMce, isMceMsr, setMsrMce } from './machine-check.ts';
 import * as M from './msr-index.ts';
 import { KVM_MSR_RET_UNSUPPORTED } from './msr-index.ts';
 import { isMtrr, mtrrGet, mtrrSet } from './mtrr.ts';
@@ -88,12 +89,10 @@ const zeros = new Set([
 ]);
 
 /** Kept as written, by whoever may write it. */
-const kept = new Set([M.MSR_IA32_POWER_CTL, M.MSR_IA32_MISC_ENABLE, M.MSR_IA32_MCG_STATUS]);
+const kept = new Set([M.MSR_IA32_POWER_CTL, M.MSR_IA32_MISC_ENABLE]);
 
 /** Kept as written, by userspace only. */
 const keptForHost = new Set([M.MSR_IA32_UCODE_REV, M.MSR_IA32_ARCH_CAPABILITIES, M.MSR_SMI_COUNT, M.MSR_PLATFORM_INFO]);
-
-const MCE_BANKS = 32;
 
 function isPerfCounter(msr: number): boolean {
   return (
@@ -105,22 +104,9 @@ function isPerfCounter(msr: number): boolean {
   );
 }
 
-function isMceBank(msr: number): boolean {
-  return msr >= M.MSR_IA32_MC0_CTL && msr < M.MSR_IA32_MC0_CTL + 4 * MCE_BANKS;
-}
-
 function store(vcpu: VcpuState, msr: number, lo: number, hi: number): number {
   vcpu.x86.msrStore.set(msr, { lo, hi });
   return 0;
-}
-
-/** A machine-check bank: control all ones or zero, status cleared only. @kvm x86.c set_msr_mce */
-function setMceBank(vcpu: VcpuState, msr: number, lo: number, hi: number, hostInitiated: boolean): number {
-  const which = msr & 3;
-  const zero = (lo | hi) === 0;
-  if (which === 0 && !zero && ((lo | 0x401) !== -1 || hi !== -1)) return 1;
-  if (which === 1 && !zero && !hostInitiated) return 1;
-  return store(vcpu, msr, lo, hi);
 }
 
 /** MSRs of the paravirtual clock, async page faults, steal time; -1 when it is none of them. */
@@ -179,7 +165,7 @@ export function setMsrCommon(vcpu: VcpuState, msr: number, lo: number, hi: numbe
   }
   if (isX2apicMsr(msr)) return x2apicMsrWrite(vcpu, msr, lo, hi);
   if (isMtrr(msr)) return mtrrSet(vcpu, msr, lo, hi);
-  if (isMceBank(msr)) return setMceBank(vcpu, msr, lo, hi, hostInitiated);
+  if (isMceMsr(msr)) return setMsrMce(vcpu, msr, lo, hi, hostInitiated);
   if (isPerfCounter(msr)) return 0;
   switch (msr) {
     case M.MSR_EFER:
@@ -215,8 +201,6 @@ export function setMsrCommon(vcpu: VcpuState, msr: number, lo: number, hi: numbe
       return (lo | hi) !== 0 ? 1 : 0;
     case M.MSR_MISC_FEATURES_ENABLES:
       return hi !== 0 || (lo & ~1) !== 0 ? 1 : store(vcpu, msr, lo, hi);
-    case M.MSR_IA32_MCG_CTL:
-      return (lo | hi) !== 0 || !hostInitiated ? 1 : 0;
     case M.MSR_AMD64_OSVW_ID_LENGTH:
     case M.MSR_AMD64_OSVW_STATUS:
       return guestCpuidHas(vcpu, F.X86_FEATURE_OSVW) ? store(vcpu, msr, lo, hi) : 1;
@@ -262,7 +246,8 @@ export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolea
   if (getKvmMsr(vcpu, msr, out) || zeros.has(msr) || isPerfCounter(msr)) return 0;
   if (isMtrr(msr)) return mtrrGet(vcpu, msr);
   if (isX2apicMsr(msr)) return x2apicMsrRead(vcpu, msr);
-  if ((msr === M.MSR_IA32_SMBASE || msr === M.MSR_IA32_MCG_CTL) && !hostInitiated) return 1;
+  if (isMceMsr(msr)) return getMsrMce(vcpu, msr, hostInitiated);
+  if (msr === M.MSR_IA32_SMBASE && !hostInitiated) return 1;
   switch (msr) {
     case M.MSR_EFER:
       out[0] = vcpu.efer;
@@ -295,9 +280,6 @@ export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolea
     case M.MSR_IA32_BBL_CR_CTL3:
       out[0] = 0xbe702111 | 0;
       return 0;
-    case M.MSR_IA32_MCG_CAP:
-      out[0] = MCE_BANKS;
-      return 0;
     case M.MSR_KVM_POLL_CONTROL:
       out[0] = 1;
       break;
@@ -317,11 +299,10 @@ export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolea
     default:
       break;
   }
-  const known = kept.has(msr) || keptForHost.has(msr) || isMceBank(msr);
+  const known = kept.has(msr) || keptForHost.has(msr);
   const other = [
     M.MSR_K7_HWCR,
     M.MSR_IA32_XSS,
-    M.MSR_IA32_MCG_CTL,
     M.MSR_MISC_FEATURES_ENABLES,
     M.MSR_KVM_PV_EOI_EN,
     M.MSR_KVM_POLL_CONTROL,

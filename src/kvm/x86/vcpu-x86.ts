@@ -6,6 +6,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import { AsyncPf } from './async-pf-state.ts';
 import { featureWords } from './cpuid-features.ts';
 import type { Lapic } from './lapic.ts';
+import { MachineCheck } from './machine-check.ts';
 
 /** An exception on its way into the guest (@kvm kvm_host.h struct kvm_queued_exception). */
 export class QueuedException {
@@ -143,6 +144,7 @@ export class VcpuX86 {
   apfEnHi = 0;
   apfIntLo = 0;
   readonly asyncPf = new AsyncPf();
+  readonly mce = new MachineCheck();
   apfHalted = false;
   /** Another vCPU has ended this one's halt, or the next (KVM_HC_KICK_CPU). */
   pvUnhalted = false;

@@ -98,7 +98,7 @@ function differenceOf(a: Ran, b: Ran): string | undefined {
     return `checkpoint ${i}: interpreter at ${x.instructions} instructions, rip 0x${x.rip}; compiled at ${y.instructions}, rip 0x${y.rip}`;
   }
   if (a.seen.length !== b.seen.length) return `${a.seen.length} checkpoints and ${b.seen.length}`;
-  for (const key of ['end', 'instructions', 'exits', 'stats', 'swap', 'log', 'serial'] as const) {
+  for (const key of ['end', 'instructions', 'exits', 'stats', 'swap', 'memoryErrors', 'log', 'serial'] as const) {
     if (JSON.stringify(a.report[key]) !== JSON.stringify(b.report[key])) return `the report's ${key}`;
   }
   return undefined;

@@ -5,6 +5,7 @@ import type { Board, BoardVmType } from '../../vmm/board.ts';
 import { type CpuFeature, MissingFeature } from '../../vmm/cpu-features.ts';
 import type { EndState } from '../../vmm/end-state.ts';
 import { ImageError } from '../../vmm/image-error.ts';
+import type { MemoryError, PoisonOptions } from '../../vmm/memory-errors.ts';
 import type { MemoryFaultMode } from '../../vmm/memory-fault-policy.ts';
 import type { PostMortem } from '../../vmm/post-mortem.ts';
 import { runImage } from '../../vmm/run-image.ts';
@@ -34,6 +35,8 @@ export interface RunOptions {
   readonly revision?: string;
   /** The host keeps some of the guest's memory on a swap device. */
   readonly swap?: SwapOptions;
+  /** Frames of the host that fail. */
+  readonly poison?: readonly PoisonOptions[];
   readonly maxInstructions?: number;
   readonly timeoutMs?: number;
   readonly interrupted: () => boolean;
@@ -60,6 +63,8 @@ export interface RunReport {
   };
   /** What the host's swapping came to; null without it. */
   readonly swap: SwapAccount | null;
+  /** Memory errors of the host that vCPUs met; null when no frame was to fail. */
+  readonly memoryErrors: readonly MemoryError[] | null;
   /** What KVM would have logged. */
   readonly log: readonly string[];
   readonly serial: string;
@@ -107,6 +112,7 @@ export async function runGuest(o: RunOptions): Promise<RunReport> {
     exits: result.exits,
     stats: { vm: result.vmStats, vcpu: result.vcpuStats },
     swap: result.swap,
+    memoryErrors: result.memoryErrors,
     log,
     serial: new TextDecoder().decode(Uint8Array.from(serial)),
   };

@@ -131,10 +131,13 @@ export class SmiCommand implements PortDevice {
   readonly port = SMI_COMMAND;
   readonly count = 2;
   private readonly pm: AcpiPm;
+  private readonly onSmi: () => void;
   private readonly values = [0, 0];
 
-  constructor(pm: AcpiPm) {
+  /** @param onSmi hears of every write to the first port */
+  constructor(pm: AcpiPm, onSmi: () => void) {
     this.pm = pm;
+    this.onSmi = onSmi;
   }
 
   read(port: number): number {
@@ -143,6 +146,8 @@ export class SmiCommand implements PortDevice {
 
   write(port: number, _size: number, value: number): void {
     this.values[port - this.port] = value & 0xff;
-    if (port === this.port) this.pm.command(value & 0xff);
+    if (port !== this.port) return;
+    this.pm.command(value & 0xff);
+    this.onSmi();
   }
 }

@@ -162,7 +162,7 @@ describe('ACPI power management', () => {
     pm.write(PM_BASE + 2, 2, 0x400);
     pm.rtcAlarm();
     expect(sci()).toBe(true);
-    const smi = new SmiCommand(pm);
+    const smi = new SmiCommand(pm, () => {});
     smi.write(0xb2, 1, ACPI_DISABLE);
     expect(sci()).toBe(false);
     expect(pm.read(PM_BASE + 4, 2)).toBe(0);
