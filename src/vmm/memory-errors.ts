@@ -2,6 +2,7 @@
  * Memory errors of the host. A frame behind guest memory fails: the host unmaps it, and the vCPU that touches it next has its thread get
  * SIGBUS. As QEMU does, the VMM then gives the guest a machine check that says where, for the guest to do without the page.
  */
+import { FOLL_WRITE } from '../host/gup.ts';
 import type { Vcpu } from '../kvm/api/vcpu.ts';
 import type { Board } from './board.ts';
 
@@ -56,6 +57,8 @@ export class MemoryErrors {
     const hva = this.board.hvaOf(gpa);
     if (hva === null) return;
     const { mm } = this.board.kvm;
+    // A page that nobody has written yet has no frame of its own that could fail.
+    mm.getUserPages(hva, FOLL_WRITE, { pfn: -1, writable: false });
     mm.madvise(hva - (hva % PAGE), PAGE, 'hwpoison');
     // Found before anybody touched it: the process is not told.
     mm.takeSignals();
