@@ -13,15 +13,13 @@ import { CR4_MCE } from '../../arch/registers.ts';
 import { EINVAL } from '../../host/errno.ts';
 import { makeRequest, REQ_TRIPLE_FAULT, type VcpuState } from '../vcpu-state.ts';
 import { queueException } from './exceptions.ts';
+import { BANK_COUNT, BANK_WORDS, KVM_MAX_MCE_BANKS, type MachineCheck } from './machine-check-state.ts';
 
-/** @kvm asm/kvm_host.h KVM_MAX_MCE_BANKS */
-export const KVM_MAX_MCE_BANKS = 32;
 /** IA32_MCG_CAP: a global control register; errors that software can recover from. @apm 9.3 */
 export const MCG_CTL_P = 1 << 8;
 export const MCG_SER_P = 1 << 24;
 /** Bits of IA32_MCG_CAP that KVM_X86_SETUP_MCE may set besides the number of banks. */
 export const SUPPORTED_MCE_CAP = MCG_CTL_P | MCG_SER_P;
-const BANK_COUNT = 0xff;
 const EXTENDED_COUNT = 0xff0000;
 
 /** IA32_MCG_STATUS. */
@@ -36,25 +34,9 @@ const STATUS_AR_HI = 1 << 23;
 /** HWCR: a guest of AMD may write any status. */
 const MC_STATUS_WR_EN = 1 << 18;
 
-/** Words of a bank: control, status, address, miscellaneous, in halves. */
-const BANK_WORDS = 8;
 const STATUS = 2;
 const ADDR = 4;
 const MISC = 6;
-
-/** What a vCPU has of it. */
-export class MachineCheck {
-  capLo = KVM_MAX_MCE_BANKS;
-  statusLo = 0;
-  statusHi = 0;
-  /** IA32_MCG_CTL is all ones, or zero. */
-  ctl = 0;
-  readonly banks = new Int32Array(KVM_MAX_MCE_BANKS * BANK_WORDS);
-
-  get bankCount(): number {
-    return this.capLo & BANK_COUNT;
-  }
-}
 
 /** struct kvm_x86_mce, in halves. */
 export interface MceRecord {

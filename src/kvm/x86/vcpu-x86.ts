@@ -6,7 +6,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 import { AsyncPf } from './async-pf-state.ts';
 import { featureWords } from './cpuid-features.ts';
 import type { Lapic } from './lapic.ts';
-import { MachineCheck } from './machine-check.ts';
+import { MachineCheck } from './machine-check-state.ts';
 
 /** An exception on its way into the guest (@kvm kvm_host.h struct kvm_queued_exception). */
 export class QueuedException {
