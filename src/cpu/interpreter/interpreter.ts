@@ -41,6 +41,7 @@ import type { FunctionRef } from '../wasm/function.ts';
 import { ModuleBuilder } from '../wasm/module.ts';
 import { defineRun } from './loop.ts';
 import { defineCopyInstruction, defineLoadGuest, defineResume, defineStoreGuest } from './state-switch.ts';
+import { defineVmcsSwitch, type VmcsSwitch, vmcsSwitch } from './state-switch-vmcs.ts';
 
 interface Built {
   readonly module: WebAssembly.Module;
@@ -63,6 +64,7 @@ function build(): Built {
   m.export('loadGuest', load);
   m.export('storeGuest', store);
   m.export('resume', defineResume(m, load, run, store));
+  defineVmcsSwitch(m);
   m.export('copyInstruction', defineCopyInstruction(m));
   built = { module: new WebAssembly.Module(m.finish()), handlers };
   return built;
@@ -81,6 +83,7 @@ export class Interpreter {
   /** See state-switch.ts. */
   readonly loadGuest: (vmcbPa: number) => number;
   readonly storeGuest: (vmcbPa: number, intCtl: number, event: number, eventError: number) => void;
+  readonly vmcs: VmcsSwitch;
   readonly resume: (vmcbPa: number, intCtl: number) => number;
   readonly copyInstruction: (to: number, from: number) => void;
 
@@ -120,6 +123,7 @@ export class Interpreter {
     this.statusFlags = exports['status'] as () => number;
     this.loadGuest = exports['loadGuest'] as (vmcbPa: number) => number;
     this.storeGuest = exports['storeGuest'] as Interpreter['storeGuest'];
+    this.vmcs = vmcsSwitch(exports);
     this.resume = exports['resume'] as Interpreter['resume'];
     this.copyInstruction = exports['copyInstruction'] as (to: number, from: number) => void;
   }

@@ -16,6 +16,7 @@ import {
   VMCB_ATTR_L,
 } from '../../arch/vmcb.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
+import type { VmcsSwitch } from '../interpreter/state-switch-vmcs.ts';
 import { GuestWalker, WALK_NESTED_FAULT, WALK_NOT_VALIDATED, WALK_OK } from '../mmu/guest-walker.ts';
 import { TAG_CODE, TAG_READ, TAG_WRITE, Tlb } from '../mmu/tlb.ts';
 import type { HardwareProfile } from '../profile.ts';
@@ -81,6 +82,8 @@ export interface CodeCache {
   /** The bulk of what VMRUN loads from, and #VMEXIT stores to, the control block at physical address `vmcbPa`. */
   loadGuest(vmcbPa: number): number;
   storeGuest(vmcbPa: number, intCtl: number, event: number, eventError: number): void;
+  /** The same for a VMCS. */
+  readonly vmcs: VmcsSwitch;
   /** Copies the 15 bytes at physical address `from` to `to`. */
   copyInstruction(to: number, from: number): void;
   /** Bytes of the instruction at RIP, 0 when it cannot be fetched. */
@@ -125,6 +128,7 @@ export class Core {
     writeRflags() {},
     loadGuest: () => 1,
     storeGuest() {},
+    vmcs: { known: () => 0, remember() {}, load() {}, store() {} },
     copyInstruction() {},
     instructionLength: () => 0,
   };

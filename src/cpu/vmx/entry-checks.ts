@@ -138,7 +138,7 @@ export function checkGuest(core: Core, block: number, unrestricted: boolean): bo
     if (((efer & EFER_LMA) !== 0) !== long) return false;
     if ((cr0 & CR0_PG) !== 0 && ((efer & EFER_LME) !== 0) !== long) return false;
   }
-  return checkSegments(f) && checkRest(f, long);
+  return checkSegments(f) && checkRest(core, block);
 }
 
 /** TR and LDTR, and what every usable segment of code and data must be. */
@@ -165,7 +165,10 @@ function checkSegments(f: Fields): boolean {
   return true;
 }
 
-function checkRest(f: Fields, long: boolean): boolean {
+/** The part of the guest's state that nearly every exit changes: RFLAGS, and what is no register. HOT */
+export function checkRest(core: Core, block: number): boolean {
+  const f = new Fields(core.i32, block);
+  const long = (f.lo(F.VMCS_VM_ENTRY_CONTROLS) & C.VM_ENTRY_IA32E_MODE) !== 0;
   const flags = f.lo(F.VMCS_GUEST_RFLAGS);
   if ((flags & RFLAGS_RESERVED) !== 0 || (flags & RFLAGS_FIXED) === 0 || f.hi(F.VMCS_GUEST_RFLAGS) !== 0) return false;
   if (long && (flags & RFLAGS_VM) !== 0) return false;

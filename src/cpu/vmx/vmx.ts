@@ -10,6 +10,7 @@ import * as V from '../../arch/vmcb.ts';
 import * as F from '../../arch/vmcs.ts';
 import * as C from '../../arch/vmx-controls.ts';
 import * as R from '../../arch/vmx-exit-reasons.ts';
+import { VMCS_COPIED } from '../interpreter/state-switch-vmcs.ts';
 import {
   BUDGET_AT,
   DR_AT,
@@ -25,7 +26,7 @@ import type { Core } from '../system/core.ts';
 import type { Events } from '../system/events.ts';
 import { W_RFLAGS, W_RIP } from '../system/words.ts';
 import { type VmxCapabilities, vmxCapabilities } from './capabilities.ts';
-import { checkControls, checkGuest } from './entry-checks.ts';
+import { checkControls, checkGuest, checkRest } from './entry-checks.ts';
 import { ExitReport } from './exits.ts';
 import { exitVmx } from './instruction-exits.ts';
 import { loadGuest, storeGuest } from './vmcs-state.ts';
@@ -132,6 +133,7 @@ export class Vmx {
     if (!this.on) return C.VM_FAIL_INVALID;
     if (!this.validPage(pa)) return this.fail(VMXERR_VMCLEAR_INVALID_ADDRESS);
     this.core.i32[(pa + F.VMCS_LAUNCH_STATE) >>> 2] = CLEAR;
+    this.core.i32[(pa + VMCS_COPIED) >>> 2] = 0;
     if (this.current === pa) this.current = -1;
     return C.VM_SUCCEED;
   }
@@ -203,17 +205,22 @@ export class Vmx {
     const state = i32[block + (F.VMCS_LAUNCH_STATE >> 2)]!;
     if (launch && state !== CLEAR) return this.fail(VMXERR_VMLAUNCH_NONCLEAR_VMCS);
     if (!launch && state !== LAUNCHED) return this.fail(VMXERR_VMRESUME_NONLAUNCHED_VMCS);
-    const error = checkControls(core, this.capabilities, block);
-    if (error !== 0) return this.fail(error);
+    const known = core.code.vmcs.known(this.current) !== 0;
+    if (!known || i32[block + (F.VMCS_VM_ENTRY_INTR_INFO_FIELD >> 2)]! < 0) {
+      const error = checkControls(core, this.capabilities, block);
+      if (error !== 0) return this.fail(error);
+    }
     this.loadControls(block);
     const ept = (core.secondaryControls & C.SECONDARY_EXEC_ENABLE_EPT) !== 0;
-    if (!checkGuest(core, block, (core.secondaryControls & C.SECONDARY_EXEC_UNRESTRICTED_GUEST) !== 0)) {
+    const unrestricted = (core.secondaryControls & C.SECONDARY_EXEC_UNRESTRICTED_GUEST) !== 0;
+    if (!(known ? checkRest(core, block) : checkGuest(core, block, unrestricted))) {
       core.vmx = false;
       i32[block + (F.VMCS_VM_EXIT_REASON >> 2)] = R.EXIT_REASON_INVALID_STATE | R.VMX_EXIT_REASONS_FAILED_VMENTRY;
       i32[block + (F.VMCS_EXIT_QUALIFICATION >> 2)] = 0;
       i32[block + (F.VMCS_EXIT_QUALIFICATION >> 2) + 1] = 0;
       return C.VM_SUCCEED;
     }
+    if (!known) core.code.vmcs.remember(this.current);
     i32[block + (F.VMCS_LAUNCH_STATE >> 2)] = LAUNCHED;
     loadGuest(core, block, ept);
     this.loadPaging(block, ept);
