@@ -128,6 +128,8 @@ export class Svm {
       this.encrypted.refuse(block);
       return;
     }
+    // All of them have their block at one address.
+    this.forget();
     this.run(own << 2, own);
     this.encrypted.leave(block);
   }
@@ -209,7 +211,8 @@ export class Svm {
     core.iopmBase = numberOf(i32[iopm]! & ~0xfff, i32[iopm + 1]!);
     core.iopmHighBase = core.iopmBase + 0x1000;
     const mapped = (core.intercept3 & INTERCEPT_IOIO_PROT) !== 0 && core.iopmBase + IOPM_SIZE <= core.u8.length;
-    i32[PORT_MAP_AT >> 2] = mapped ? core.iopmBase : 0;
+    // A guest with encrypted state gets #VC instead of the exit.
+    i32[PORT_MAP_AT >> 2] = mapped && !core.encryptedState ? core.iopmBase : 0;
     i32[PORT_ADDRESS_SIZE_AT >> 2] = core.profile.ioAddressSize ? 1 : 0;
     core.msrpmBase = numberOf(i32[msrpm]! & ~0xfff, i32[msrpm + 1]!);
     const walker = core.walker;
