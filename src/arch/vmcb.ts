@@ -211,6 +211,8 @@ export const SVM_EXIT_NPF = 0x400;
 export const SVM_EXIT_VMGEXIT = 0x403;
 /** Only as an error code of #VC: private memory that was not validated. */
 export const SVM_EXIT_PAGE_NOT_VALIDATED = 0x404;
+/** Left to software: KVM's exit to L1 because of an SMI. */
+export const SVM_EXIT_SW = 0xf0000000 | 0;
 /** -1 in both halves: VMRUN refused the control block. */
 export const SVM_EXIT_ERR = -1;
 
@@ -229,6 +231,7 @@ export const SVM_EVTINJ_VALID = 1 << 31;
 export const V_TPR_MASK = 0x0f;
 export const V_IRQ_MASK = 1 << 8;
 export const V_GIF_MASK = 1 << 9;
+export const V_NMI_ENABLE_MASK = 1 << 26;
 export const V_INTR_PRIO_SHIFT = 16;
 export const V_IGN_TPR_MASK = 1 << 20;
 export const V_INTR_MASKING_MASK = 1 << 24;

@@ -63,6 +63,8 @@ export interface HardwareProfile {
   readonly decodeAssists: boolean;
   readonly flushByAsid: boolean;
   readonly vgif: boolean;
+  /** #GP for VMRUN, VMLOAD and VMSAVE with some addresses comes before their intercepts (CPUID 8000000A EDX 28 clear). */
+  readonly svmAddressErratum: boolean;
   /** Number of address space identifiers, CPUID 8000000A EBX. */
   readonly asids: number;
   /** The whole guest TLB is lost at every VMRUN and #VMEXIT. */
@@ -75,6 +77,8 @@ export interface HardwareProfile {
   readonly rsvdWithoutP: boolean;
   /** The low reserved bits of PAE's page-directory pointers are checked. */
   readonly paePdpteRsvd: boolean;
+  /** A walk sets the accessed bit in them, which the manuals have reserved. */
+  readonly paePdpteAccessed: boolean;
   /** Error codes of faults on the interrupt table as QEMU computes them: no EXT bit, and 16 times the vector in long mode. */
   readonly idtErrorAsQemu: boolean;
   /** EXITINTINFO calls INT3 and INTO software interrupts, not exceptions. */

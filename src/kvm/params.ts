@@ -28,6 +28,8 @@ export interface KvmParams {
   readonly pml: boolean;
   /** kvm_intel.enable_apicv */
   readonly enableApicv: boolean;
+  /** The host kernel handles machine checks: it runs, and its guests with it, with CR4.MCE set (CONFIG_X86_MCE, mce=off). */
+  readonly hostMce: boolean;
 }
 
 export const defaultParams: KvmParams = {
@@ -44,6 +46,7 @@ export const defaultParams: KvmParams = {
   ept: true,
   pml: true,
   enableApicv: true,
+  hostMce: true,
 };
 
 /** Two-dimensional paging is there and wanted: NPT on AMD, EPT on Intel. @kvm mmu.h tdp_enabled */

@@ -58,6 +58,13 @@ export const MODULE_PARAMS: readonly ModuleParam[] = [
     meaning: "use Intel's APIC virtualization",
   },
   {
+    name: 'host.mce',
+    key: 'hostMce',
+    type: 'bool',
+    missing: any,
+    meaning: 'the host kernel handles machine checks, and sets CR4.MCE',
+  },
+  {
     name: 'kvm.nx_huge_pages',
     key: 'nxHugePages',
     type: 'bool',

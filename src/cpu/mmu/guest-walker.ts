@@ -357,6 +357,7 @@ export class GuestWalker {
     if ((lo & PT_PRESENT_MASK) === 0) return this.fault(0, access, index);
     const rsvdLo = this.profile.paePdpteRsvd ? PAE_PDPTE_RSVD_LO : 0;
     if ((hi & (this.physHi | PAE_PDPTE_RSVD_HI)) !== 0 || (lo & rsvdLo) !== 0) return this.reserved(access, index);
+    if (this.profile.paePdpteAccessed && (lo & PT_ACCESSED_MASK) === 0) this.mark(word, lo | PT_ACCESSED_MASK);
     return this.walk64(2, (hi & this.frameHi) * 0x100000 + (lo >>> 12), vaLo, 0, access, index);
   }
 

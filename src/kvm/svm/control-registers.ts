@@ -26,8 +26,32 @@ import {
 } from '../../arch/vmcb.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { hasQuirk, KVM_X86_QUIRK_CD_NW_CLEARED } from '../x86/vm-x86.ts';
+import { svmSetGif } from './gif.ts';
+import { svmAllocateNested, svmFreeNested, svmLeaveNested } from './nested-memory.ts';
 import { svmFlushTlbCurrent } from './tlb.ts';
-import { clrExceptionIntercept, clrIntercept, setIntercept, vmcbRead, vmcbWrite64 } from './vmcb-access.ts';
+import {
+  clrExceptionIntercept,
+  clrIntercept,
+  setExceptionIntercept,
+  setIntercept,
+  vmcbRead,
+  vmcbWrite64,
+} from './vmcb-access.ts';
+
+/** L1 begins or ends to use SVM. False when there is no memory for it. */
+function switchNested(vcpu: VcpuState, on: boolean): boolean {
+  if (on) {
+    if (!svmAllocateNested(vcpu)) return false;
+    if (vcpu.vm.profile.svmAddressErratum) setExceptionIntercept(vcpu.svm, GP_VECTOR);
+    return true;
+  }
+  svmLeaveNested(vcpu);
+  svmSetGif(vcpu, true);
+  if (!vcpu.vm.params.enableVmwareBackdoor) clrExceptionIntercept(vcpu.svm, GP_VECTOR);
+  // RSM goes back to L2.
+  if (!vcpu.smm) svmFreeNested(vcpu);
+  return true;
+}
 
 /** @kvm svm.c svm_set_efer: hardware needs EFER.SVME set while a guest runs. */
 export function svmSetEfer(vcpu: VcpuState, value: number): void {
@@ -39,9 +63,9 @@ export function svmSetEfer(vcpu: VcpuState, value: number): void {
     efer |= EFER_NX;
     if ((efer & EFER_LMA) === 0) efer &= ~EFER_LME;
   }
-  if (((old ^ value) & EFER_SVME) !== 0 && (value & EFER_SVME) === 0) {
-    vcpu.svm.gif = true;
-    if (!vcpu.vm.params.enableVmwareBackdoor) clrExceptionIntercept(vcpu.svm, GP_VECTOR);
+  if (((old ^ value) & EFER_SVME) !== 0 && !switchNested(vcpu, (value & EFER_SVME) !== 0)) {
+    vcpu.efer = old;
+    return;
   }
   vmcbWrite64(vcpu.svm, VMCB_EFER, efer | EFER_SVME, 0);
 }
@@ -76,7 +100,7 @@ export function svmSetCr0(vcpu: VcpuState, cr0: number): void {
   else setIntercept(svm, VMCB_INTERCEPT_CR, INTERCEPT_CR0_READ | INTERCEPT_CR0_WRITE);
 }
 
-/** @kvm svm.c svm_set_cr4. The host runs with CR4.MCE set. */
+/** @kvm svm.c svm_set_cr4. The guest runs with the host's CR4.MCE. */
 export function svmSetCr4(vcpu: VcpuState, cr4: number): void {
   const tdp = vcpu.vm.vendor.tdpEnabled;
   if (tdp && ((vcpu.cr4 ^ cr4) & CR4_PGE) !== 0) svmFlushTlbCurrent(vcpu);
@@ -86,5 +110,6 @@ export function svmSetCr4(vcpu: VcpuState, cr4: number): void {
     hcr4 |= CR4_PAE;
     if ((vcpu.cr0 & CR0_PG) === 0) hcr4 &= ~(CR4_SMEP | CR4_SMAP | CR4_PKE);
   }
-  vmcbWrite64(vcpu.svm, VMCB_CR4, hcr4 | CR4_MCE, 0);
+  if (vcpu.vm.params.hostMce) hcr4 |= CR4_MCE;
+  vmcbWrite64(vcpu.svm, VMCB_CR4, hcr4, 0);
 }

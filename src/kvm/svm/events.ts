@@ -14,6 +14,7 @@ import {
   requeueException,
 } from '../x86/exceptions.ts';
 import { getRflags, isLinearRip, ripWrite } from '../x86/registers.ts';
+import { svmSetVintr } from './vintr.ts';
 import { clrIntercept, setIntercept, vmcbRead, vmcbWrite, vmcbWrite64 } from './vmcb-access.ts';
 
 /** @kvm svm.c svm_get_interrupt_shadow: hardware does not tell STI from MOV SS. HOT */
@@ -101,6 +102,8 @@ export function svmInjectIrq(vcpu: VcpuState, reinjected: boolean): void {
 /** @kvm svm.c svm_inject_nmi */
 export function svmInjectNmi(vcpu: VcpuState): void {
   vmcbWrite(vcpu.svm, V.VMCB_EVENT_INJ, V.SVM_EVTINJ_VALID | V.SVM_EVTINJ_TYPE_NMI);
+  // L1's NMI for L2 masks none of L1's own.
+  if (vcpu.svm.nmiL1ToL2) return;
   svmSetNmiMask(vcpu, true);
   vcpu.stats.nmi_injections++;
 }
@@ -127,8 +130,9 @@ export function svmCompleteInterrupts(vcpu: VcpuState): void {
   const svm = vcpu.svm;
   const x86 = vcpu.x86;
   const info = vmcbRead(svm, V.VMCB_EXIT_INT_INFO);
-  const softIntInjected = svm.softIntInjected;
+  const { softIntInjected, nmiL1ToL2 } = svm;
   svm.softIntInjected = false;
+  svm.nmiL1ToL2 = false;
   if (
     svm.awaitingIretCompletion &&
     (vcpu.regs[2 * RIP] !== svm.nmiIretRipLo || vcpu.regs[2 * RIP + 1] !== svm.nmiIretRipHi)
@@ -148,6 +152,7 @@ export function svmCompleteInterrupts(vcpu: VcpuState): void {
   switch (type) {
     case V.SVM_EVTINJ_TYPE_NMI:
       x86.nmiInjected = true;
+      svm.nmiL1ToL2 = nmiL1ToL2;
       break;
     case V.SVM_EVTINJ_TYPE_EXEPT: {
       const hasError = (info & V.SVM_EVTINJ_VALID_ERR) !== 0;
@@ -185,40 +190,15 @@ export function svmSetNmiMask(vcpu: VcpuState, masked: boolean): void {
   else clrIntercept(vcpu.svm, V.VMCB_INTERCEPT_WORD3, V.INTERCEPT_IRET);
 }
 
-/** @kvm svm.c svm_nmi_allowed */
-export function svmNmiAllowed(vcpu: VcpuState): number {
-  if (!vcpu.svm.gif || vcpu.svm.nmiMasked || svmGetInterruptShadow(vcpu) !== 0) return 0;
-  return 1;
-}
-
 /** @kvm svm.c svm_get_if_flag */
 export function svmGetIfFlag(vcpu: VcpuState): boolean {
   if (vcpu.svm.sev !== null) return (vmcbRead(vcpu.svm, V.VMCB_INT_STATE) & V.SVM_GUEST_INTERRUPT_MASK) !== 0;
   return (getRflags(vcpu) & RFLAGS_IF) !== 0;
 }
 
-/** @kvm svm.c svm_interrupt_allowed */
-export function svmInterruptAllowed(vcpu: VcpuState): number {
-  if (!vcpu.svm.gif || !svmGetIfFlag(vcpu) || svmGetInterruptShadow(vcpu) !== 0) return 0;
-  return 1;
-}
-
-/** Asks for an exit as soon as interrupts can be taken: a virtual interrupt that is intercepted. @kvm svm.c svm_set_vintr */
+/** Asks for an exit as soon as interrupts can be taken. While global interrupts are off STGI exits. @kvm svm.c svm_enable_irq_window */
 export function svmEnableIrqWindow(vcpu: VcpuState): void {
-  const svm = vcpu.svm;
-  if (!svm.gif) return;
-  setIntercept(svm, V.VMCB_INTERCEPT_WORD3, V.INTERCEPT_VINTR);
-  vmcbWrite(svm, V.VMCB_INT_VECTOR, 0);
-  const ctl = vmcbRead(svm, V.VMCB_INT_CTL) & ~(0xf << V.V_INTR_PRIO_SHIFT);
-  vmcbWrite(svm, V.VMCB_INT_CTL, ctl | V.V_IRQ_MASK | (0xf << V.V_INTR_PRIO_SHIFT));
-}
-
-/** @kvm svm.c svm_clear_vintr */
-export function svmClearVintr(vcpu: VcpuState): void {
-  const svm = vcpu.svm;
-  clrIntercept(svm, V.VMCB_INTERCEPT_WORD3, V.INTERCEPT_VINTR);
-  const bits = V.V_IRQ_MASK | (0xf << V.V_INTR_PRIO_SHIFT) | V.V_IGN_TPR_MASK;
-  vmcbWrite(svm, V.VMCB_INT_CTL, vmcbRead(svm, V.VMCB_INT_CTL) & ~bits);
+  if (vcpu.svm.gif) svmSetVintr(vcpu);
 }
 
 /** @kvm svm.c svm_get_rflags: hides the single step that KVM itself put there. HOT */

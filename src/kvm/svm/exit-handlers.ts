@@ -19,8 +19,6 @@ import { emulateCpuid } from '../x86/cpuid.ts';
 import { X86_FEATURE_INVPCID } from '../x86/cpuid-features.ts';
 import { vcpuReset } from '../x86/create.ts';
 import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
-import { decodeEmulatedInstruction } from '../x86/decode-instruction.ts';
-import { EMULTYPE_NO_DECODE, EMULTYPE_VMWARE_GP } from '../x86/emul-type.ts';
 import { emulateInstruction, emulateInstructionFromBuffer } from '../x86/emulate-instruction.ts';
 import { queueException, queueExceptionE, queueExceptionP } from '../x86/exceptions.ts';
 import { guestCpuidHas } from '../x86/guest-cpuid.ts';
@@ -35,10 +33,14 @@ import { vcpuOnSpin } from '../x86/scheduling.ts';
 import { skipEmulatedInstruction } from '../x86/skip.ts';
 import { smmChanged } from '../x86/smm.ts';
 import { taskSwitch } from '../x86/task-switch.ts';
-import { disableNmiSinglestep, svmClearVintr } from './events.ts';
+import { traceKvmExit } from '../x86/trace-exit.ts';
+import { disableNmiSinglestep } from './events.ts';
 import { clrDrIntercepts } from './init-vmcb.ts';
+import { NESTED_EXIT_CONTINUE, NESTED_EXIT_DONE, nestedExitHandled, nestedExitSpecial } from './nested-exits.ts';
+import { gpInterception, svmInstruction } from './nested-instructions.ts';
 import { handleNpf } from './npf.ts';
 import { sevHandleVmgexit } from './sev/vmgexit.ts';
+import { svmClearVintr } from './vintr.ts';
 import { clrIntercept, isIntercept, vmcbRead } from './vmcb-access.ts';
 
 /** The bytes of RSM: its exit does not depend on how it got there. */
@@ -108,16 +110,6 @@ function bpInterception(vcpu: VcpuState): number {
   return 0;
 }
 
-/** @kvm svm.c gp_interception: only the VMware backdoor asks for it. */
-function gpInterception(vcpu: VcpuState): number {
-  const error = vmcbRead(vcpu.svm, V.VMCB_EXIT_INFO_1);
-  if (error === 0 && vcpu.vm.params.enableVmwareBackdoor && decodeEmulatedInstruction(vcpu, 0, null) === 0) {
-    return emulateInstruction(vcpu, 0, 0, EMULTYPE_VMWARE_GP | EMULTYPE_NO_DECODE);
-  }
-  queueExceptionE(vcpu, GP_VECTOR, error);
-  return 1;
-}
-
 /**
  * @kvm svm.c shutdown_interception: the VMCB is undefined after SHUTDOWN, so the vCPU gets an INIT before userspace hears of it.
  */
@@ -142,8 +134,9 @@ function ioInterception(vcpu: VcpuState): number {
   return fastPio(vcpu, size, (info >>> V.SVM_IOIO_PORT_SHIFT) & 0xffff, (info & V.SVM_IOIO_IN) !== 0);
 }
 
-/** VMLOAD, VMSAVE, VMRUN, STGI, CLGI and INVLPGA of a guest without EFER.SVME; nested virtualization is not implemented. */
-function svmInstruction(vcpu: VcpuState): number {
+/** VMMCALL of L2 that L1 does not intercept is #UD. @kvm svm.c vmmcall_interception */
+function vmmcallInterception(vcpu: VcpuState): number {
+  if (!vcpu.guestMode) return emulateHypercall(vcpu);
   queueException(vcpu, UD_VECTOR);
   return 1;
 }
@@ -236,6 +229,14 @@ function handleInvalidExit(vcpu: VcpuState, code: number): number {
   return 0;
 }
 
+/** The exit is L1's, and L1 has it. @kvm svm.c svm_handle_exit */
+function reflects(vcpu: VcpuState): boolean {
+  const { trace } = vcpu.vm;
+  if (trace.enabled) traceKvmExit(vcpu, 'kvm_nested_vmexit');
+  if (nestedExitSpecial(vcpu) !== NESTED_EXIT_CONTINUE) return false;
+  return nestedExitHandled(vcpu) === NESTED_EXIT_DONE;
+}
+
 /** @kvm svm.c svm_handle_exit: 1 resume, 0 to userspace, negative -errno. HOT */
 export function svmHandleExit(vcpu: VcpuState): number {
   const svm = vcpu.svm;
@@ -248,6 +249,7 @@ export function svmHandleExit(vcpu: VcpuState): number {
   const code = vmcbRead(svm, V.VMCB_EXIT_CODE);
   // What ends a time slice is nothing that the guest did.
   if (code !== V.SVM_EXIT_INTR) vcpu.vm.x86.idleTime += vcpu.vm.x86.exitTime;
+  if (vcpu.guestMode && reflects(vcpu)) return 1;
   if (code === V.SVM_EXIT_NPF) return npfInterception(vcpu);
   return code === V.SVM_EXIT_ERR ? failEntry(vcpu, code) : invokeExitHandler(vcpu, code);
 }
@@ -329,7 +331,7 @@ function invokeExitHandler(vcpu: VcpuState, code: number): number {
     case V.SVM_EXIT_SHUTDOWN:
       return shutdownInterception(vcpu);
     case V.SVM_EXIT_VMMCALL:
-      return emulateHypercall(vcpu);
+      return vmmcallInterception(vcpu);
     case V.SVM_EXIT_VMRUN:
     case V.SVM_EXIT_VMLOAD:
     case V.SVM_EXIT_VMSAVE:
@@ -337,7 +339,7 @@ function invokeExitHandler(vcpu: VcpuState, code: number): number {
     case V.SVM_EXIT_CLGI:
     case V.SVM_EXIT_INVLPGA:
     case V.SVM_EXIT_SKINIT:
-      return svmInstruction(vcpu);
+      return svmInstruction(vcpu, code);
     case V.SVM_EXIT_RDTSCP:
     case V.SVM_EXIT_RDPRU:
       queueException(vcpu, UD_VECTOR);

@@ -50,7 +50,7 @@ export function setDrIntercepts(vcpu: VcpuState): void {
 
 /** @kvm svm.c clr_dr_intercepts */
 export function clrDrIntercepts(vcpu: VcpuState): void {
-  vmcbWrite(vcpu.svm, V.VMCB_INTERCEPT_DR, 0);
+  clrIntercept(vcpu.svm, V.VMCB_INTERCEPT_DR, -1);
 }
 
 function initIntercepts(vcpu: VcpuState): void {
@@ -117,7 +117,9 @@ export function initVmcb(vcpu: VcpuState): void {
     vmcbWrite64(svm, V.VMCB_G_PAT, vcpu.x86.patLo, vcpu.x86.patHi);
     vmcbWrite64(svm, V.VMCB_CR3, 0, 0);
   }
-  svm.asidGeneration = 0;
+  svm.currentVmcb.asidGeneration = 0;
+  svm.nested.vmcb12Gpa = -1;
+  svm.nested.lastVmcb12Gpa = -1;
   svm.asid = 0;
   initVmcbAfterSetCpuid(vcpu);
   sevInitVmcb(vcpu);

@@ -1,4 +1,6 @@
 /** MSRs that live in the VMCB or that SVM defines (@kvm svm.c svm_get_msr, svm_set_msr). */
+import { numberOf } from '../../arch/halves.ts';
+import { EFER_SVME } from '../../arch/registers.ts';
 import * as V from '../../arch/vmcb.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { X86_FEATURE_VIRT_SSBD } from '../x86/cpuid-features.ts';
@@ -7,8 +9,9 @@ import { guestCpuidHas, guestCpuidIsIntelCompatible } from '../x86/guest-cpuid.t
 import { getMsrCommon, setMsrCommon } from '../x86/msr.ts';
 import * as M from '../x86/msr-index.ts';
 import { KVM_MSR_RET_UNSUPPORTED } from '../x86/msr-index.ts';
+import { isLegalGpa } from './nested-checks.ts';
 import { syncSaveArea, touchSaveArea } from './save-area.ts';
-import { vmcbRead, vmcbWrite64 } from './vmcb-access.ts';
+import { vmcb01Read, vmcb01Write64, vmcbWrite64 } from './vmcb-access.ts';
 
 /** Byte offset in the VMCB of an MSR that VMLOAD and VMSAVE move, or -1. */
 function saveAreaOffset(msr: number): number {
@@ -45,8 +48,8 @@ export function svmGetMsr(vcpu: VcpuState, msr: number, hostInitiated: boolean):
   const at = saveAreaOffset(msr);
   if (at >= 0) {
     syncSaveArea(vcpu);
-    out[0] = vmcbRead(svm, at);
-    out[1] = vmcbRead(svm, at + 4);
+    out[0] = vmcb01Read(svm, at);
+    out[1] = vmcb01Read(svm, at + 4);
     if (msr === M.MSR_IA32_SYSENTER_EIP || msr === M.MSR_IA32_SYSENTER_ESP) {
       const high = msr === M.MSR_IA32_SYSENTER_EIP ? svm.sysenterEipHi : svm.sysenterEspHi;
       if (msr === M.MSR_IA32_SYSENTER_EIP) out[1] = 0;
@@ -97,7 +100,8 @@ function setVmCr(vcpu: VcpuState, lo: number, hi: number): number {
   let change = VM_CR_VALID;
   if ((svm.vmCr & VM_CR_SVM_DIS) !== 0) change &= ~(VM_CR_LOCK | VM_CR_SVM_DIS);
   svm.vmCr = (svm.vmCr & ~change) | (lo & change);
-  return 0;
+  // It cannot be taken away while it is in use.
+  return (svm.vmCr & VM_CR_SVM_DIS) !== 0 && (vcpu.efer & EFER_SVME) !== 0 ? 1 : 0;
 }
 
 /** @kvm svm.c svm_set_msr */
@@ -115,13 +119,16 @@ export function svmSetMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, 
       else svm.sysenterEspHi = kept;
       high = 0;
     }
-    vmcbWrite64(svm, at, lo, high);
+    vmcb01Write64(svm, at, lo, high);
     return 0;
   }
   switch (msr) {
     case M.MSR_IA32_CR_PAT: {
       const ret = setMsrCommon(vcpu, msr, lo, hi, hostInitiated);
-      if (ret === 0) vmcbWrite64(svm, V.VMCB_G_PAT, lo, hi);
+      if (ret !== 0) return ret;
+      vmcb01Write64(svm, V.VMCB_G_PAT, lo, hi);
+      // L2's is L1's.
+      if (vcpu.guestMode) vmcbWrite64(svm, V.VMCB_G_PAT, lo, hi);
       return ret;
     }
     case M.MSR_TSC_AUX:
@@ -137,7 +144,7 @@ export function svmSetMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, 
     case M.MSR_IA32_LASTINTTOIP:
       return KVM_MSR_RET_UNSUPPORTED;
     case M.MSR_VM_HSAVE_PA:
-      if (!hostInitiated && (lo & 0xfff) !== 0) return 1;
+      if (!hostInitiated && ((lo & 0xfff) !== 0 || !isLegalGpa(vcpu, numberOf(lo, hi)))) return 1;
       svm.hsaveLo = lo & ~0xfff;
       svm.hsaveHi = hi;
       return 0;

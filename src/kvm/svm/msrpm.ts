@@ -22,8 +22,8 @@ const alwaysDirect = [
   0xc0000084, // SYSCALL_MASK
 ];
 
-/** Byte address of the map's byte for `msr`, and the position of its two bits; -1 when the map does not cover it. */
-function byteOffset(msr: number): number {
+/** Byte of the map that has the two bits of `msr`; -1 when the map does not cover it. @kvm svm.c svm_msrpm_offset */
+export function msrpmByte(msr: number): number {
   for (let i = 0; i < ranges.length; i++) {
     const n = msr - ranges[i]!;
     if (n >= 0 && n < RANGE_MSRS) return i * RANGE_BYTES + (n >> 2);
@@ -49,7 +49,7 @@ export function svmMsrFilterChanged(vcpu: VcpuState): void {
 }
 
 function setBits(vcpu: VcpuState, msr: number, read: boolean, write: boolean): void {
-  const off = byteOffset(msr);
+  const off = msrpmByte(msr);
   if (off < 0) return;
   const at = vcpu.svm.msrpmPfn * 4096 + off;
   const shift = (msr & 3) * 2;

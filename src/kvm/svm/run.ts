@@ -12,6 +12,7 @@ import {
   VMCB_EXIT_CODE,
   VMCB_INT_CTL,
   VMCB_INTERCEPT_CR,
+  VMCB_NEXT_RIP,
   VMCB_RAX,
   VMCB_RIP,
   VMCB_RSP,
@@ -22,8 +23,10 @@ import { getCr8, setCr8 } from '../x86/control-registers.ts';
 import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
 import { traceKvmExit } from '../x86/trace-exit.ts';
 import { disableNmiSinglestep, svmCompleteInterrupts } from './events.ts';
+import { syncControlFromVmcb02 } from './nested-vmexit.ts';
 import { loadSaveArea } from './save-area.ts';
 import { clearTlbControl, preSvmRun } from './tlb.ts';
+import { nestedVirtualizeTpr } from './virtual-tpr.ts';
 import { vmcbMarkAllClean, vmcbRead } from './vmcb-access.ts';
 
 /** @kvm svm.c svm_vcpu_run. HOT */
@@ -49,7 +52,11 @@ export function svmVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
     immediate = true;
   }
   preSvmRun(vcpu);
-  words[vmcb + (VMCB_INT_CTL >> 2)] = (words[vmcb + (VMCB_INT_CTL >> 2)]! & ~V_TPR_MASK) | (getCr8(vcpu) & V_TPR_MASK);
+  const ownTpr = vcpu.guestMode && nestedVirtualizeTpr(vcpu);
+  if (!ownTpr) {
+    const control = words[vmcb + (VMCB_INT_CTL >> 2)]!;
+    words[vmcb + (VMCB_INT_CTL >> 2)] = (control & ~V_TPR_MASK) | (getCr8(vcpu) & V_TPR_MASK);
+  }
   words[vmcb + (VMCB_CR2 >> 2)] = vcpu.cr2Lo;
   words[vmcb + (VMCB_CR2 >> 2) + 1] = vcpu.cr2Hi;
   // DR6 starts empty, so that it names the cause of a #DB, unless the guest reads it without exits.
@@ -59,22 +66,35 @@ export function svmVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
   loadSaveArea(vcpu);
 
   processor.setBudget(immediate ? 0 : vcpu.x86.quantum);
-  processor.vmrun(svm.vmcbPa);
+  processor.vmrun(svm.currentVmcb.pa);
   // The guest writes it without an exit, and the walker asks for it.
   vcpu.pkru = words[PKRU_AT >> 2]!;
 
   // RAX, RSP and RIP need no copy out of the block: `regs` are the processor's, and hold what it has stored there.
   vcpu.cr2Lo = words[vmcb + (VMCB_CR2 >> 2)]!;
   vcpu.cr2Hi = words[vmcb + (VMCB_CR2 >> 2) + 1]!;
-  if ((words[vmcb + (VMCB_INTERCEPT_CR >> 2)]! & INTERCEPT_CR8_WRITE) === 0) {
+  if (!ownTpr && (words[vmcb + (VMCB_INTERCEPT_CR >> 2)]! & INTERCEPT_CR8_WRITE) === 0) {
     setCr8(vcpu, words[vmcb + (VMCB_INT_CTL >> 2)]! & V_TPR_MASK);
   }
   svm.nextRipLo = 0;
   svm.nextRipHi = 0;
+  if (vcpu.guestMode) afterNestedRun(vcpu);
   if (words[vmcb + (VMCB_EXIT_CODE >> 2)] !== SVM_EXIT_ERR) {
     clearTlbControl(vcpu);
     vmcbMarkAllClean(svm);
   }
   if (trace.enabled) traceKvmExit(vcpu);
   svmCompleteInterrupts(vcpu);
+  if (vcpu.guestMode) {
+    svm.nested.cached[VMCB_NEXT_RIP >> 2] = vmcbRead(svm, VMCB_NEXT_RIP);
+    svm.nested.cached[(VMCB_NEXT_RIP >> 2) + 1] = vmcbRead(svm, VMCB_NEXT_RIP + 4);
+  }
+}
+
+/** A VMRUN of L1's has been done, if hardware did not refuse it. */
+function afterNestedRun(vcpu: VcpuState): void {
+  const { nested } = vcpu.svm;
+  syncControlFromVmcb02(vcpu);
+  if (nested.runPending && vmcbRead(vcpu.svm, VMCB_EXIT_CODE) !== SVM_EXIT_ERR) vcpu.stats.nested_run++;
+  nested.runPending = false;
 }

@@ -1,7 +1,7 @@
 /**
  * The registers that VMRUN leaves alone: FS, GS, TR, LDTR, KERNEL_GS_BASE and the SYSCALL and SYSENTER MSRs (@apm 15.5.2). KVM moves
  * them with VMLOAD and VMSAVE around every VMRUN; here that happens only when somebody looks at them or another vCPU runs, since
- * nobody else on this machine uses them.
+ * nobody else on this machine uses them. L1 and L2 share them: they are always VMCB01's.
  */
 import type { VcpuState } from '../vcpu-state.ts';
 
@@ -9,7 +9,7 @@ import type { VcpuState } from '../vcpu-state.ts';
 export function syncSaveArea(vcpu: VcpuState): void {
   const svm = vcpu.svm;
   if (!svm.saveAreaStale) return;
-  vcpu.vm.processor.vmsave(svm.vmcbPa);
+  vcpu.vm.processor.vmsave(svm.vmcb01.pa);
   svm.saveAreaStale = false;
 }
 
@@ -23,7 +23,7 @@ export function touchSaveArea(vcpu: VcpuState): void {
 export function loadSaveArea(vcpu: VcpuState): void {
   const svm = vcpu.svm;
   if (svm.saveAreaDirty) {
-    vcpu.vm.processor.vmload(svm.vmcbPa);
+    vcpu.vm.processor.vmload(svm.vmcb01.pa);
     svm.saveAreaDirty = false;
   }
   svm.saveAreaStale = true;

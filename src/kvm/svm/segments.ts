@@ -24,6 +24,7 @@ import {
 import type { DescriptorTable, SegmentDesc } from '../emulate/ops.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import { syncSaveArea, touchSaveArea } from './save-area.ts';
+import type { VcpuSvm } from './vcpu-svm.ts';
 import { vmcbRead, vmcbWrite, vmcbWrite64 } from './vmcb-access.ts';
 
 const offsets = [VMCB_ES, VMCB_CS, VMCB_SS, VMCB_DS, VMCB_FS, VMCB_GS, VMCB_TR, VMCB_LDTR];
@@ -33,17 +34,22 @@ function inSaveArea(sreg: number): boolean {
   return sreg === FS || sreg === GS || sreg === TR || sreg === LDTR;
 }
 
+/** Word of the segment: what VMLOAD and VMSAVE move is VMCB01's, for L2 as well. @kvm svm.c svm_seg */
+function segmentAt(svm: VcpuSvm, sreg: number): number {
+  return (inSaveArea(sreg) ? svm.vmcb01.word : svm.vmcb) + (offsets[sreg]! >> 2);
+}
+
 /** @kvm svm.c svm_get_segment */
 export function svmGetSegment(vcpu: VcpuState, sreg: number, seg: SegmentDesc): void {
   const svm = vcpu.svm;
   if (inSaveArea(sreg)) syncSaveArea(vcpu);
-  const at = offsets[sreg]!;
-  const word = vmcbRead(svm, at);
+  const at = segmentAt(svm, sreg);
+  const word = svm.words[at]!;
   const attr = word >>> 16;
   seg.selector = word & 0xffff;
-  seg.limit = vmcbRead(svm, at + 4) >>> 0;
-  seg.baseLo = vmcbRead(svm, at + 8);
-  seg.baseHi = vmcbRead(svm, at + 12);
+  seg.limit = svm.words[at + 1]! >>> 0;
+  seg.baseLo = svm.words[at + 2]!;
+  seg.baseHi = svm.words[at + 3]!;
   seg.type = attr & VMCB_ATTR_TYPE;
   seg.s = (attr & VMCB_ATTR_S) !== 0 ? 1 : 0;
   seg.dpl = (attr >> VMCB_ATTR_DPL_SHIFT) & 3;
@@ -70,7 +76,7 @@ export function svmSetSegment(vcpu: VcpuState, sreg: number, seg: SegmentDesc): 
     syncSaveArea(vcpu);
     touchSaveArea(vcpu);
   }
-  const at = offsets[sreg]!;
+  const at = segmentAt(svm, sreg);
   const attr =
     (seg.type & VMCB_ATTR_TYPE) |
     (seg.s !== 0 ? VMCB_ATTR_S : 0) |
@@ -80,18 +86,19 @@ export function svmSetSegment(vcpu: VcpuState, sreg: number, seg: SegmentDesc): 
     (seg.l !== 0 ? VMCB_ATTR_L : 0) |
     (seg.db !== 0 ? VMCB_ATTR_DB : 0) |
     (seg.g !== 0 ? VMCB_ATTR_G : 0);
-  vmcbWrite(svm, at, (seg.selector & 0xffff) | (attr << 16));
-  vmcbWrite(svm, at + 4, seg.limit);
-  vmcbWrite64(svm, at + 8, seg.baseLo, seg.baseHi);
+  svm.words[at] = (seg.selector & 0xffff) | (attr << 16);
+  svm.words[at + 1] = seg.limit;
+  svm.words[at + 2] = seg.baseLo;
+  svm.words[at + 3] = seg.baseHi;
   if (sreg === SS) setCpl(vcpu, seg.dpl & 3);
 }
 
 /** @kvm svm.c svm_get_segment_base */
 export function svmGetSegmentBase(vcpu: VcpuState, sreg: number, out: Int32Array): void {
   if (inSaveArea(sreg)) syncSaveArea(vcpu);
-  const at = offsets[sreg]!;
-  out[0] = vmcbRead(vcpu.svm, at + 8);
-  out[1] = vmcbRead(vcpu.svm, at + 12);
+  const at = segmentAt(vcpu.svm, sreg);
+  out[0] = vcpu.svm.words[at + 2]!;
+  out[1] = vcpu.svm.words[at + 3]!;
 }
 
 /** @kvm svm.c svm_get_cpl. HOT */

@@ -1,6 +1,5 @@
 /** The SVM vendor module: VendorOps over AMD's virtualization hardware (@kvm svm.c svm_x86_ops). */
 import { BP_VECTOR } from '../../arch/exceptions.ts';
-import { hiOf, loOf } from '../../arch/halves.ts';
 import * as V from '../../arch/vmcb.ts';
 import type { HardwareProfile } from '../../cpu/profile.ts';
 import { ENOMEM } from '../../host/errno.ts';
@@ -13,15 +12,19 @@ import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
 import { EMULTYPE_SKIP } from '../x86/emul-type.ts';
 import { loadGuestContext } from '../x86/guest-context.ts';
 import { KVM_GUESTDBG_ENABLE, KVM_GUESTDBG_USE_SW_BP } from '../x86/guest-debug-bits.ts';
-import { NO_NESTED } from '../x86/nested-ops.ts';
+import { svmCheckIntercept } from './check-intercept.ts';
 import { allocContiguous, freeContiguous } from './contiguous-pages.ts';
 import { svmSetCr0, svmSetCr4, svmSetEfer } from './control-registers.ts';
+import { svmInterruptAllowed, svmNmiAllowed, svmSmiAllowed } from './event-windows.ts';
 import * as events from './events.ts';
 import { svmHandleExit } from './exit-handlers.ts';
 import { svmExitReasonName } from './exit-reasons.ts';
 import { initVmcb, initVmcbAfterSetCpuid, iopmPfn, setDrIntercepts } from './init-vmcb.ts';
 import { svmGetMsr, svmSetMsr } from './msr.ts';
 import { initMsrpm, MSRPM_PAGES, svmMsrFilterChanged } from './msrpm.ts';
+import { svmFreeNested, svmLeaveNested } from './nested-memory.ts';
+import { svmNestedOps } from './nested-ops.ts';
+import { svmEnterSmm, svmLeaveSmm } from './nested-smm.ts';
 import { svmVcpuRun } from './run.ts';
 import { putSaveArea } from './save-area.ts';
 import * as segments from './segments.ts';
@@ -30,11 +33,14 @@ import { sevFreeVcpu } from './sev/launch.ts';
 import { sevVcpuRun } from './sev/run.ts';
 import { sevEsVcpuReset, sevOps, sevVcpuCreate } from './sev/sev.ts';
 import { svmFlushTlbCurrent, svmFlushTlbGva } from './tlb.ts';
+import { svmWriteTscOffset } from './tsc-offset.ts';
+import { nestedVirtualizeTpr } from './virtual-tpr.ts';
 import {
   clrExceptionIntercept,
   clrIntercept,
   setExceptionIntercept,
   setIntercept,
+  switchVmcb,
   vmcbRead,
   vmcbWrite64,
 } from './vmcb-access.ts';
@@ -52,21 +58,22 @@ function svmVcpuCreate(vcpu: VcpuState): number {
     return -ENOMEM;
   }
   svm.msrpmPfn = msrpm;
-  svm.vmcbPfn = vmcb;
-  svm.vmcbPa = vmcb * 4096;
   svm.words = vcpu.vm.memory.i32;
-  svm.vmcb = vmcb * 1024;
+  svm.vmcb01.place(vmcb);
+  switchVmcb(svm, svm.vmcb01);
   return sevVcpuCreate(vcpu);
 }
 
 /** @kvm svm.c svm_vcpu_free */
 function svmVcpuFree(vcpu: VcpuState): void {
   const svm = vcpu.svm;
-  if (svm.vmcbPfn < 0) return;
+  if (svm.vmcb01.pfn < 0) return;
+  svmLeaveNested(vcpu);
+  svmFreeNested(vcpu);
   sevFreeVcpu(vcpu);
-  vcpu.vm.host.pages.freePage(svm.vmcbPfn);
+  vcpu.vm.host.pages.freePage(svm.vmcb01.pfn);
   freeContiguous(vcpu.vm.host.pages, svm.msrpmPfn, MSRPM_PAGES);
-  svm.vmcbPfn = -1;
+  svm.vmcb01.pfn = -1;
   svm.msrpmPfn = -1;
 }
 
@@ -137,6 +144,7 @@ function svmSyncDirtyDebugRegs(vcpu: VcpuState): void {
 
 /** @kvm svm.c svm_update_cr8_intercept */
 function svmUpdateCr8Intercept(vcpu: VcpuState, tpr: number, irr: number): void {
+  if (nestedVirtualizeTpr(vcpu)) return;
   clrIntercept(vcpu.svm, V.VMCB_INTERCEPT_CR, V.INTERCEPT_CR8_WRITE);
   if (irr !== -1 && tpr >= irr) setIntercept(vcpu.svm, V.VMCB_INTERCEPT_CR, V.INTERCEPT_CR8_WRITE);
 }
@@ -146,26 +154,12 @@ function svmVcpuLoad(vcpu: VcpuState): void {
   loadGuestContext(vcpu);
 }
 
-/**
- * The processor counts instructions; what passed while all vCPUs were halted comes on top of the guest's own offset.
- * @kvm svm.c svm_write_tsc_offset
- */
-function writeTscOffset(vcpu: VcpuState): void {
-  const idle = vcpu.vm.x86.idleTime;
-  vcpu.x86.tscIdleTime = idle;
-  const idleLo = loOf(idle);
-  const idleHi = idle < 0x1_0000_0000 ? 0 : hiOf(idle);
-  const low = (vcpu.x86.tscOffsetLo + idleLo) | 0;
-  const carry = low >>> 0 < idleLo >>> 0 ? 1 : 0;
-  vmcbWrite64(vcpu.svm, V.VMCB_TSC_OFFSET, low, (vcpu.x86.tscOffsetHi + idleHi + carry) | 0);
-}
-
 /** Instruction bytes in the VMCB; hardware without DecodeAssists leaves none (@apm 15.8.4). */
 function svmExitInsnLength(vcpu: VcpuState): number {
   if (!vcpu.vm.profile.decodeAssists || vcpu.svm.sev !== null) return 0;
   const code = vmcbRead(vcpu.svm, V.VMCB_EXIT_CODE);
   if (code !== V.SVM_EXIT_NPF && code !== V.SVM_EXIT_EXCP_BASE + 14) return 0;
-  return vcpu.vm.memory.u8[vcpu.svm.vmcbPa + V.VMCB_INSN_LEN]! & 0xf;
+  return vcpu.vm.memory.u8[vcpu.svm.currentVmcb.pa + V.VMCB_INSN_LEN]! & 0xf;
 }
 
 /** The vendor operations of SVM on hardware `profile` (@kvm svm.c svm_hardware_setup). */
@@ -213,7 +207,7 @@ export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOp
     setCr4: svmSetCr4,
     setEfer: svmSetEfer,
     setDr7: (vcpu, value) => vmcbWrite64(vcpu.svm, V.VMCB_DR7, value, 0),
-    setTscOffset: writeTscOffset,
+    setTscOffset: svmWriteTscOffset,
     syncDirtyDebugRegs: svmSyncDirtyDebugRegs,
     updateExceptionBitmap: svmUpdateExceptionBitmap,
     getMsr: svmGetMsr,
@@ -230,15 +224,16 @@ export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOp
     injectIrq: events.svmInjectIrq,
     injectNmi: events.svmInjectNmi,
     cancelInjection: events.svmCancelInjection,
-    smiAllowed: (vcpu) => (vcpu.svm.gif && !vcpu.smm ? 1 : 0),
-    enterSmm: () => 0,
-    leaveSmm: () => 0,
+    smiAllowed: svmSmiAllowed,
+    enterSmm: svmEnterSmm,
+    leaveSmm: svmLeaveSmm,
+    // STGI exits, and so does RSM.
     enableSmiWindow: () => {},
-    nested: NO_NESTED,
-    checkIntercept: () => X86EMUL_CONTINUE,
+    nested: svmNestedOps,
+    checkIntercept: svmCheckIntercept,
     initSignalBlocked: (vcpu) => !vcpu.svm.gif,
-    nmiAllowed: events.svmNmiAllowed,
-    interruptAllowed: events.svmInterruptAllowed,
+    nmiAllowed: svmNmiAllowed,
+    interruptAllowed: svmInterruptAllowed,
     enableIrqWindow: events.svmEnableIrqWindow,
     enableNmiWindow: events.svmEnableNmiWindow,
     getNmiMask: events.svmGetNmiMask,
@@ -254,7 +249,7 @@ export function createSvm(profile: HardwareProfile, params: KvmParams): VendorOp
       out[2] = 0xd9;
     },
     exitInsnLength: svmExitInsnLength,
-    exitInsnAddress: (vcpu) => vcpu.svm.vmcbPa + V.VMCB_INSN_BYTES,
+    exitInsnAddress: (vcpu) => vcpu.svm.currentVmcb.pa + V.VMCB_INSN_BYTES,
     getInterruptShadow: events.svmGetInterruptShadow,
     setInterruptShadow: events.svmSetInterruptShadow,
   };

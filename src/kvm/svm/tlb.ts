@@ -43,13 +43,14 @@ function dataOf(vcpu: VcpuState): CpuData {
 export function preSvmRun(vcpu: VcpuState): void {
   const data = dataOf(vcpu);
   const svm = vcpu.svm;
-  if (svm.asidGeneration !== data.asidGeneration) {
+  const { currentVmcb } = svm;
+  if (currentVmcb.asidGeneration !== data.asidGeneration) {
     if (data.nextAsid > data.maxAsid) {
       data.asidGeneration++;
       data.nextAsid = data.minAsid;
       data.flushAllAsids = true;
     }
-    svm.asidGeneration = data.asidGeneration;
+    currentVmcb.asidGeneration = data.asidGeneration;
     svm.asid = data.nextAsid++;
   }
   vmcbWrite(svm, VMCB_ASID, svm.asid);
@@ -74,7 +75,7 @@ export function clearTlbControl(vcpu: VcpuState): void {
  */
 export function svmFlushTlbCurrent(vcpu: VcpuState): void {
   if (vcpu.vm.profile.flushByAsid) setTlbControl(vcpu, TLB_CONTROL_FLUSH_ASID);
-  else vcpu.svm.asidGeneration--;
+  else vcpu.svm.currentVmcb.asidGeneration--;
 }
 
 /** @kvm svm.c svm_flush_tlb_gva */

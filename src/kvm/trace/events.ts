@@ -15,6 +15,29 @@ export interface TraceEvents {
     intr_info: string;
     error_code: string;
   };
+  /** An exit of L2's, as KVM sees it. */
+  kvm_nested_vmexit: TraceEvents['kvm_exit'];
+  /** L1's VMRUN or VM entry; `nested_cr3` with nested paging, else `guest_cr3`. 32-bit words have all their digits. */
+  kvm_nested_vmenter: {
+    rip: string;
+    vmcb: string;
+    nested_rip: string;
+    int_ctl: string;
+    event_inj: string;
+    nested_npt: string;
+    nested_cr3?: string;
+    guest_cr3?: string;
+  };
+  kvm_nested_vmenter_failed: { text: string };
+  /** What L1 gets. */
+  kvm_nested_vmexit_inject: {
+    reason: string;
+    info1: string;
+    info2: string;
+    exit_int: string;
+    exit_int_err: string;
+  };
+  kvm_nested_intr_vmexit: { rip: string };
   kvm_page_fault: { vcpu: number; rip: string; address: string; error_code: string };
   /** `type`: unsatisfied-read, read or write. */
   kvm_mmio: { type: string; len: number; gpa: string; val: string };

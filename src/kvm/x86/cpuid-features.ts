@@ -14,6 +14,7 @@ export const featureWords: readonly { readonly leaf: number; readonly index: num
   { leaf: 0x80000007, index: 0, reg: 3 },
   { leaf: 0x40000001, index: 0, reg: 0 },
   { leaf: 0x80000021, index: 0, reg: 0 },
+  { leaf: 0x8000000a, index: 0, reg: 3 },
 ];
 
 export const WORD_1_EDX = 0;
@@ -28,6 +29,7 @@ export const WORD_D_1_EAX = 8;
 export const WORD_8000_0007_EDX = 9;
 export const WORD_KVM = 10;
 export const WORD_8000_0021_EAX = 11;
+export const WORD_8000_000A_EDX = 12;
 
 const f = (word: number, bit: number): number => word * 32 + bit;
 
@@ -65,6 +67,8 @@ export const X86_FEATURE_SVM = f(WORD_8000_0001_ECX, 2);
 export const X86_FEATURE_OSVW = f(WORD_8000_0001_ECX, 9);
 export const X86_FEATURE_VIRT_SSBD = f(WORD_8000_0008_EBX, 25);
 export const X86_FEATURE_XSAVES = f(WORD_D_1_EAX, 3);
+export const X86_FEATURE_NRIPS = f(WORD_8000_000A_EDX, 3);
+export const X86_FEATURE_PAUSEFILTER = f(WORD_8000_000A_EDX, 10);
 export const X86_FEATURE_AUTOIBRS = f(WORD_8000_0021_EAX, 8);
 
 // Paravirtual features (@kvm uapi/asm/kvm_para.h KVM_FEATURE_*).

@@ -71,6 +71,7 @@ export function queueExceptionVmexit(
   payloadLo: number,
   payloadHi: number,
 ): void {
+  makeRequest(vcpu, REQ_EVENT);
   const ex = vcpu.x86.exceptionVmexit;
   ex.vector = vector;
   ex.injected = false;

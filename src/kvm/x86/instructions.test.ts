@@ -61,11 +61,16 @@ test('KVM_SET_MSRS and KVM_GET_MSRS count what worked', () => {
   expect(back.data).toBe(star.data);
 });
 
-test('EFER.SVME is refused: nested virtualization is not offered', () => {
+test('EFER.SVME is for guests whose CPUID has SVM', () => {
   const { vcpu } = makeGuest([HLT]);
+  const withSvm = vcpu.getCpuid2();
+  vcpu.setCpuid2(withSvm.map((e) => (e.function === 0x80000001 ? { ...e, ecx: e.ecx & ~4 } : e)));
   const sregs = vcpu.getSregs();
   sregs.efer |= 0x1000n;
   expect(() => vcpu.setSregs(sregs)).toThrow('EINVAL');
+  vcpu.setCpuid2(withSvm);
+  vcpu.setSregs(sregs);
+  expect(vcpu.getSregs().efer & 0x1000n).toBe(0x1000n);
 });
 
 test('an instruction that cannot be emulated ends in an internal error with its bytes', () => {

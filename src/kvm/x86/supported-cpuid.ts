@@ -22,6 +22,7 @@ const CAPS_8000_0021_EAX = bits(0, 2, 5, 6, 8, 9, 30);
 
 /** SEV, SEV-ES, SEV-SNP. */
 const SEV_EAX = bits(1, 3, 4);
+const SVM = bits(2);
 const TSC_ADJUST = bits(1);
 const ARCH_CAPABILITIES = bits(29);
 const X2APIC = bits(21);
@@ -38,6 +39,17 @@ const NO_SMM_CTL_MSR = bits(9);
 const KVM_SIGNATURE = [0x4b4d564b, 0x564b4d56, 0x4d];
 /** CLOCKSOURCE, NOP_IO_DELAY, CLOCKSOURCE2, ASYNC_PF, PV_EOI, ..., ASYNC_PF_INT; no steal time: there is no scheduler. */
 const KVM_FEATURES = bits(0, 1, 3, 4, 6, 7, 9, 10, 11, 12, 13, 14, 24);
+
+/** ASIDs that an L1 has. */
+const NESTED_ASIDS = 8;
+
+/**
+ * SVM's features for L1, out of the processor's: NPT, and NRIPS and PauseFilter where hardware has them; KVM itself sees to the clean bits,
+ * flushing by ASID and the check of addresses. @kvm svm.c svm_set_cpu_caps
+ */
+function svmCaps(edx: number, tdp: boolean): number {
+  return bits(5, 6, 28) | (edx & bits(3, 10)) | (tdp ? bits(0) : 0);
+}
 
 function entry(base: CpuidEntry, changed: Partial<CpuidEntry>): CpuidEntry {
   const merged = { ...base, ...changed };
@@ -75,6 +87,7 @@ function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams):
   const host = profile.cpuid;
   const tdp = tdpEnabled(profile, params);
   const nestedVmx = profile.vendor === 'intel' ? VMX : 0;
+  const nestedSvm = profile.vendor === 'amd';
   switch (e.leaf) {
     case 0:
       return entry(e, { eax: Math.min(e.eax, 0x24) });
@@ -124,7 +137,7 @@ function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams):
       return entry(e, {
         ebx: e.ebx & ~0x0fff0000,
         edx: (e.edx & CAPS_8000_0001_EDX) | (tdp ? 0 : GBPAGES),
-        ecx: e.ecx & CAPS_8000_0001_ECX,
+        ecx: e.ecx & (CAPS_8000_0001_ECX | (nestedSvm ? SVM : 0)),
       });
     case 0x80000006:
       return entry(e, { edx: e.edx & ~0x30000 });
@@ -141,6 +154,8 @@ function filterLeaf(e: CpuidEntry, profile: HardwareProfile, params: KvmParams):
         edx: 0,
       });
     }
+    case 0x8000000a:
+      return !nestedSvm ? empty(e.leaf) : entry(e, { eax: 1, ebx: NESTED_ASIDS, ecx: 0, edx: svmCaps(e.edx, tdp) });
     case 0x80000019:
       return entry(e, { ecx: 0, edx: 0 });
     case 0x8000001a:

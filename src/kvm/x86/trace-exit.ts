@@ -4,10 +4,10 @@ import { RIP } from '../../arch/registers.ts';
 import { EINTR } from '../../host/errno.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 
-/** @kvm trace.h kvm_exit */
-export function traceKvmExit(vcpu: VcpuState): void {
+/** @kvm trace.h kvm_exit, kvm_nested_vmexit */
+export function traceKvmExit(vcpu: VcpuState, event: 'kvm_exit' | 'kvm_nested_vmexit' = 'kvm_exit'): void {
   const info = vcpu.vm.vendor.getExitInfo(vcpu);
-  vcpu.vm.trace.emit('kvm_exit', {
+  vcpu.vm.trace.emit(event, {
     vcpu: vcpu.id,
     reason: vcpu.vm.vendor.exitReasonName(info.reason),
     rip: hex64(vcpu.regs[2 * RIP]!, vcpu.regs[2 * RIP + 1]!),

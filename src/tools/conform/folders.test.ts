@@ -16,7 +16,7 @@ describe('the machine of a folder', () => {
   it('follows its name, also from a folder in it', () => {
     expect(folderMachine('conformance/npt', 'npt')).toMatchObject({ hardware: 'qemu-tcg-epyc', params: {} });
     expect(folderMachine('x/npt-mmio-caching-off/part', 'npt').params).toEqual({ 'kvm.mmio_caching': '0' });
-    expect(folderMachine('x/nested-npt0', 'npt').params).toEqual({ 'kvm_amd.npt': '0' });
+    expect(folderMachine('x/nested-npt0', 'npt').params).toEqual({ 'kvm_amd.npt': '0', 'host.mce': '0' });
   });
 
   it("follows the scenario's paging when the name says nothing", () => {

@@ -199,5 +199,6 @@ function hostBytes(scenario: Scenario): number {
   }
   for (const gmem of scenario.guest_memfds) bytes += Math.min(int(gmem['size']), 64 * MIB);
   if (gigabytes > 0) bytes += (gigabytes + 1) * 1024 * MIB;
-  return Math.min(bytes, 4032 * MIB);
+  // Physical memory comes in pieces of 64 KiB.
+  return Math.min(Math.ceil(bytes / 0x1_0000) * 0x1_0000, 4032 * MIB);
 }

@@ -50,7 +50,6 @@ export interface Replayed {
 export function replayScenario(scenario: Scenario, options: ReplayOptions): Replayed {
   let machine: ScenarioMachine | null = null;
   try {
-    refuseNested(scenario);
     machine = new ScenarioMachine(scenario, options.machine, options.revision);
     return replayOn(machine, scenario, options);
   } catch (error) {
@@ -65,15 +64,9 @@ export function replayScenario(scenario: Scenario, options: ReplayOptions): Repl
 
 /** A machine after the scenario's set-up, for tools that run the steps themselves; the caller closes it. @throws UnsupportedError */
 export function setUpScenario(scenario: Scenario, options: ReplayOptions): ScenarioMachine {
-  refuseNested(scenario);
   const machine = new ScenarioMachine(scenario, options.machine, options.revision);
   setUpDifference(machine, scenario, options);
   return machine;
-}
-
-function refuseNested(scenario: Scenario): void {
-  const svme = 0x1000;
-  if (scenario.guest.sregs.some((sregs) => (int(sregs['efer']) & svme) !== 0)) throw new UnsupportedError('nested SVM');
 }
 
 function replayOn(machine: ScenarioMachine, scenario: Scenario, options: ReplayOptions): Replayed {

@@ -5,6 +5,7 @@ import { type GuestMemfd, KvmError, type UserMemoryRegion2, type Vcpu } from '..
 import { UnsupportedError } from '../input-error.ts';
 import { fromErrno, OK, type OpResult } from './host-objects.ts';
 import { attempt, MissingVcpuError, recordRegs, replaceRegs, replaceSregs, type ScenarioMachine } from './machine.ts';
+import { leaveNested, nstate, saveRestore } from './nested-ops.ts';
 import { prepareRun, type RunInput, recordRun } from './run-record.ts';
 import { bigInt, bytesHex, hexBytes, int, type Op } from './scenario.ts';
 import { INSTRUCTIONS_PER_SECOND } from './spinning-guest.ts';
@@ -210,20 +211,16 @@ const handlers: { readonly [op: string]: Handler } = {
   later: (m, op) => m.helper.later(int(op['delay']), () => runOp(m, { ...op, op: op['what'] as string })),
   join: (m) => m.helper.join(),
   sleep: () => OK,
-};
-
-const missing: { readonly [op: string]: string } = {
-  nstate: 'nested SVM',
-  leavenested: 'nested SVM',
-  saverestore: 'nested SVM',
+  nstate,
+  leavenested: leaveNested,
+  saverestore: saveRestore,
 };
 
 /** Runs one operation. @throws UnsupportedError */
 export function runOp(machine: ScenarioMachine, op: Op): OpAnswer {
   const onHost = machine.host.run(op);
   const handler = handlers[op.op];
-  if (onHost === null && handler === undefined)
-    throw new UnsupportedError(missing[op.op] ?? `the operation "${op.op}"`);
+  if (onHost === null && handler === undefined) throw new UnsupportedError(`the operation "${op.op}"`);
   const answer = onHost ?? answerOf(() => handler!(machine, op));
   const signals = machine.host.signals();
   return Object.keys(signals).length === 0 ? answer : { ...answer, out: { ...answer.out, ...signals } };

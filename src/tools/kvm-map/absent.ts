@@ -9,7 +9,11 @@ export interface Absent {
 
 export const ABSENT: readonly Absent[] = [
   { kernel: 'vmx/posted_intr.c', what: 'posted interrupts', instead: 'not in the capability MSRs' },
-  { kernel: 'svm/nested.c', what: 'nested SVM', instead: 'SVM is not in the guest’s CPUID; VMRUN is #UD' },
+  {
+    kernel: 'svm/nested.c: virtual GIF, virtual NMI, LBR, TSC ratio',
+    what: 'assists of the processor for L1',
+    instead: 'not in L1’s CPUID',
+  },
   { kernel: 'svm/sev.c', what: 'SEV, SEV-ES, SEV-SNP', instead: 'the VM types are refused with EINVAL' },
   { kernel: 'svm/avic.c', what: 'interrupt virtualization in hardware', instead: 'the APIC is emulated' },
   {

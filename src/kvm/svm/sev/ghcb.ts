@@ -93,7 +93,7 @@ export function syncFromGhcb(vcpu: VcpuState): void {
     vcpu.regs[2 * n] = ghcbLo(vcpu, offset);
     vcpu.regs[2 * n + 1] = ghcbHi(vcpu, offset);
   }
-  u8[svm.vmcbPa + VMCB_CPL] = ghcbValid(vcpu, GHCB_CPL) ? u8[es.ghcb + GHCB_CPL]! : 0;
+  u8[svm.currentVmcb.pa + VMCB_CPL] = ghcbValid(vcpu, GHCB_CPL) ? u8[es.ghcb + GHCB_CPL]! : 0;
   if (ghcbValid(vcpu, GHCB_XCR0)) vcpu.xcr0 = ghcbLo(vcpu, GHCB_XCR0);
   vmcbWrite64(svm, VMCB_EXIT_CODE, ghcbLo(vcpu, GHCB_SW_EXIT_CODE), ghcbHi(vcpu, GHCB_SW_EXIT_CODE));
   vmcbWrite64(svm, VMCB_EXIT_INFO_1, ghcbLo(vcpu, GHCB_SW_EXIT_INFO_1), ghcbHi(vcpu, GHCB_SW_EXIT_INFO_1));

@@ -32,8 +32,8 @@ function preSevRun(vcpu: VcpuState): void {
     last = new Map();
     lastVmcb.set(vm.processor, last);
   }
-  if (last.get(asid) === svm.vmcbPa) return;
-  last.set(asid, svm.vmcbPa);
+  if (last.get(asid) === svm.currentVmcb.pa) return;
+  last.set(asid, svm.currentVmcb.pa);
   vmcbWrite(svm, VMCB_TLB_CTL, (vmcbRead(svm, VMCB_TLB_CTL) & ~0xff) | TLB_CONTROL_FLUSH_ASID);
 }
 
@@ -53,7 +53,7 @@ export function sevVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
   const intCtl = vmcbRead(svm, VMCB_INT_CTL);
   vmcbWrite(svm, VMCB_INT_CTL, (intCtl & ~V_TPR_MASK) | (getCr8(vcpu) & V_TPR_MASK));
   processor.setBudget(forceImmediateExit ? 0 : vcpu.x86.quantum);
-  processor.vmrun(svm.vmcbPa);
+  processor.vmrun(svm.currentVmcb.pa);
   setCr8(vcpu, vmcbRead(svm, VMCB_INT_CTL) & V_TPR_MASK);
   svm.nextRipLo = 0;
   svm.nextRipHi = 0;
