@@ -117,6 +117,13 @@ const CHECKED_WORDS: readonly number[] = [
   F.VMCS_GUEST_CR3,
   F.VMCS_GUEST_CR4,
   F.VMCS_GUEST_IA32_EFER,
+  F.VMCS_GUEST_DR7,
+  F.VMCS_GUEST_SYSENTER_ESP,
+  F.VMCS_GUEST_SYSENTER_EIP,
+  F.VMCS_GUEST_GDTR_BASE,
+  F.VMCS_GUEST_IDTR_BASE,
+  ...PDPTES.map(([at]) => at),
+  ...SEGMENTS.map(([, , , , base]) => base),
 ];
 const CHECKED_HALVES: readonly number[] = [
   F.VMCS_VIRTUAL_PROCESSOR_ID,
@@ -126,7 +133,10 @@ const CHECKED_HALVES: readonly number[] = [
   F.VMCS_VM_ENTRY_CONTROLS,
   F.VMCS_VM_EXIT_CONTROLS,
   F.VMCS_CR3_TARGET_COUNT,
-  ...SEGMENTS.map(([, , , rights]) => rights),
+  F.VMCS_TPR_THRESHOLD,
+  F.VMCS_GUEST_GDTR_LIMIT,
+  F.VMCS_GUEST_IDTR_LIMIT,
+  ...SEGMENTS.flatMap(([, selector, limit, rights]) => [selector, limit, rights]),
 ];
 /** Where the region has room behind its fields: the copies, and behind them whether there are any. */
 const COPIES = 0xc00;

@@ -108,7 +108,7 @@ describe('a walk of EPT', () => {
   it('reports accesses to guest page tables as read and write', () => {
     map(0);
     expect(ept.walk(5, true, false)).toBe(false);
-    ept.blameTable();
+    ept.blameTable(true);
     expect(ept.error).toBe(0x83);
     expect(LINEAR_USER).toBe(0x200);
   });

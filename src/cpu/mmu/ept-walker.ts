@@ -1,7 +1,7 @@
 /**
  * The walk of extended page tables: guest-physical frame to host frame through four or five levels in EPT's own format (@sdm 30.3), with
- * accessed and dirty bits and the page-modification log (@sdm 30.3.5, 30.3.6). Accesses to the guest's page tables count as writes, as
- * they do while A/D bits are on.
+ * accessed and dirty bits and the page-modification log (@sdm 30.3.5, 30.3.6). Accesses to the guest's page tables count as writes while
+ * A/D bits are on.
  */
 import {
   EPT_VIOLATION_FETCH,
@@ -166,9 +166,13 @@ export class EptWalker implements SecondWalker {
     this.error |= access | EPT_VIOLATION_GVA_IS_VALID | EPT_VIOLATION_GVA_TRANSLATED | linear;
   }
 
-  blameTable(): void {
+  get tablesAreWrites(): boolean {
+    return this.adEnabled;
+  }
+
+  blameTable(write: boolean): void {
     this.errorHi = 0;
     if ((this.error & (EPT_ERROR_MISCONFIG | EPT_ERROR_PML_FULL)) !== 0) return;
-    this.error |= EPT_VIOLATION_READ | EPT_VIOLATION_WRITE | EPT_VIOLATION_GVA_IS_VALID;
+    this.error |= EPT_VIOLATION_READ | (write ? EPT_VIOLATION_WRITE : 0) | EPT_VIOLATION_GVA_IS_VALID;
   }
 }

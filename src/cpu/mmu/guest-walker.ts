@@ -154,6 +154,8 @@ export class GuestWalker {
 
   /** Host frame of the 4 KiB page, after WALK_OK. */
   pfn = 0;
+  /** Guest frame of the table that was read last, where updates of it are checked by themselves. */
+  private tableGfn = 0;
   /** Guest frame of the final access, or of the table that could not be accessed. */
   gfn = 0;
   /** Offset of the access in `gfn`, in bytes. */
@@ -289,7 +291,8 @@ export class GuestWalker {
     const upper = this.upper;
     const cached = upper.entry(vaLo >>> 21);
     const tag = (vaLo & ~0x1fffff) | 1;
-    if (upper.enabled && i32[cached] === tag && i32[cached + WALK_TAG_HI] === vaHi) {
+    const caches = upper.enabled && (!this.isNested || this.nestedWalker.tablesAreWrites);
+    if (caches && i32[cached] === tag && i32[cached + WALK_TAG_HI] === vaHi) {
       const word = (i32[cached + WALK_TABLE]! << 10) | ((vaLo >>> 11) & 0x3fe);
       const lo = i32[word]!;
       const hi = i32[word + 1]!;
@@ -312,7 +315,7 @@ export class GuestWalker {
       else at = (vaHi >>> 16) & 511;
       const word = this.entryWord(table, at << 3);
       if (word < 0) return this.noEntry(word, access, index);
-      if (level === 1 && upper.enabled) {
+      if (level === 1 && caches) {
         const rights = (allowed & (PT_USER_MASK | PT_WRITABLE_MASK)) | (noExecute & 0x80000000);
         upper.insert(cached, tag, vaHi, word >>> 10, rights);
       }
@@ -337,7 +340,10 @@ export class GuestWalker {
         const gfn = high + ((low & ~0x3ffff) | (page & 0x3ffff));
         return this.leaf(word, lo, hi, gfn, vaLo, allowed, noExecute, access, index);
       }
-      if ((lo & PT_ACCESSED_MASK) === 0) this.mark(word, lo | PT_ACCESSED_MASK);
+      if ((lo & PT_ACCESSED_MASK) === 0) {
+        if (!this.mayMark(at << 3)) return WALK_NESTED_FAULT;
+        this.mark(word, lo | PT_ACCESSED_MASK);
+      }
       table = high + low;
       level--;
     }
@@ -372,7 +378,10 @@ export class GuestWalker {
       const gfn = pse36Pfn(pde) + ((vaLo >>> 12) & 0x3ff);
       return this.leaf(pdeWord, pde, 0, gfn, vaLo, pde, 0, access, index);
     }
-    if ((pde & PT_ACCESSED_MASK) === 0) this.mark(pdeWord, pde | PT_ACCESSED_MASK);
+    if ((pde & PT_ACCESSED_MASK) === 0) {
+      if (!this.mayMark((vaLo >>> 22) << 2)) return WALK_NESTED_FAULT;
+      this.mark(pdeWord, pde | PT_ACCESSED_MASK);
+    }
     const word = this.entryWord(pde >>> 12, ((vaLo >>> 12) & 0x3ff) << 2);
     if (word < 0) return this.noEntry(word, access, index);
     const pte = this.i32[word]!;
@@ -415,7 +424,10 @@ export class GuestWalker {
     if (!ok) return this.fault(PFERR_PRESENT, access, index);
     const store = access !== ACCESS_READ && access !== ACCESS_FETCH;
     const marked = lo | (store ? PT_ACCESSED_MASK | PT_DIRTY_MASK : PT_ACCESSED_MASK);
-    if (marked !== lo) this.mark(word, marked);
+    if (marked !== lo) {
+      if (!this.mayMark((word & 1023) << 2)) return WALK_NESTED_FAULT;
+      this.mark(word, marked);
+    }
     if (this.pge && (lo & PT_GLOBAL_MASK) !== 0) this.flags |= TLB_GLOBAL;
     this.readable = readable;
     this.writable = writable && (marked & PT_DIRTY_MASK) !== 0;
@@ -499,19 +511,21 @@ export class GuestWalker {
     // Tables are private memory always.
     const encrypted = this.cBitHi !== 0;
     let more = 0;
-    if (npt.walk(gfn, true, false)) {
+    // EPT without accessed and dirty bits takes the walk for a read, and the update of an entry for a write by itself.
+    if (npt.walk(gfn, npt.tablesAreWrites, false)) {
       const { check: rmp } = this;
       if (rmp !== null) rmp.ownerOnly = false;
       const verdict = rmp === null ? RMP_OK : rmp.check(npt.pfn, gfn, this.mappedLevel, encrypted, true, false, false);
       if (verdict === RMP_OK) {
-        this.tables.insert(gfn, npt.pfn);
+        if (npt.tablesAreWrites) this.tables.insert(gfn, npt.pfn);
+        else this.tableGfn = gfn;
         return (npt.pfn << 10) | (offset >>> 2);
       }
       if (verdict === RMP_NOT_VALIDATED) return NOT_VALIDATED;
       npt.error = PFERR_PRESENT | PFERR_GUEST_RMP;
       more = rmp!.errorHi;
     }
-    npt.blameTable();
+    npt.blameTable(npt.tablesAreWrites);
     this.nestedFault(gfn, offset, encrypted, more);
     return -1;
   }
@@ -530,6 +544,16 @@ export class GuestWalker {
   private noEntry(word: number, access: number, index: number): number {
     if (word === NO_MEMORY) return this.reserved(access, index);
     return word === NOT_VALIDATED ? WALK_NOT_VALIDATED : WALK_NESTED_FAULT;
+  }
+
+  /** Whether the entry that was read last may be updated; else the fault is filled in. */
+  private mayMark(offset: number): boolean {
+    const npt = this.nestedWalker;
+    if (!this.isNested || npt.tablesAreWrites || npt.dry) return true;
+    if (npt.walk(this.tableGfn, true, false)) return true;
+    npt.blameTable(true);
+    this.nestedFault(this.tableGfn, offset, this.cBitHi !== 0, 0);
+    return false;
   }
 
   /** Stores the low half of an entry with its accessed or dirty bit. */

@@ -191,6 +191,9 @@ export class NestedWalker implements SecondWalker {
     this.errorHi = PFERR_GUEST_FINAL_HI;
   }
 
+  /** NPT knows no other way (@apm 15.25.5). */
+  readonly tablesAreWrites = true;
+
   blameTable(): void {
     this.error |= PFERR_USER | PFERR_WRITE;
     this.errorHi = PFERR_GUEST_PAGE_HI;

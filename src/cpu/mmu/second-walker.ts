@@ -18,5 +18,7 @@ export interface SecondWalker {
   /** Fills `error` and `errorHi` after a walk that failed for the access itself; `linear` is GuestWalker.linear. */
   blameFinal(write: boolean, fetch: boolean, linear: number): void;
   /** The same for an access to the guest's own page tables. */
-  blameTable(): void;
+  blameTable(write: boolean): void;
+  /** Every access to the guest's tables counts as a write. */
+  readonly tablesAreWrites: boolean;
 }

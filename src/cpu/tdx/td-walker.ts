@@ -63,8 +63,12 @@ export class TdWalker implements SecondWalker {
     this.takeBlame();
   }
 
-  blameTable(): void {
-    this.ept.blameTable();
+  get tablesAreWrites(): boolean {
+    return this.ept.tablesAreWrites;
+  }
+
+  blameTable(write: boolean): void {
+    this.ept.blameTable(write);
     this.takeBlame();
   }
 

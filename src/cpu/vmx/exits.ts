@@ -46,6 +46,7 @@ const BETWEEN_INSTRUCTIONS: ReadonlySet<number> = new Set([
   R.EXIT_REASON_INTERRUPT_WINDOW,
   R.EXIT_REASON_NMI_WINDOW,
   R.EXIT_REASON_TPR_BELOW_THRESHOLD,
+  R.EXIT_REASON_MONITOR_TRAP_FLAG,
 ]);
 
 /** Bits of DR6 that an intercepted #DB reports. */

@@ -3,18 +3,24 @@
  * the instructions are those of RFLAGS: VMsucceed, VMfailInvalid, or VMfailValid with a number in the VMCS.
  */
 
+import { DR6_BS } from '../../arch/debug-registers.ts';
+import { DB_VECTOR } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';
 import { ptePfn } from '../../arch/paging.ts';
-import { RFLAGS_IF } from '../../arch/registers.ts';
+import { RFLAGS_IF, RFLAGS_TF, RFLAGS_VM } from '../../arch/registers.ts';
 import * as V from '../../arch/vmcb.ts';
 import * as F from '../../arch/vmcs.ts';
 import * as C from '../../arch/vmx-controls.ts';
 import * as R from '../../arch/vmx-exit-reasons.ts';
 import { VMCS_COPIED } from '../interpreter/state-switch-vmcs.ts';
 import {
+  BREAKPOINT_HITS_AT,
   BUDGET_AT,
   DR_AT,
+  FAULT_HAS_ERROR,
+  FAULT_VECTOR,
   INT_SHADOW_AT,
+  SHADOW_STACK,
   STATUS_BUDGET,
   STATUS_EXCEPTION,
   STATUS_EXIT,
@@ -26,8 +32,9 @@ import type { Core } from '../system/core.ts';
 import type { Events } from '../system/events.ts';
 import { W_RFLAGS, W_RIP } from '../system/words.ts';
 import { type VmxCapabilities, vmxCapabilities } from './capabilities.ts';
-import { checkControls, checkGuest, checkRest } from './entry-checks.ts';
+import { checkControls } from './entry-checks.ts';
 import { ExitReport } from './exits.ts';
+import { CHECKS_PASSED, checkGuest, checkRest } from './guest-state-checks.ts';
 import { exitVmx } from './instruction-exits.ts';
 import { loadGuest, storeGuest } from './vmcs-state.ts';
 
@@ -39,6 +46,10 @@ const VMXERR_VMPTRLD_INVALID_ADDRESS = 9;
 const VMXERR_VMPTRLD_INCORRECT_VMCS_REVISION_ID = 11;
 const VMXERR_UNSUPPORTED_VMCS_COMPONENT = 12;
 const VMXERR_VMWRITE_READ_ONLY_VMCS_COMPONENT = 13;
+
+/** An enabled breakpoint was met: bit 12 of the pending debug exceptions. */
+const PENDING_DBG_ENABLED = 1 << 12;
+const W_DR6 = (DR_AT >> 2) + 12;
 
 const CLEAR = 0;
 const LAUNCHED = 1;
@@ -77,6 +88,10 @@ export class Vmx {
   private eptRoot = -1;
   private accessPfn = -1;
   private windows = 0;
+  /** An exit follows every instruction. */
+  private trapFlag = false;
+  /** Debug exceptions that wait for the next entry. */
+  private pendingDebug = 0;
 
   constructor(core: Core, events: Events, engine: Engine) {
     this.core = core;
@@ -205,7 +220,7 @@ export class Vmx {
     const state = i32[block + (F.VMCS_LAUNCH_STATE >> 2)]!;
     if (launch && state !== CLEAR) return this.fail(VMXERR_VMLAUNCH_NONCLEAR_VMCS);
     if (!launch && state !== LAUNCHED) return this.fail(VMXERR_VMRESUME_NONLAUNCHED_VMCS);
-    const known = core.code.vmcs.known(this.current) !== 0;
+    const known = core.code.vmcs.known(this.current) !== 0 && this.settled(block);
     if (!known || i32[block + (F.VMCS_VM_ENTRY_INTR_INFO_FIELD >> 2)]! < 0) {
       const error = checkControls(core, this.capabilities, block);
       if (error !== 0) return this.fail(error);
@@ -213,21 +228,32 @@ export class Vmx {
     this.loadControls(block);
     const ept = (core.secondaryControls & C.SECONDARY_EXEC_ENABLE_EPT) !== 0;
     const unrestricted = (core.secondaryControls & C.SECONDARY_EXEC_UNRESTRICTED_GUEST) !== 0;
-    if (!(known ? checkRest(core, block) : checkGuest(core, block, unrestricted))) {
+    const failure = known ? checkRest(core, block) : checkGuest(core, block, unrestricted);
+    if (failure !== CHECKS_PASSED) {
       core.vmx = false;
       i32[block + (F.VMCS_VM_EXIT_REASON >> 2)] = R.EXIT_REASON_INVALID_STATE | R.VMX_EXIT_REASONS_FAILED_VMENTRY;
-      i32[block + (F.VMCS_EXIT_QUALIFICATION >> 2)] = 0;
+      i32[block + (F.VMCS_EXIT_QUALIFICATION >> 2)] = failure;
       i32[block + (F.VMCS_EXIT_QUALIFICATION >> 2) + 1] = 0;
       return C.VM_SUCCEED;
     }
-    if (!known) core.code.vmcs.remember(this.current);
+    if (!known && (i32[block + (F.VMCS_GUEST_RFLAGS >> 2)]! & RFLAGS_VM) === 0) core.code.vmcs.remember(this.current);
     i32[block + (F.VMCS_LAUNCH_STATE >> 2)] = LAUNCHED;
     loadGuest(core, block, ept);
     this.loadPaging(block, ept);
     this.events.reset();
+    this.pendingDebug = 0;
+    i32[BREAKPOINT_HITS_AT >> 2] = 0;
     if (this.inject(block)) this.loop();
     this.exit(block, ept);
     return C.VM_SUCCEED;
+  }
+
+  /** What is checked depends on nothing but the fields that were checked: no virtual-8086 mode, no priority in memory. HOT */
+  private settled(block: number): boolean {
+    const i32 = this.core.i32;
+    if ((i32[block + (F.VMCS_GUEST_RFLAGS >> 2)]! & RFLAGS_VM) !== 0) return false;
+    if ((i32[block + (F.VMCS_CPU_BASED_VM_EXEC_CONTROL >> 2)]! & C.CPU_BASED_TPR_SHADOW) === 0) return true;
+    return i32[block + (F.VMCS_TPR_THRESHOLD >> 2)] === 0;
   }
 
   /** The controls as the core knows them: its intercepts are SVM's. HOT */
@@ -292,6 +318,7 @@ export class Vmx {
     core.cr4Mask = i32[block + (F.VMCS_CR4_GUEST_HOST_MASK >> 2)]!;
     core.cr4Shadow = i32[block + (F.VMCS_CR4_READ_SHADOW >> 2)]!;
     this.windows = primary & (C.CPU_BASED_INTR_WINDOW_EXITING | C.CPU_BASED_NMI_WINDOW_EXITING);
+    this.trapFlag = (primary & C.CPU_BASED_MONITOR_TRAP_FLAG) !== 0;
     const offset = TSC_OFFSET_AT >> 2;
     const uses = (primary & C.CPU_BASED_USE_TSC_OFFSETTING) !== 0;
     i32[offset] = uses ? i32[block + (F.VMCS_TSC_OFFSET >> 2)]! : 0;
@@ -369,8 +396,12 @@ export class Vmx {
     const i32 = core.i32;
     const at = block + (F.VMCS_VM_ENTRY_INTR_INFO_FIELD >> 2);
     const info = i32[at]!;
-    if (info >= 0) return true;
+    if (info >= 0) return this.deliverPendingDebug(block);
     const type = info & C.INTR_INFO_INTR_TYPE_MASK;
+    if (type === C.INTR_TYPE_OTHER_EVENT) {
+      exitVmx(core, R.EXIT_REASON_MONITOR_TRAP_FLAG);
+      return false;
+    }
     const length = type >= C.INTR_TYPE_SOFT_INTR ? i32[block + (F.VMCS_VM_ENTRY_INSTRUCTION_LEN >> 2)]! : 0;
     core.eventLength = length;
     core.nextRip(length);
@@ -379,7 +410,55 @@ export class Vmx {
     const status = this.events.inject(info, (info & C.INTR_INFO_DELIVER_CODE_MASK) !== 0 ? error : 0, lo, hi);
     if (status !== STATUS_OK) return false;
     if (type === C.INTR_TYPE_NMI_INTR) core.nmiBlocked = true;
-    return true;
+    if (!this.trapFlag) return true;
+    exitVmx(core, R.EXIT_REASON_MONITOR_TRAP_FLAG);
+    return false;
+  }
+
+  /**
+   * Debug exceptions that were pending when the guest was left: they trap before its first instruction, or behind it where a load of SS
+   * holds them off (@sdm 28.7.3). False when that ended in an exit.
+   */
+  private deliverPendingDebug(block: number): boolean {
+    const core = this.core;
+    const i32 = core.i32;
+    const pending = i32[block + (F.VMCS_GUEST_PENDING_DBG_EXCEPTIONS >> 2)]!;
+    if ((pending & (PENDING_DBG_ENABLED | DR6_BS)) === 0) return true;
+    const traps = pending & (DR6_BS | 0xf);
+    if (i32[INT_SHADOW_AT >> 2] === SHADOW_STACK) {
+      i32[BREAKPOINT_HITS_AT >> 2] = traps;
+      return true;
+    }
+    i32[W_DR6]! |= traps;
+    i32[FAULT_VECTOR >> 2] = DB_VECTOR;
+    i32[FAULT_HAS_ERROR >> 2] = 0;
+    return this.events.exception() === STATUS_OK;
+  }
+
+  /** One instruction with the monitor trap flag on; false when the guest was left, as it is unless its time is up. */
+  private stepTrapped(): boolean {
+    const core = this.core;
+    const i32 = core.i32;
+    const budget = BUDGET_AT >> 2;
+    const saved = i32[budget]!;
+    const dr6 = i32[W_DR6]!;
+    i32[W_DR6] = dr6 & ~(DR6_BS | 0xf);
+    i32[budget] = 1;
+    const status = this.engine.run();
+    const traps = i32[W_DR6]! & (DR6_BS | 0xf);
+    const retired = i32[budget]! <= 0;
+    i32[W_DR6]! |= dr6 & (DR6_BS | 0xf);
+    i32[budget] = saved - 1 + i32[budget]!;
+    if (status === STATUS_EXIT) return false;
+    if (status === STATUS_EXCEPTION) {
+      if (retired && i32[FAULT_VECTOR >> 2] === DB_VECTOR && traps !== 0) {
+        // The trap waits until after the exit, and has left no trace.
+        i32[W_DR6] = dr6;
+        this.pendingDebug = traps | ((traps & 0xf) !== 0 ? PENDING_DBG_ENABLED : 0);
+      } else if (this.events.exception() !== STATUS_OK) return false;
+    }
+    exitVmx(core, R.EXIT_REASON_MONITOR_TRAP_FLAG);
+    return false;
   }
 
   /** Runs the guest until it exits. HOT */
@@ -389,6 +468,10 @@ export class Vmx {
     const budget = BUDGET_AT >> 2;
     for (;;) {
       let status: number;
+      if (this.trapFlag && i32[budget]! > 0 && (this.windows === 0 || !this.windowOpen())) {
+        this.stepTrapped();
+        return;
+      }
       if (this.windows === 0) status = this.engine.run();
       else {
         if (this.windowOpen()) return;
@@ -429,6 +512,20 @@ export class Vmx {
     return false;
   }
 
+  /** What an interrupt shadow still holds off, and what the trap flag came before (@sdm 29.3.4). HOT */
+  private storePendingDebug(block: number, flags: number): void {
+    const i32 = this.core.i32;
+    const shadow = i32[INT_SHADOW_AT >> 2]!;
+    let pending = this.pendingDebug;
+    if (shadow !== 0) {
+      const hits = i32[BREAKPOINT_HITS_AT >> 2]!;
+      if ((shadow & SHADOW_STACK) !== 0 && hits !== 0) pending |= hits | PENDING_DBG_ENABLED;
+      if ((flags & RFLAGS_TF) !== 0) pending |= DR6_BS;
+    }
+    i32[block + (F.VMCS_GUEST_PENDING_DBG_EXCEPTIONS >> 2)] = pending;
+    i32[block + (F.VMCS_GUEST_PENDING_DBG_EXCEPTIONS >> 2) + 1] = 0;
+  }
+
   /** VM exit: stores the guest and why it stopped. HOT */
   private exit(block: number, ept: boolean): void {
     const core = this.core;
@@ -439,6 +536,7 @@ export class Vmx {
     const i32 = core.i32;
     const second = core.walker.eptWalker!;
     if (second.pmlBase !== -1) i32[block + (F.VMCS_GUEST_PML_INDEX >> 2)] = second.pmlIndex;
+    this.storePendingDebug(block, report.rflags);
     const info = block + (F.VMCS_VM_ENTRY_INTR_INFO_FIELD >> 2);
     i32[info] = i32[info]! & ~C.INTR_INFO_VALID_MASK;
     const { reason } = report;

@@ -10,6 +10,7 @@ import { KVM_GUESTDBG_SINGLESTEP } from '../x86/guest-debug-bits.ts';
 import { APIC_TASKPRI, lapicReg, lapicUpdatePpr } from '../x86/lapic.ts';
 import { isPaePaging } from '../x86/registers.ts';
 import { traceKvmExit } from '../x86/trace-exit.ts';
+import { virtualNow } from '../x86/virtual-time.ts';
 import { cacheControlRegisters } from './control-registers.ts';
 import { recoverNmiBlocking, vmxCompleteInterrupts, vmxSetInterruptShadow } from './events.ts';
 import type { VcpuVmx } from './vcpu-vmx.ts';
@@ -82,7 +83,10 @@ export function vmxVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
     if (isPaePaging(vcpu)) savePdptrs(vcpu);
   }
   if (vmx.virtualApicPfn >= 0) noticeTpr(vcpu);
-  if (vcpu.guestMode) vmx.nested.runPending = false;
+  if (vcpu.guestMode) {
+    vmx.nested.runPending = false;
+    vmx.nested.exitedAt = virtualNow(vcpu.vm);
+  }
   if (vmx.fail !== VM_SUCCEED) return;
   if (trace.enabled) traceKvmExit(vcpu);
   if (vmx.exitReason < 0) return;

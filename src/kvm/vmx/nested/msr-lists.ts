@@ -1,4 +1,5 @@
 /** Lists of MSRs that an entry loads and an exit stores and loads, 16 bytes an entry (@kvm nested.c nested_vmx_load_msr, nested_vmx_store_msr). */
+import { hiOf, loOf } from '../../../arch/halves.ts';
 import * as M from '../../../arch/msr.ts';
 import * as F from '../../../arch/vmcs.ts';
 import * as C from '../../../arch/vmx-controls.ts';
@@ -48,6 +49,15 @@ export function loadMsrs(vcpu: VcpuState, addressField: number, countField: numb
   return 0;
 }
 
+/** L1's time-stamp counter as it was when L2 was left, into `vcpu.x86.msrValue`. @kvm nested.c nested_vmx_get_vmexit_msr_value */
+function exitTsc(vcpu: VcpuState): void {
+  const { x86 } = vcpu;
+  const { exitedAt } = vcpu.vmx.nested;
+  const low = (loOf(exitedAt) + x86.tscOffsetLo) | 0;
+  x86.msrValue[0] = low;
+  x86.msrValue[1] = hiOf(exitedAt) + x86.tscOffsetHi + (low >>> 0 < x86.tscOffsetLo >>> 0 ? 1 : 0);
+}
+
 /** Stores the list of a VM exit; false where one cannot be. @kvm nested.c nested_vmx_store_msr */
 export function storeMsrs(vcpu: VcpuState): boolean {
   const v = vcpu.vmx.nested.vmcs12;
@@ -58,7 +68,8 @@ export function storeMsrs(vcpu: VcpuState): boolean {
     if (i >= max || readGuest(vcpu, gpa + i * ENTRY, bytes, 0, 8) < 0) return false;
     const index = view.getUint32(0, true);
     if (index === M.MSR_IA32_SMBASE || !checkCommon(vcpu, index)) return false;
-    if (!msrAllowed(vcpu.vm, index, KVM_MSR_FILTER_READ) || getMsr(vcpu, index, false) !== 0) return false;
+    if (index === M.MSR_IA32_TSC) exitTsc(vcpu);
+    else if (!msrAllowed(vcpu.vm, index, KVM_MSR_FILTER_READ) || getMsr(vcpu, index, false) !== 0) return false;
     view.setInt32(8, vcpu.x86.msrValue[0]!, true);
     view.setInt32(12, vcpu.x86.msrValue[1]!, true);
     if (writeGuest(vcpu, gpa + i * ENTRY + 8, value, 0, 8) < 0) return false;

@@ -113,6 +113,7 @@ function setupSecondary(
   if (tdpEnabled(profile, params)) {
     high |= C.SECONDARY_EXEC_ENABLE_EPT;
     ept = C.VMX_EPT_PAGE_WALK_4_BIT | C.VMX_EPTP_WB_BIT | C.VMX_EPT_INVEPT_BIT;
+    if (vmx.eptFiveLevel) ept |= C.VMX_EPT_PAGE_WALK_5_BIT;
     if (vmx.eptExecuteOnly) ept |= C.VMX_EPT_EXECUTE_ONLY_BIT;
     ept |= C.VMX_EPT_EXTENT_GLOBAL_BIT | C.VMX_EPT_EXTENT_CONTEXT_BIT | C.VMX_EPT_2MB_PAGE_BIT | C.VMX_EPT_1GB_PAGE_BIT;
     if (vmx.eptAdBits) {

@@ -42,6 +42,8 @@ export class NestedVmx {
   hasPreemptionTimerDeadline = false;
   preemptionTimerExpired = false;
   preVmenterDebugctl = 0;
+  /** Virtual time when L2 was left: what an exit's list stores of the TSC. */
+  exitedAt = 0;
   /** What L1's TPR threshold becomes once it runs, -1 for no change. */
   l1TprThreshold = -1;
   vpid02 = 0;
