@@ -214,6 +214,21 @@ export const NESTED_ROOT_AT = BOOK + 0x542c;
 export const NESTED_LEVELS_AT = BOOK + 0x5430;
 /** Frames of memory. u32 */
 export const FRAMES_AT = BOOK + 0x5434;
+/** Non-zero: pieces of pages of 1 GiB may be in the TLB. u32 */
+export const TLB_HAS_HUGE_AT = BOOK + 0x5438;
+/** Exceptions, a bit a vector, that generated code may deliver: faults that the control block does not intercept. u32 */
+export const QUICK_EXCEPTIONS_AT = BOOK + 0x543c;
+/** QUICK_*: what else generated code may do by itself, since no intercept is in the way. u32 */
+export const QUICK_AT = BOOK + 0x5440;
+/** Reads of CR2, CR3 and CR8, each at the bit of its number; writes of CR8, where SVM's intercept is. */
+export const QUICK_CR_READS = 0x10c;
+export const QUICK_CR8_WRITE = 1 << 24;
+export const QUICK_IRET = 1 << 16;
+export const QUICK_INVLPG = 1 << 17;
+/** SYSCALL and SYSRET. */
+export const QUICK_FAST_CALLS = 1 << 18;
+/** `Core.event`: non-zero while an event is under way. u32 */
+export const EVENT_AT = BOOK + 0x5444;
 
 /** Of a guest with encrypted state: the processor's copy of its control block, with its registers; meaningless outside VMRUN. A page. */
 export const VMSA_BLOCK = 0x38000;

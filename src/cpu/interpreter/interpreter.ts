@@ -37,6 +37,7 @@ import {
   TLB_ENTRY_SIZE,
   TLB_PAGE,
 } from '../state.ts';
+import { defineQuickSystem } from '../system/quick-system.ts';
 import type { FunctionRef } from '../wasm/function.ts';
 import { ModuleBuilder } from '../wasm/module.ts';
 import { defineRun } from './loop.ts';
@@ -54,8 +55,9 @@ function build(): Built {
   if (built !== undefined) return built;
   const m = new ModuleBuilder();
   const support = defineSharedFunctions(m);
-  const handlers = defineHandlers(m, support);
-  const run = defineRun(m, support);
+  const quick = defineQuickSystem(m, support);
+  const handlers = defineHandlers(m, support, quick.handlers);
+  const run = defineRun(m, support, quick.deliver);
   m.export('run', run);
   for (const [name, flag] of Object.entries(support.flags)) m.export(name, flag as FunctionRef);
   m.export('reach', support.reach);

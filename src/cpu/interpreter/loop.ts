@@ -104,8 +104,8 @@ const PLAIN = 1;
 const SKIP = 4;
 const REJOIN = 2;
 
-/** () -> status: runs until something stops it. */
-export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
+/** () -> status: runs until something stops it. `deliver` is that of src/cpu/system/quick-events.ts. */
+export function defineRun(m: ModuleBuilder, s: SharedFunctions, deliver: FunctionRef): FunctionRef {
   const lookup = defineLookup(m);
   const handlerType = m.type([T_I32], [T_I32]);
 
@@ -227,47 +227,62 @@ export function defineRun(m: ModuleBuilder, s: SharedFunctions): FunctionRef {
       });
       f.do(record.set(next.get), link.set(i32.const(0)));
       warm();
-      f.loop((execute) => {
-        const own = (): void => f.do(handler.set(i32.load(record.get, RECORD_HANDLER)));
-        f.if(
-          i32.or(attention.get, plain.get),
-          () => {
-            f.if(i32.eq(plain.get, i32.const(REJOIN)), warm);
-            own();
-            f.if(i32.or(attention.get, i32.and(plain.get, i32.const(PLAIN))), () => {
-              f.if(i32.load(record.get, RECORD_COMPILED), () => f.do(handler.set(i32.load(record.get, RECORD_INNER))));
-            });
-            const left = i32.and(plain.get, i32.const(PLAIN | SKIP));
-            f.do(plain.set(i32.select(left, i32.const(REJOIN), i32.const(0))));
-          },
-          own,
-        );
-        f.do(status.set(callIndirect(handlerType, handler.get, record.get)));
-        f.if(i32.eqz(status.get), () => {
-          f.do(setState64(RIP_AT, i64.add(state64(RIP_AT), i64.load8U(record.get, RECORD_LENGTH))));
-          retire();
-          follow(RECORD_NEXT, execute, again, i64.load8U(record.get, RECORD_LENGTH));
-        });
-        f.if(i32.eq(status.get, i32.const(STATUS_TAKEN)), () => {
-          retire();
-          follow(RECORD_TAKEN, execute, again, i64.load(record.get, RECORD_IMM));
-        });
-        f.if(i32.geU(status.get, i32.const(CODE_BASE)), () => {
-          const how = i32.and(status.get, i32.const(15));
-          f.do(record.set(i32.and(status.get, i32.const(~15))), link.set(i32.const(0)));
-          f.if(i32.eq(how, i32.const(LEFT_TAKEN)), () =>
-            follow(RECORD_TAKEN, execute, again, i64.load(record.get, RECORD_IMM)),
+      f.block((ended) =>
+        f.loop((execute) => {
+          const own = (): void => f.do(handler.set(i32.load(record.get, RECORD_HANDLER)));
+          f.if(
+            i32.or(attention.get, plain.get),
+            () => {
+              f.if(i32.eq(plain.get, i32.const(REJOIN)), warm);
+              own();
+              f.if(i32.or(attention.get, i32.and(plain.get, i32.const(PLAIN))), () => {
+                f.if(i32.load(record.get, RECORD_COMPILED), () =>
+                  f.do(handler.set(i32.load(record.get, RECORD_INNER))),
+                );
+              });
+              const left = i32.and(plain.get, i32.const(PLAIN | SKIP));
+              f.do(plain.set(i32.select(left, i32.const(REJOIN), i32.const(0))));
+            },
+            own,
           );
-          f.if(i32.eq(how, i32.const(LEFT_NEXT)), () => {
-            f.do(plain.set(i32.const(SKIP)));
+          f.do(status.set(callIndirect(handlerType, handler.get, record.get)));
+          f.if(i32.eqz(status.get), () => {
+            f.do(setState64(RIP_AT, i64.add(state64(RIP_AT), i64.load8U(record.get, RECORD_LENGTH))));
+            retire();
             follow(RECORD_NEXT, execute, again, i64.load8U(record.get, RECORD_LENGTH));
           });
-          f.if(i32.eq(how, i32.const(LEFT_MISSED)), () => {
-            f.if(getGlobal(s.fault), () => stop(getGlobal(s.fault)));
+          f.if(i32.eq(status.get, i32.const(STATUS_TAKEN)), () => {
+            retire();
+            follow(RECORD_TAKEN, execute, again, i64.load(record.get, RECORD_IMM));
           });
-          f.do(plain.set(i32.select(i32.ne(how, i32.const(LEFT_BEFORE)), i32.const(PLAIN), i32.const(0))));
-          f.br(execute);
-        });
+          f.if(i32.geU(status.get, i32.const(CODE_BASE)), () => {
+            const how = i32.and(status.get, i32.const(15));
+            f.do(record.set(i32.and(status.get, i32.const(~15))), link.set(i32.const(0)));
+            f.if(i32.eq(how, i32.const(LEFT_TAKEN)), () =>
+              follow(RECORD_TAKEN, execute, again, i64.load(record.get, RECORD_IMM)),
+            );
+            f.if(i32.eq(how, i32.const(LEFT_NEXT)), () => {
+              f.do(plain.set(i32.const(SKIP)));
+              follow(RECORD_NEXT, execute, again, i64.load8U(record.get, RECORD_LENGTH));
+            });
+            f.if(i32.eq(how, i32.const(LEFT_MISSED)), () => {
+              f.if(getGlobal(s.fault), () => {
+                f.do(status.set(getGlobal(s.fault)));
+                f.br(ended);
+              });
+            });
+            f.do(plain.set(i32.select(i32.ne(how, i32.const(LEFT_BEFORE)), i32.const(PLAIN), i32.const(0))));
+            f.br(execute);
+          });
+        }),
+      );
+      f.if(i32.eq(status.get, i32.const(STATUS_EXCEPTION)), () => {
+        f.do(call(s.sync, record.get));
+        f.if(i32.eqz(call(deliver)), () => f.return(i32.const(STATUS_EXCEPTION)));
+        f.if(i32.leS(state32(BUDGET_AT), ZERO), () => stop(i32.const(STATUS_BUDGET)));
+        lookAhead();
+        f.do(link.set(ZERO));
+        f.br(again);
       });
       f.if(i32.eq(status.get, i32.const(STATUS_LEFT)), () => {
         f.do(link.set(i32.const(0)));

@@ -17,6 +17,7 @@ import {
   TLB_ENTRIES,
   TLB_ENTRY_SIZE,
   TLB_FLAGS,
+  TLB_HAS_HUGE_AT,
   TLB_HAS_LARGE_AT,
   TLB_LARGE_AT,
   TLB_LISTED,
@@ -68,7 +69,6 @@ export class Tlb {
    * these stretches whatever its size is.
    */
   private readonly largeAt: Uint8Array;
-  private hasHuge = false;
   /** What walks remember, flushed together with the rest. */
   readonly walks: WalkCaches;
   private readonly others: PcidStore;
@@ -98,6 +98,13 @@ export class Tlb {
   }
   private set hasLarge(on: boolean) {
     this.i32[TLB_HAS_LARGE_AT >> 2] = on ? 1 : 0;
+  }
+
+  private get hasHuge(): boolean {
+    return this.i32[TLB_HAS_HUGE_AT >> 2] !== 0;
+  }
+  private set hasHuge(on: boolean) {
+    this.i32[TLB_HAS_HUGE_AT >> 2] = on ? 1 : 0;
   }
 
   /** Empties every slot, whatever memory held before: at reset and after a restore. */

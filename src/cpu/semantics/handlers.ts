@@ -76,8 +76,12 @@ const hasMemoryForm = (row: Encoding): boolean =>
   (row.hasModrm && row.form !== 'register') || row.operands.some((o) => o.text[0] === 'O') || impliesMemory(row);
 const hasRegisterForm = (row: Encoding): boolean => row.form !== 'memory' && !impliesMemory(row);
 
-/** Adds all handlers to the module and its table. */
-export function defineHandlers(m: ModuleBuilder, support: SharedFunctions): HandlerIndex {
+/** Adds all handlers to the module and its table; `quick` has those of system instructions that are generated (quick-system.ts). */
+export function defineHandlers(
+  m: ModuleBuilder,
+  support: SharedFunctions,
+  quick: ReadonlyMap<number, FunctionRef>,
+): HandlerIndex {
   const index = new HandlerIndex();
   const known = new Map<string, number>();
   const emitters = new Map<unknown, number>();
@@ -86,6 +90,7 @@ export function defineHandlers(m: ModuleBuilder, support: SharedFunctions): Hand
     return emitters.get(emitter)!;
   };
   const system = m.tableEntry(support.system);
+  const generated = new Map([...quick].map(([op, handler]) => [op, m.tableEntry(handler)]));
   const constant = (status: () => ReturnType<typeof i32.const>): number =>
     m.tableEntry(m.function([T_I32], [T_I32], (f) => f.do(status())));
   index.undefined = constant(() => call(support.raise, i32.const(UD_VECTOR), i32.const(-1)));
@@ -99,8 +104,9 @@ export function defineHandlers(m: ModuleBuilder, support: SharedFunctions): Hand
     const isAvx = row.map >= MAP_VEX && row.operands.some((o) => o.file !== 'gpr');
     for (const size of sizes) {
       if (meaning.kind === 'system') {
-        index.set(row.id, size, FORM_REGISTER, system);
-        index.set(row.id, size, FORM_MEMORY, system);
+        const handler = generated.get(meaning.op) ?? system;
+        index.set(row.id, size, FORM_REGISTER, handler);
+        index.set(row.id, size, FORM_MEMORY, handler);
         continue;
       }
       if (meaning.kind === 'string') {

@@ -1,11 +1,26 @@
 /** VMRUN and #VMEXIT: entering a guest that a control block describes, and what comes back (@apm 15.5, 15.6, 15.21). */
 import { PFERR_FETCH } from '../../arch/error-code.ts';
-import { BP_VECTOR, OF_VECTOR } from '../../arch/exceptions.ts';
+import {
+  AC_VECTOR,
+  BP_VECTOR,
+  DE_VECTOR,
+  GP_VECTOR,
+  MF_VECTOR,
+  NM_VECTOR,
+  NP_VECTOR,
+  OF_VECTOR,
+  PF_VECTOR,
+  SS_VECTOR,
+  UD_VECTOR,
+  XM_VECTOR,
+} from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';
 import { ptePfn } from '../../arch/paging.ts';
 import { CS, RFLAGS_IF, RFLAGS_RF } from '../../arch/registers.ts';
 import {
+  INTERCEPT_INVLPG,
   INTERCEPT_IOIO_PROT,
+  INTERCEPT_IRET,
   INTERCEPT_VINTR,
   NESTED_CTL_SEV_ES_ENABLE,
   SVM_EVTINJ_TYPE_EXEPT,
@@ -63,6 +78,13 @@ import {
   INT_SHADOW_AT,
   PORT_ADDRESS_SIZE_AT,
   PORT_MAP_AT,
+  QUICK_AT,
+  QUICK_CR_READS,
+  QUICK_CR8_WRITE,
+  QUICK_EXCEPTIONS_AT,
+  QUICK_FAST_CALLS,
+  QUICK_INVLPG,
+  QUICK_IRET,
   STATUS_BUDGET,
   STATUS_EXCEPTION,
   STATUS_EXIT,
@@ -80,6 +102,19 @@ const IOPM_SIZE = 0x3000;
 
 /** What of a control block is kept from one VMRUN to the next. */
 const CACHED = VMCB_CLEAN_INTERCEPTS | VMCB_CLEAN_PERM_MAP | VMCB_CLEAN_NPT;
+
+/** Exceptions that are faults, and neither #DB nor #DF. */
+const FAULTS =
+  (1 << DE_VECTOR) |
+  (1 << UD_VECTOR) |
+  (1 << NM_VECTOR) |
+  (1 << NP_VECTOR) |
+  (1 << SS_VECTOR) |
+  (1 << GP_VECTOR) |
+  (1 << PF_VECTOR) |
+  (1 << MF_VECTOR) |
+  (1 << AC_VECTOR) |
+  (1 << XM_VECTOR);
 
 /** The part of the interpreter that runs a guest. */
 export interface Engine {
@@ -205,6 +240,7 @@ export class Svm {
     core.intercept3 = i32[block + (VMCB_INTERCEPT_WORD3 >> 2)]!;
     core.intercept4 = i32[block + (VMCB_INTERCEPT_WORD4 >> 2)]!;
     core.intercept5 = i32[block + (VMCB_INTERCEPT_WORD5 >> 2)]!;
+    this.allowQuick();
     core.pauseCount = i32[block + (VMCB_PAUSE_COUNT >> 2)]! >>> 16;
     const iopm = block + (VMCB_IOPM_BASE >> 2);
     const msrpm = block + (VMCB_MSRPM_BASE >> 2);
@@ -229,6 +265,17 @@ export class Svm {
     const control = i32[block + (VMCB_TLB_CTL >> 2)]! & 0xff;
     const sameSpace = i32[block + (VMCB_ASID >> 2)]! === this.asid && !this.core.profile.tlbFlushedAtEntry;
     return !sameSpace || control !== TLB_CONTROL_DO_NOTHING;
+  }
+
+  /** What generated code may do by itself: what no intercept is in the way of. */
+  private allowQuick(): void {
+    const { i32, interceptExceptions, interceptCr, intercept3 } = this.core;
+    i32[QUICK_EXCEPTIONS_AT >> 2] = FAULTS & ~interceptExceptions;
+    i32[QUICK_AT >> 2] =
+      (~interceptCr & (QUICK_CR_READS | QUICK_CR8_WRITE)) |
+      ((intercept3 & INTERCEPT_IRET) === 0 ? QUICK_IRET : 0) |
+      ((intercept3 & INTERCEPT_INVLPG) === 0 ? QUICK_INVLPG : 0) |
+      QUICK_FAST_CALLS;
   }
 
   /** Flushes what the control block, or the processor's own nature, asks to flush (@apm 15.16). HOT */

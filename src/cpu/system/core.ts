@@ -26,6 +26,7 @@ import {
   ACCESS_FETCH,
   ACCESS_READ,
   CR2_AT,
+  EVENT_AT,
   EXIT_CODE_AT,
   EXIT_INFO1_AT,
   EXIT_INFO2_AT,
@@ -185,7 +186,12 @@ export class Core {
   linearLo = 0;
   linearHi = 0;
   /** The event whose delivery has begun and not ended, in EVENTINJ form, and its error code: EXITINTINFO of an exit meanwhile. */
-  event = 0;
+  get event(): number {
+    return this.i32[EVENT_AT >> 2]!;
+  }
+  set event(event: number) {
+    this.i32[EVENT_AT >> 2] = event;
+  }
   eventError = 0;
   /** Bytes of the instruction that raised it, when one did on purpose; and whether the flags it pushes have RF set. */
   eventLength = 0;

@@ -28,10 +28,10 @@ import type { Core } from './core.ts';
 import { W_CPL, W_CR0, W_EFER, W_GPR } from './words.ts';
 
 /** Attributes of the flat segments that these instructions load without reading a table. */
-const CODE64 = 0xa9b;
+export const CODE64 = 0xa9b;
 const CODE32 = 0xc9b;
-const DATA = 0xc93;
-const USER = 3 << 5;
+export const DATA = 0xc93;
+export const USER = 3 << 5;
 const R11 = R8 + 3;
 
 function flat(core: Core, n: number, selector: number, attributes: number): void {
