@@ -3,12 +3,6 @@ import type { Command } from 'commander';
 import { UnsupportedError } from '../tools/input-error.ts';
 
 const later: readonly (readonly [name: string, args: string, description: string, example: string])[] = [
-  [
-    'trace',
-    '[args...]',
-    'read ftrace, trace-cmd or perf text of kvm events; report, convert, replay',
-    'trace report trace.txt',
-  ],
   ['inspect', '[args...]', 'the web inspector', 'inspect'],
 ];
 

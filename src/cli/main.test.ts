@@ -65,22 +65,24 @@ describe('the command line', () => {
       'demo',
       'range-diff',
       'explore',
-      'trace',
-
+      'trace report',
       'inspect',
       'series',
     ]) {
       stdout = '';
-      const { status } = await softkvm(command, '--help');
+      const { status } = await softkvm(...command.split(' '), '--help');
       expect(status, command).toBe(0);
       expect(stdout, command).toContain('Example:');
       expect(stdout, command).toContain('--json');
     }
   });
 
-  it.each([['trace', 'report'], ['inspect']])('says that %s is not supported yet', async (...args) => {
-    await refuses(args, /^softkvm: not supported yet: softkvm /);
-  });
+  it.each([['trace', 'sql'], ['trace', 'replay', 'x'], ['inspect']])(
+    'says that %s is not supported yet',
+    async (...args) => {
+      await refuses(args, /^softkvm: not supported yet: softkvm /);
+    },
+  );
 
   it('prints the series, and one row of it on both sides', async () => {
     const table = await softkvm('series', '--json');

@@ -19,6 +19,7 @@ import { addLater } from './later.ts';
 import { addRangeDiff } from './range-diff.ts';
 import { addRun } from './run.ts';
 import { addSeries } from './series.ts';
+import { addTrace } from './trace.ts';
 
 // Scene files import 'softkvm/scenes' from here: the module that runs them.
 export * from '../tools/explore/scene-api.ts';
@@ -72,6 +73,7 @@ function commandLine(): Command {
     addDemo,
     addRangeDiff,
     addSeries,
+    addTrace,
     addLater,
   ])
     add(program);
