@@ -222,3 +222,16 @@ export const TDVMCALL_ERROR_HI = 0x80000000 | 0;
 export const TDVMCALL_INVALID_OPERAND = 0;
 export const TDVMCALL_ALIGN_ERROR = 2;
 export const TDVMCALL_SUBFUNC_UNSUPPORTED = 3;
+
+/** Upper half of the field id of the TD VMCS's SHARED_EPT_POINTER, as TDH.VP.WR takes it. */
+export const VP_FIELD_SHARED_EPTP = 0x203c;
+/** Upper half of the metadata field ids of CPUID_VALUES. */
+export const MD_CPUID_VALUES_HI = 0x94100003;
+
+/** Registers of a SEAMCALL that are operands and results: numbers below 2^53, except where a leaf says otherwise. */
+export interface SeamArgs {
+  rcx: number;
+  rdx: number;
+  r8: number;
+  r9: number;
+}

@@ -4,6 +4,7 @@
  */
 import { hex } from '../arch/halves.ts';
 import type { VcpuState } from './vcpu-state.ts';
+import type { VendorOps } from './vendor-ops.ts';
 import type { VmState } from './vm-state.ts';
 
 /** The argument of KVM_MEMORY_ENCRYPT_OP: struct kvm_sev_cmd, struct kvm_tdx_cmd. */
@@ -21,6 +22,12 @@ export interface MemoryEncryptCommand {
 export interface ConfidentialOps {
   /** Bits of the VM types beyond the default and the software-protected one (@kvm x86.h kvm_caps.supported_vm_types). */
   readonly vmTypes: number;
+  /** The vendor operations of a VM of this type, where they are not the vendor's usual ones. */
+  opsFor?(type: number): VendorOps | null;
+  /** Before the vCPUs go. @kvm kvm-x86-ops.h vm_pre_destroy */
+  vmPreDestroy?(vm: VmState): void;
+  /** After everything else went: vCPUs, page tables. */
+  vmFree?(vm: VmState): void;
   /** @kvm kvm-x86-ops.h vm_init */
   vmInit(vm: VmState): number;
   /** @kvm kvm-x86-ops.h vm_destroy */

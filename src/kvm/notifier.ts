@@ -7,9 +7,7 @@ import type { Memslot } from './memslots/memslot.ts';
 import { unmapGfnRange } from './mmu/notifier-handlers.ts';
 import type { VmState } from './vm-state.ts';
 
-/** Which mappings of a range are meant. @kvm kvm_host.h enum kvm_gfn_range_filter */
-export const KVM_FILTER_SHARED = 1 << 0;
-export const KVM_FILTER_PRIVATE = 1 << 1;
+export { KVM_FILTER_PRIVATE, KVM_FILTER_SHARED } from './notifier-filter.ts';
 
 /** A part of one slot that a handler works on. @kvm kvm_host.h struct kvm_gfn_range */
 export interface GfnRange {

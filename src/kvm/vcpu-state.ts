@@ -6,6 +6,7 @@ import { VcpuMmu } from './mmu/vcpu-mmu.ts';
 import { VcpuStats } from './stats.ts';
 import { VcpuSvm } from './svm/vcpu-svm.ts';
 import type { VmState } from './vm-state.ts';
+import type { VcpuTdx } from './vmx/tdx/vm-tdx.ts';
 import { VcpuVmx } from './vmx/vcpu-vmx.ts';
 import { VcpuX86 } from './x86/vcpu-x86.ts';
 
@@ -87,6 +88,8 @@ export class VcpuState {
   readonly x86: VcpuX86;
   readonly svm: VcpuSvm;
   readonly vmx: VcpuVmx;
+  /** Of a TD's vCPU; null for all others. */
+  tdx: VcpuTdx | null = null;
   readonly vm: VmState;
   readonly id: number;
 

@@ -87,6 +87,8 @@ export interface VendorOps {
   setMsr(vcpu: VcpuState, msr: number, lo: number, hi: number, hostInitiated: boolean): number;
   /** What the guest reaches without exits has to follow the new filter. */
   msrFilterChanged(vcpu: VcpuState): void;
+  /** KVM_RUN is about to run the guest: 1, or a negative errno. @kvm kvm-x86-ops.h vcpu_pre_run */
+  vcpuPreRun?(vcpu: VcpuState): number;
   /** Enters the guest once. HOT */
   vcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void;
   /** Handles the exit: 1 resume, 0 to userspace, negative -errno. HOT */

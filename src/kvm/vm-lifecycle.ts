@@ -56,12 +56,14 @@ export function destroyVm(vm: VmState): void {
   ioBusesDestroy(vm);
   vm.mm.unregisterNotifier(vm.notifier);
   vm.notifier.release();
+  vm.vendor.confidential?.vmPreDestroy?.(vm);
   vm.locks.acquire(LOCK_SLOTS);
   for (const id of ownSlots) x86SetMemoryRegion(vm, id, 0, 0);
   vm.locks.release(LOCK_SLOTS);
   for (const vcpu of vm.vcpus.splice(0)) vcpuDestroy(vcpu);
   vm.vendor.confidential?.vmDestroy(vm);
   uninitVm(vm);
+  vm.vendor.confidential?.vmFree?.(vm);
   for (const set of vm.slots.sets) {
     for (const slot of set.slots.slice()) {
       gmemUnbind(slot);

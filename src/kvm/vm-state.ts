@@ -19,6 +19,7 @@ import { Trace } from './trace/events.ts';
 import type { VcpuState } from './vcpu-state.ts';
 import type { VendorOps } from './vendor-ops.ts';
 import { KVM_X86_DEFAULT_VM } from './vm-type.ts';
+import type { VmTdx } from './vmx/tdx/vm-tdx.ts';
 import { VmX86 } from './x86/vm-x86.ts';
 
 export class VmState {
@@ -48,6 +49,8 @@ export class VmState {
   manualDirtyLogProtect = 0;
   /** Of an SNP guest. */
   sev: VmSev | null = null;
+  /** Of a TD; null for all others. */
+  tdx: VmTdx | null = null;
   readonly memory: PhysicalMemory;
   readonly host: HostMachine;
   readonly mm: AddressSpace;

@@ -5,7 +5,6 @@ import { VMCS_REVISION } from '../../arch/vmcs.ts';
 import { PhysicalMemory } from '../../host/physical-memory.ts';
 import { Processor } from '../processor.ts';
 import { siliconSapphireRapids } from '../profiles/silicon-sapphire-rapids.ts';
-import { SeamArgs } from './module-state.ts';
 
 export const HKID = 33;
 /** Where the TD's code, in 64-bit mode, begins; its tables lie in the pages below. */
@@ -51,7 +50,7 @@ export class BareTd {
   readonly memory = new PhysicalMemory(64 * 1024 * 1024);
   readonly processor = new Processor(this.memory, siliconSapphireRapids);
   readonly module = this.processor.tdx;
-  readonly args = new SeamArgs();
+  readonly args = { rcx: 0, rdx: 0, r8: 0, r9: 0 };
   readonly gprs = new Int32Array(32);
   /** Next page that nobody has. */
   private next = PAGES;

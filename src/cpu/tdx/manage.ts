@@ -9,7 +9,6 @@ import {
   HKID_FLUSHED,
   HKID_FREE,
   type ModuleState,
-  type SeamArgs,
 } from './module-state.ts';
 import { PT_NDA, PT_TDCX, PT_TDR } from './pamt.ts';
 import { clearSept } from './secure-ept.ts';
@@ -39,8 +38,6 @@ const TSC_MIN = 4;
 const TSC_MAX = 400;
 /** Page of the TDCS that is the secure EPT's root. */
 const TDCS_SEPT_ROOT = 2;
-/** Upper half of the metadata field ids of CPUID_VALUES. */
-const MD_CPUID_VALUES_HI = 0x94100003;
 
 /** TDH.SYS.INIT, and with it what brings the module up: one domain of all memory. */
 export function sysInit(module: ModuleState): number {
@@ -57,7 +54,7 @@ export function freeFrame(module: ModuleState, pa: number): number {
 }
 
 /** TDH.MNG.CREATE: RCX TDR page, RDX key id. */
-export function mngCreate(module: ModuleState, args: SeamArgs): number {
+export function mngCreate(module: ModuleState, args: T.SeamArgs): number {
   const pfn = module.frameAt(args.rcx);
   if (pfn < 0) return tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_RCX);
   if (module.pamt.type[pfn] !== PT_NDA) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
@@ -73,7 +70,7 @@ export function mngCreate(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MNG.KEY.CONFIG: RCX TDR. */
-export function mngKeyConfig(module: ModuleState, args: SeamArgs): number {
+export function mngKeyConfig(module: ModuleState, args: T.SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.lifecycle === TD_KEYS_CONFIGURED) return tdxStatus(T.TDX_KEY_CONFIGURED, T.OPERAND_ID_RCX);
@@ -84,7 +81,7 @@ export function mngKeyConfig(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MNG.ADDCX: RCX page, RDX TDR. */
-export function mngAddcx(module: ModuleState, args: SeamArgs): number {
+export function mngAddcx(module: ModuleState, args: T.SeamArgs): number {
   const td = module.tdAt(args.rdx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RDX);
   if (td.lifecycle !== TD_KEYS_CONFIGURED) return tdxStatus(T.TDX_TD_KEYS_NOT_CONFIGURED, T.OPERAND_ID_RDX);
@@ -114,7 +111,7 @@ export function returnPage(module: ModuleState, td: Td, pfn: number): void {
 }
 
 /** TDH.MNG.INIT: RCX TDR, RDX TD_PARAMS. A bad parameter is named by its operand id. */
-export function mngInit(module: ModuleState, args: SeamArgs): number {
+export function mngInit(module: ModuleState, args: T.SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.lifecycle !== TD_KEYS_CONFIGURED) return tdxStatus(T.TDX_TD_KEYS_NOT_CONFIGURED, T.OPERAND_ID_RCX);
@@ -166,11 +163,11 @@ function checkParams(module: ModuleState, params: DataView): number {
  * TDH.MNG.RD: RCX TDR, field id in R8 (upper half) and RDX (lower half); the value comes back in R8 (upper) and RDX (lower).
  * @partial CPUID_VALUES alone
  */
-export function mngRd(module: ModuleState, args: SeamArgs): number {
+export function mngRd(module: ModuleState, args: T.SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.opState === OP_UNINITIALIZED) return tdxStatus(T.TDX_OP_STATE_INCORRECT, T.OPERAND_ID_OP_STATE);
-  if (args.r8 !== MD_CPUID_VALUES_HI) return tdxStatus(T.TDX_METADATA_FIELD_ID_INCORRECT, T.OPERAND_ID_RDX);
+  if (args.r8 !== T.MD_CPUID_VALUES_HI) return tdxStatus(T.TDX_METADATA_FIELD_ID_INCORRECT, T.OPERAND_ID_RDX);
   const value = readTdCpuid(td, args.rdx);
   if (value === null) return tdxStatus(T.TDX_METADATA_FIELD_NOT_READABLE, T.OPERAND_ID_RDX);
   [args.rdx, args.r8] = value;
@@ -178,7 +175,7 @@ export function mngRd(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MNG.VPFLUSHDONE: RCX TDR. */
-export function mngVpFlushDone(module: ModuleState, args: SeamArgs): number {
+export function mngVpFlushDone(module: ModuleState, args: T.SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.lifecycle !== TD_KEYS_CONFIGURED) return tdxStatus(T.TDX_LIFECYCLE_STATE_INCORRECT, T.OPERAND_ID_RCX);
@@ -200,7 +197,7 @@ export function phymemCacheWb(module: ModuleState): number {
 }
 
 /** TDH.MNG.KEY.FREEID: RCX TDR. */
-export function mngKeyFreeid(module: ModuleState, args: SeamArgs): number {
+export function mngKeyFreeid(module: ModuleState, args: T.SeamArgs): number {
   const td = module.tdAt(args.rcx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (td.lifecycle === TD_HKID_ASSIGNED) {
@@ -214,14 +211,14 @@ export function mngKeyFreeid(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.PHYMEM.PAGE.WBINVD: RCX page, with its key id. A model without caches has nothing to write back. */
-export function phymemPageWbinvd(module: ModuleState, args: SeamArgs): number {
+export function phymemPageWbinvd(module: ModuleState, args: T.SeamArgs): number {
   const pfn = module.frameAt(args.rcx);
   if (pfn < 0) return tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_RCX);
   return module.pamt.type[pfn] === PT_NDA ? OK : tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
 }
 
 /** TDH.PHYMEM.PAGE.RECLAIM: RCX page of a TD that is torn down; its type, owner and size come back. */
-export function phymemPageReclaim(module: ModuleState, args: SeamArgs): number {
+export function phymemPageReclaim(module: ModuleState, args: T.SeamArgs): number {
   const pfn = module.frameAt(args.rcx);
   if (pfn < 0) return tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_RCX);
   const { pamt } = module;
@@ -245,7 +242,7 @@ export function phymemPageReclaim(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.PHYMEM.PAGE.RDMD: RCX page; type, owner's TDR and size come back. */
-export function phymemPageRdmd(module: ModuleState, args: SeamArgs): number {
+export function phymemPageRdmd(module: ModuleState, args: T.SeamArgs): number {
   const pfn = module.frameAt(args.rcx);
   if (pfn < 0) return tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_RCX);
   args.rcx = module.pamt.type[pfn]!;

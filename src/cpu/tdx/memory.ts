@@ -1,7 +1,7 @@
 /** SEAMCALL leaves about a TD's private memory and its measurement (@tdx ABI: TDH.MEM.*, TDH.MR.*). */
 import * as T from '../../arch/tdx.ts';
 import { freeFrame, returnPage, takePage } from './manage.ts';
-import type { ModuleState, SeamArgs } from './module-state.ts';
+import type { ModuleState } from './module-state.ts';
 import { PT_EPT, PT_NDA, PT_REG } from './pamt.ts';
 import * as S from './secure-ept.ts';
 import { OP_INITIALIZED, OP_RUNNABLE, OP_UNINITIALIZED, TD_KEYS_CONFIGURED, type Td } from './td.ts';
@@ -28,7 +28,7 @@ function tdFor(module: ModuleState, tdr: number): Td | number {
 }
 
 /** Puts the entry that was met into RCX (its lower 52 bits), and level and state into RDX. */
-function report(module: ModuleState, args: SeamArgs, at: S.SeptEntry): void {
+function report(module: ModuleState, args: T.SeamArgs, at: S.SeptEntry): void {
   const lo = module.memory.i32[at.word]!;
   const hi = module.memory.i32[at.word + 1]!;
   args.rcx = (hi & 0xfffff) * 0x1_0000_0000 + (lo >>> 0);
@@ -36,7 +36,7 @@ function report(module: ModuleState, args: SeamArgs, at: S.SeptEntry): void {
 }
 
 /** Finds the entry that RCX (address and level) and RDX (TDR) name; a status when there is none. */
-function locate(module: ModuleState, args: SeamArgs, minLevel: number, maxLevel: number): Place | number {
+function locate(module: ModuleState, args: T.SeamArgs, minLevel: number, maxLevel: number): Place | number {
   const td = tdFor(module, args.rdx);
   if (typeof td === 'number') return td;
   const level = args.rcx % 8;
@@ -53,7 +53,7 @@ function locate(module: ModuleState, args: SeamArgs, minLevel: number, maxLevel:
   return { td, gfn, level, word: at.word };
 }
 
-function stateIncorrect(module: ModuleState, args: SeamArgs, place: Place): number {
+function stateIncorrect(module: ModuleState, args: T.SeamArgs, place: Place): number {
   report(module, args, place);
   return tdxStatus(T.TDX_EPT_ENTRY_STATE_INCORRECT, RCX);
 }
@@ -72,7 +72,7 @@ function put(module: ModuleState, place: Place, pfn: number, state: number, tabl
 }
 
 /** TDH.MEM.SEPT.ADD: RCX address and level of the entry that will lead to the table, RDX TDR, R8 page. */
-export function memSeptAdd(module: ModuleState, args: SeamArgs): number {
+export function memSeptAdd(module: ModuleState, args: T.SeamArgs): number {
   const place = locate(module, args, 1, 3);
   if (typeof place === 'number') return place;
   const pfn = module.frameAt(args.r8);
@@ -86,7 +86,7 @@ export function memSeptAdd(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MEM.SEPT.REMOVE: RCX address and level of the entry that leads to the table, RDX TDR. */
-export function memSeptRemove(module: ModuleState, args: SeamArgs): number {
+export function memSeptRemove(module: ModuleState, args: T.SeamArgs): number {
   const place = locate(module, args, 1, 3);
   if (typeof place === 'number') return place;
   const state = stateAt(module, place);
@@ -103,7 +103,7 @@ export function memSeptRemove(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MEM.SEPT.RD: RCX address and level, RDX TDR; the entry in RCX, level and state in RDX. */
-export function memSeptRd(module: ModuleState, args: SeamArgs): number {
+export function memSeptRd(module: ModuleState, args: T.SeamArgs): number {
   const place = locate(module, args, 0, 3);
   if (typeof place === 'number') return place;
   report(module, args, place);
@@ -111,7 +111,7 @@ export function memSeptRd(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MEM.PAGE.ADD: RCX address, RDX TDR, R8 page, R9 page to copy. Only before the measurement is finished, which it is part of. */
-export function memPageAdd(module: ModuleState, args: SeamArgs): number {
+export function memPageAdd(module: ModuleState, args: T.SeamArgs): number {
   const place = locate(module, args, 0, 0);
   if (typeof place === 'number') return place;
   if (place.td.opState !== OP_INITIALIZED) return tdxStatus(T.TDX_OP_STATE_INCORRECT, T.OPERAND_ID_OP_STATE);
@@ -130,7 +130,7 @@ export function memPageAdd(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MEM.PAGE.AUG: RCX address, RDX TDR, R8 page. The page is pending until the TD accepts it. */
-export function memPageAug(module: ModuleState, args: SeamArgs): number {
+export function memPageAug(module: ModuleState, args: T.SeamArgs): number {
   const place = locate(module, args, 0, 0);
   if (typeof place === 'number') return place;
   if (place.td.opState !== OP_RUNNABLE) return tdxStatus(T.TDX_OP_STATE_INCORRECT, T.OPERAND_ID_OP_STATE);
@@ -144,7 +144,7 @@ export function memPageAug(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MEM.RANGE.BLOCK: RCX address and level, RDX TDR. No new translation is made; old ones stay until they are tracked. */
-export function memRangeBlock(module: ModuleState, args: SeamArgs): number {
+export function memRangeBlock(module: ModuleState, args: T.SeamArgs): number {
   const place = locate(module, args, 0, 3);
   if (typeof place === 'number') return place;
   const state = stateAt(module, place);
@@ -161,7 +161,7 @@ export function memRangeBlock(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MEM.RANGE.UNBLOCK: RCX address and level, RDX TDR. */
-export function memRangeUnblock(module: ModuleState, args: SeamArgs): number {
+export function memRangeUnblock(module: ModuleState, args: T.SeamArgs): number {
   const place = locate(module, args, 0, 3);
   if (typeof place === 'number') return place;
   const state = stateAt(module, place);
@@ -184,7 +184,7 @@ function isTracked(module: ModuleState, td: Td, pfn: number): boolean {
 }
 
 /** TDH.MEM.TRACK: RCX TDR. The next epoch begins, unless vCPUs still run in the one before this. */
-export function memTrack(module: ModuleState, args: SeamArgs): number {
+export function memTrack(module: ModuleState, args: T.SeamArgs): number {
   const td = tdFor(module, args.rcx);
   if (typeof td === 'number') return td;
   if (td.running[(td.epoch - 1) & 1] !== 0) {
@@ -195,7 +195,7 @@ export function memTrack(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MEM.PAGE.REMOVE: RCX address, RDX TDR. The page was blocked, and no TLB can hold it. */
-export function memPageRemove(module: ModuleState, args: SeamArgs): number {
+export function memPageRemove(module: ModuleState, args: T.SeamArgs): number {
   const place = locate(module, args, 0, 0);
   if (typeof place === 'number') return place;
   const state = stateAt(module, place);
@@ -223,7 +223,7 @@ function extension(name: string, gpa: number): Uint8Array {
 }
 
 /** TDH.MR.EXTEND: RCX address of a chunk of 256 bytes of an added page, RDX TDR. */
-export function mrExtend(module: ModuleState, args: SeamArgs): number {
+export function mrExtend(module: ModuleState, args: T.SeamArgs): number {
   const td = tdFor(module, args.rdx);
   if (typeof td === 'number') return td;
   const gpa = args.rcx;
@@ -247,7 +247,7 @@ export function mrExtend(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.MR.FINALIZE: RCX TDR. The TD can run, and nothing is added to its measurement any more. */
-export function mrFinalize(module: ModuleState, args: SeamArgs): number {
+export function mrFinalize(module: ModuleState, args: T.SeamArgs): number {
   const td = tdFor(module, args.rcx);
   if (typeof td === 'number') return td;
   if (td.opState !== OP_INITIALIZED) return tdxStatus(T.TDX_OP_STATE_INCORRECT, T.OPERAND_ID_OP_STATE);

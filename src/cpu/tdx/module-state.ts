@@ -5,14 +5,7 @@ import type { Core } from '../system/core.ts';
 import type { Vmx } from '../vmx/vmx.ts';
 import { Pamt, type PamtState, PT_TDR, PT_TDVPR } from './pamt.ts';
 import type { Td, TdVcpu } from './td.ts';
-
-/** Registers of a SEAMCALL that are operands and results: numbers below 2^53, except where a leaf says otherwise. */
-export class SeamArgs {
-  rcx = 0;
-  rdx = 0;
-  r8 = 0;
-  r9 = 0;
-}
+import { cpuidConfigLeaves } from './td-cpuid.ts';
 
 /** Key ids: below are the host's own; the first is the module's, for its global data. */
 export const FIRST_PRIVATE_HKID = 32;
@@ -70,6 +63,16 @@ export class ModuleState {
       if (!hidden) out[i] = this.memory.u8[pa + i]!;
     }
     return out;
+  }
+
+  /** Private key ids that TDs can have: the first, and one past the last. @kvm virt/vmx/tdx/tdx.c tdx_guest_keyid_start */
+  get guestKeyIds(): readonly [number, number] {
+    return [FIRST_PRIVATE_HKID + 1, this.hkids.length];
+  }
+
+  /** Leaf and subleaf (-1: none) of the CPUID values that the host configures, in TD_PARAMS' order: global metadata. */
+  get cpuidConfig(): readonly { readonly leaf: number; readonly subleaf: number }[] {
+    return cpuidConfigLeaves(this.profile);
   }
 
   // What the leaves share.

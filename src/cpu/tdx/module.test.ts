@@ -11,7 +11,6 @@ import { PhysicalMemory } from '../../host/physical-memory.ts';
 import { Processor } from '../processor.ts';
 import { siliconSkylake } from '../profiles/silicon-skylake.ts';
 import { BareTd, HKID, SHARED_WINDOW, tdcall } from './bare-td.testing.ts';
-import { SeamArgs } from './module-state.ts';
 import { PT_EPT, PT_NDA, PT_REG, PT_TDR } from './pamt.ts';
 import { SEPT_BLOCKED, SEPT_FREE, SEPT_PENDING, SEPT_PENDING_BLOCKED, SEPT_PRESENT } from './secure-ept.ts';
 
@@ -29,7 +28,9 @@ function stateOf(td: BareTd, gpa: number): number {
 describe('building a TD', () => {
   it('needs hardware that has TDX, and VMX operation', () => {
     const plain = new Processor(new PhysicalMemory(64 * 1024 * 1024), siliconSkylake);
-    expect(T.tdxCode(plain.tdx.seamcall(T.TDH_SYS_INIT, new SeamArgs()))).toBe(T.TDX_SEAMCALL_VMFAILINVALID);
+    expect(T.tdxCode(plain.tdx.seamcall(T.TDH_SYS_INIT, { rcx: 0, rdx: 0, r8: 0, r9: 0 }))).toBe(
+      T.TDX_SEAMCALL_VMFAILINVALID,
+    );
     const td = new BareTd();
     expect(td.call(T.TDH_MNG_CREATE, td.tdr, HKID)).toEqual([T.TDX_SYS_NOT_READY, 0]);
     td.processor.vmx.vmxoff();

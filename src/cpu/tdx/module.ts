@@ -11,10 +11,10 @@ import type { Vmx } from '../vmx/vmx.ts';
 import { TdEntry } from './enter.ts';
 import * as manage from './manage.ts';
 import * as memory from './memory.ts';
-import { ModuleState, type SeamArgs } from './module-state.ts';
+import { ModuleState } from './module-state.ts';
 import * as vcpu from './vcpu.ts';
 
-type Leaf = (module: ModuleState, args: SeamArgs) => number;
+type Leaf = (module: ModuleState, args: T.SeamArgs) => number;
 
 const LEAVES: ReadonlyMap<number, Leaf> = new Map([
   [T.TDH_SYS_INIT, manage.sysInit],
@@ -56,7 +56,7 @@ export class TdxModule extends ModuleState {
   }
 
   /** SEAMCALL, but for TDH.VP.ENTER: a status, with the results in `args`. */
-  seamcall(leaf: number, args: SeamArgs): number {
+  seamcall(leaf: number, args: T.SeamArgs): number {
     if (!this.profile.vmx.tdx || !this.vmx.isOn) return T.tdxStatus(T.TDX_SEAMCALL_VMFAILINVALID);
     const run = LEAVES.get(leaf);
     if (run === undefined) return T.tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_RAX);

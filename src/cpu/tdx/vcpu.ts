@@ -1,7 +1,7 @@
 /** SEAMCALL leaves that make a vCPU of a TD and take it off the processor (@tdx ABI: TDH.VP.*). */
 import * as T from '../../arch/tdx.ts';
 import { freeFrame, takePage } from './manage.ts';
-import type { ModuleState, SeamArgs } from './module-state.ts';
+import type { ModuleState } from './module-state.ts';
 import { PT_TDCX, PT_TDVPR } from './pamt.ts';
 import { CONTEXT_WORDS } from './switch.ts';
 import { OP_UNINITIALIZED, TD_KEYS_CONFIGURED, type Td, TdVcpu, VCPU_READY, VCPU_UNINITIALIZED } from './td.ts';
@@ -9,9 +9,6 @@ import { initTdVmcs } from './td-vmcs.ts';
 
 const { tdxStatus } = T;
 const OK = tdxStatus(T.TDX_SUCCESS);
-
-/** Upper half of the field id of the VMCS's SHARED_EPT_POINTER. */
-export const VP_FIELD_SHARED_EPTP = 0x203c;
 
 /** 0, or why the TD can have no (more) vCPUs. */
 function tdForVcpus(td: Td): number {
@@ -21,7 +18,7 @@ function tdForVcpus(td: Td): number {
 }
 
 /** TDH.VP.CREATE: RCX TDVPR page, RDX TDR. */
-export function vpCreate(module: ModuleState, args: SeamArgs): number {
+export function vpCreate(module: ModuleState, args: T.SeamArgs): number {
   const td = module.tdAt(args.rdx);
   if (td === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RDX);
   const state = tdForVcpus(td);
@@ -35,7 +32,7 @@ export function vpCreate(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.VP.ADDCX: RCX page, RDX TDVPR. */
-export function vpAddcx(module: ModuleState, args: SeamArgs): number {
+export function vpAddcx(module: ModuleState, args: T.SeamArgs): number {
   const vp = module.vcpuAt(args.rdx);
   if (vp === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RDX);
   if (vp.state !== VCPU_UNINITIALIZED) return tdxStatus(T.TDX_VCPU_STATE_INCORRECT, T.OPERAND_ID_RDX);
@@ -49,7 +46,7 @@ export function vpAddcx(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.VP.INIT: RCX TDVPR, RDX the value that RCX and R8 will have at the reset vector, R8 x2APIC id. */
-export function vpInit(module: ModuleState, args: SeamArgs): number {
+export function vpInit(module: ModuleState, args: T.SeamArgs): number {
   const vp = module.vcpuAt(args.rcx);
   if (vp === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   const td = module.tds.get(vp.tdr)!;
@@ -71,7 +68,7 @@ export function vpInit(module: ModuleState, args: SeamArgs): number {
 }
 
 /** TDH.VP.FLUSH: RCX TDVPR. The processor holds nothing of it any more. */
-export function vpFlush(module: ModuleState, args: SeamArgs): number {
+export function vpFlush(module: ModuleState, args: T.SeamArgs): number {
   const vp = module.vcpuAt(args.rcx);
   if (vp === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
   if (!vp.associated) return tdxStatus(T.TDX_VCPU_NOT_ASSOCIATED, T.OPERAND_ID_RCX);
@@ -84,10 +81,10 @@ export function vpFlush(module: ModuleState, args: SeamArgs): number {
  * TDH.VP.WR: RCX TDVPR, RDX field, R8 value, R9 mask.
  * @partial the shared EPT's pointer alone
  */
-export function vpWr(module: ModuleState, args: SeamArgs): number {
+export function vpWr(module: ModuleState, args: T.SeamArgs): number {
   const vp = module.vcpuAt(args.rcx);
   if (vp === null) return tdxStatus(T.TDX_PAGE_METADATA_INCORRECT, T.OPERAND_ID_RCX);
-  if (args.rdx !== VP_FIELD_SHARED_EPTP) return tdxStatus(T.TDX_METADATA_FIELD_ID_INCORRECT, T.OPERAND_ID_RDX);
+  if (args.rdx !== T.VP_FIELD_SHARED_EPTP) return tdxStatus(T.TDX_METADATA_FIELD_ID_INCORRECT, T.OPERAND_ID_RDX);
   const pfn = module.frameAt(args.r8);
   if (pfn < 0) return tdxStatus(T.TDX_OPERAND_INVALID, T.OPERAND_ID_R8);
   if (vp.sharedRoot !== pfn) module.core.tlb.flushAll();

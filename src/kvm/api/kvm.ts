@@ -79,7 +79,7 @@ export class Kvm {
       profile: this.profile,
       params: this.params,
       revision: this.revision,
-      vendor: this.vendor,
+      vendor: this.vendor.confidential?.opsFor?.(type) ?? this.vendor,
       type,
     });
     check(startVm(state), 'KVM_CREATE_VM', `type ${type}`);

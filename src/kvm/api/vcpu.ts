@@ -91,9 +91,9 @@ export class Vcpu {
     return this.state.run;
   }
 
-  /** Registers cannot be read or written: an encrypted guest's, once it is launched. */
+  /** Registers cannot be read or written: an encrypted guest's, once it is launched; a TD's always. */
   get hasHiddenState(): boolean {
-    return this.state.svm.sev?.stateProtected === true;
+    return this.state.svm.sev?.stateProtected === true || this.state.tdx !== null;
   }
 
   private open(operation: string): VcpuState {

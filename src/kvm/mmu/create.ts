@@ -2,6 +2,7 @@
 import { ENOMEM } from '../../host/errno.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
+import { freeMirrorRoot } from './free-roots.ts';
 import { nestedGpaToGpa } from './guest-walk.ts';
 import { INVALID_ROOT, type Mmu } from './mmu-context.ts';
 import { mmuUnload } from './roots.ts';
@@ -46,6 +47,7 @@ export function uninitVm(vm: VmState): void {
 function resetMmu(mmu: Mmu): void {
   mmu.root.pfn = INVALID_ROOT;
   mmu.root.pgd = 0;
+  mmu.mirrorRoot = INVALID_ROOT;
   for (const root of mmu.prevRoots) {
     root.pfn = INVALID_ROOT;
     root.pgd = -1;
@@ -81,6 +83,7 @@ function freeMmuPages(vcpu: VcpuState, mmu: Mmu): void {
 /** @kvm mmu.c kvm_mmu_destroy */
 export function mmuDestroy(vcpu: VcpuState): void {
   mmuUnload(vcpu);
+  freeMirrorRoot(vcpu.vm, vcpu.mmu.rootMmu);
   freeMmuPages(vcpu, vcpu.mmu.rootMmu);
   freeMmuPages(vcpu, vcpu.mmu.guestMmu);
 }

@@ -6,6 +6,7 @@ import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../locks.ts';
 import { vcpuGfnToMemslot } from '../memslots/memslots.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { VmState } from '../vm-state.ts';
+import { unaliasedGfn } from './direct-bits.ts';
 import type { PageFault } from './fault.ts';
 import { prepareMmuMemoryFaultExit } from './memory-fault.ts';
 import type { FaultRecorder } from './recorder.ts';
@@ -73,6 +74,7 @@ export function beginPageFault(
   fault.reset(addrLo, addrHi, errorLo, rules.fullErrorCode ? errorHi : 0, prefetch, rules.faultStartsWithErrors);
   if (!rules.privateInErrorCode) fault.isPrivate = memIsPrivate(vm, fault.gfn);
   const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
+  if (vm.mmu.gfnDirectBits !== 0) fault.gfn = unaliasedGfn(vm, fault.gfn);
   fault.isTdp = direct && vm.vendor.tdpEnabled;
   fault.inTdpMmu = direct && vm.mmu.tdpMmuEnabled;
   fault.nxHugePageWorkaroundEnabled = vm.mmu.nxHugePages;

@@ -66,3 +66,12 @@ export function mmuFreeRoots(vm: VmState, mmu: Mmu, which: number): void {
   commitZapPage(vm, invalid);
   vm.locks.release(lock);
 }
+
+/** The vCPU's reference to the mirror root, which it keeps until it goes. @kvm mmu.c kvm_mmu_destroy */
+export function freeMirrorRoot(vm: VmState, mmu: Mmu): void {
+  if (mmu.mirrorRoot === INVALID_ROOT) return;
+  vm.locks.acquire(LOCK_MMU_READ);
+  putRoot(vm, vm.mmu.shadowPage(mmu.mirrorRoot));
+  vm.locks.release(LOCK_MMU_READ);
+  mmu.mirrorRoot = INVALID_ROOT;
+}

@@ -31,6 +31,8 @@ export interface NestedTables {
 
 export class Mmu {
   readonly root = new RootInfo();
+  /** Frame of the mirror root, for private memory of a TD. @kvm kvm_host.h mirror_root_hpa */
+  mirrorRoot = INVALID_ROOT;
   readonly prevRoots = [new RootInfo(), new RootInfo(), new RootInfo()];
   /** Frames of tables that have no shadow page: the PDPTEs of a PAE root, and tables above them; -1 for none. */
   paeRoot = -1;

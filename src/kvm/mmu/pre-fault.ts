@@ -21,7 +21,7 @@ const RETRIES = 64;
  * 0, or -EINTR, -ENOENT (MMIO), -EIO, or the fault's own errno. The fault object then has the level that was mapped.
  * @kvm mmu.c kvm_tdp_map_page
  */
-function tdpMapPage(vcpu: VcpuState, gpa: number, errorHi: number): number {
+export function tdpMapPage(vcpu: VcpuState, gpa: number, errorHi: number): number {
   if (!vcpu.vm.vendor.tdpEnabled || (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) === 0) return -EOPNOTSUPP;
   let r: number;
   let retries = 0;

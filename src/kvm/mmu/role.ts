@@ -2,8 +2,8 @@
  * A shadow page's role: everything that makes two page tables for the same gfn different (@kvm kvm_host.h union
  * kvm_mmu_page_role). One 32-bit word, compared whole.
  *
- *  31 .... 24  23..19   18    17    16    15    14    13  12   11   10..8   7    6..5   4    3..0
- *     smm         0    pass  guest  !ad  smap! smep!  wp  nxe  inv  access direct quad 4byte level
+ *  31 .... 24  23..20  19   18    17    16    15    14    13  12   11   10..8   7    6..5   4    3..0
+ *     smm        0   mirr pass  guest  !ad  smap! smep!  wp  nxe  inv  access direct quad 4byte level
  */
 export const ROLE_LEVEL_MASK = 0xf;
 export const ROLE_HAS_4_BYTE_GPTE = 1 << 4;
@@ -21,6 +21,8 @@ export const ROLE_SMAP_ANDNOT_WP = 1 << 15;
 export const ROLE_AD_DISABLED = 1 << 16;
 export const ROLE_GUEST_MODE = 1 << 17;
 export const ROLE_PASSTHROUGH = 1 << 18;
+/** The processor does not walk the page: it mirrors one that the TDX module owns. */
+export const ROLE_IS_MIRROR = 1 << 19;
 export const ROLE_SMM = 1 << 24;
 
 /** Rights of a translation (@kvm spte.h ACC_*). */

@@ -30,7 +30,10 @@ const pgdOut = new Int32Array(2);
 
 function allocRoots(vcpu: VcpuState): number {
   const direct = (vcpu.mmu.mmu.rootRole & ROLE_DIRECT) !== 0;
-  if (direct && vcpu.vm.mmu.tdpMmuEnabled) return allocRoot(vcpu);
+  if (direct && vcpu.vm.mmu.tdpMmuEnabled) {
+    const mirror = vcpu.vm.mmu.external !== null && vcpu.mmu.mmu.mirrorRoot === INVALID_ROOT;
+    return (mirror ? allocRoot(vcpu, true) : 0) || allocRoot(vcpu);
+  }
   const r = topupShadowPages(vcpu.vm);
   if (r !== 0) return r;
   if (direct) return allocDirectShadowRoots(vcpu);

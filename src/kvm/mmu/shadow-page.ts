@@ -10,6 +10,10 @@ export class ShadowPage {
   /** Entry of the parent that points here, as an index into the memory's int32 view; -1 for a root. TDP MMU only. */
   ptep = -1;
   tdpMmuPage = true;
+  /** Of a mirror page: the frame of the page that it mirrors; -1 for none. @kvm mmu_internal.h external_spt */
+  externalSpt = -1;
+  /** Of a root: where in it, in 32-bit words, gfn 0 is; the entries for shared memory of a TD are in the upper half. */
+  rootBias = 0;
   /** References to a TDP root: one a vCPU that uses it and one of the TDP MMU itself until the root is invalidated. */
   tdpMmuRootCount = 0;
   /** The root was invalidated and its zap is still to be done. */

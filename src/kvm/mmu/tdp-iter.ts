@@ -52,7 +52,7 @@ export class TdpIter {
   oldHi = 0;
   valid = false;
   private nextLastLevelGfn = 0;
-  /** Frames of the page tables on the way, by level - 1. */
+  /** First words of the page tables on the way, by level - 1; of the root, of its entry for gfn 0. */
   private readonly path = new Int32Array(LARGEST_LEVEL);
   private readonly i32: Int32Array;
 
@@ -65,7 +65,7 @@ export class TdpIter {
     this.nextLastLevelGfn = gfn;
     this.rootLevel = roleLevel(root.role);
     this.minLevel = minLevel;
-    this.path[this.rootLevel - 1] = root.pfn;
+    this.path[this.rootLevel - 1] = (root.pfn << 10) + root.rootBias;
     this.asId = roleAsId(root.role);
     this.level = this.rootLevel;
     this.gfn = gfnRoundForLevel(gfn, this.level);
@@ -89,7 +89,7 @@ export class TdpIter {
   }
 
   private refreshSptep(): void {
-    this.sptep = (this.path[this.level - 1]! << 10) | (spteIndex(this.gfn, this.level) << 1);
+    this.sptep = this.path[this.level - 1]! + (spteIndex(this.gfn, this.level) << 1);
     this.refresh();
   }
 
@@ -99,7 +99,7 @@ export class TdpIter {
     this.refresh();
     if (!isShadowPresent(this.oldLo) || isLargePte(this.oldLo)) return false;
     this.level--;
-    this.path[this.level - 1] = sptePfn(this.oldLo, this.oldHi);
+    this.path[this.level - 1] = sptePfn(this.oldLo, this.oldHi) << 10;
     this.gfn = gfnRoundForLevel(this.nextLastLevelGfn, this.level);
     this.refreshSptep();
     return true;

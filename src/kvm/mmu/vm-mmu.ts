@@ -7,6 +7,7 @@ import { PteLists } from './shadow/pte-list.ts';
 import { ShadowPage } from './shadow-page.ts';
 import { type SpteMasks, SpteWord } from './spte.ts';
 import type { TdpIter } from './tdp-iter.ts';
+import type { ExternalTables } from './tdp-mmu/mirror.ts';
 
 export class VmMmu {
   /** When it is null the fault path records nothing. */
@@ -19,6 +20,11 @@ export class VmMmu {
   iter!: TdpIter;
   /** Shadow page of a frame: index into `pages` plus one, 0 for none. */
   pageOfPfn!: Int32Array;
+
+  /** Bits of a gfn that say which tables translate it and are not part of it: a TD's shared bit. @kvm kvm_host.h gfn_direct_bits */
+  gfnDirectBits = 0;
+  /** Whose tables the mirror pages mirror; null in a VM that has none. */
+  external: ExternalTables | null = null;
 
   /** Roots of the TDP MMU, newest first, invalid ones included until they are freed. */
   readonly tdpMmuRoots: ShadowPage[] = [];

@@ -1,5 +1,6 @@
 /** The VMX vendor module: VendorOps over Intel's virtualization hardware (@kvm vmx.c vt_x86_ops). */
 import { hiOf, loOf } from '../../arch/halves.ts';
+import { TDH_SYS_INIT } from '../../arch/tdx.ts';
 import * as F from '../../arch/vmcs.ts';
 import * as C from '../../arch/vmx-controls.ts';
 import type { Processor } from '../../cpu/processor.ts';
@@ -12,6 +13,7 @@ import { getActivePcid } from '../mmu/pcid.ts';
 import { type KvmParams, tdpEnabled } from '../params.ts';
 import type { VcpuState } from '../vcpu-state.ts';
 import type { ExitInfo, VendorOps } from '../vendor-ops.ts';
+import type { VmState } from '../vm-state.ts';
 import { KVM_DEBUGREG_WONT_EXIT } from '../x86/debug-registers.ts';
 import { loadGuestContext } from '../x86/guest-context.ts';
 import { isPaePaging } from '../x86/registers.ts';
@@ -38,6 +40,7 @@ import { PML_ENTITY_NUM, vmxUpdateCpuDirtyLogging } from './pml.ts';
 import { vmxVcpuRun } from './run.ts';
 import * as segments from './segments.ts';
 import { loadSyscallMsrs, saveSyscallMsrs } from './syscall-msrs.ts';
+import { tdVendorOps, tdxConfidentialOps } from './tdx/tdx.ts';
 import { allocateVpid, freeVpid, vmxFlushTlbCurrent, vmxFlushTlbGuest, vmxFlushTlbGva } from './tlb.ts';
 import { changeExecControls, vmcsRead, vmcsReadHi, vmcsWrite, vmcsWrite64 } from './vmcs-access.ts';
 
@@ -197,11 +200,31 @@ function hugePageLevel(profile: HardwareProfile): number {
   return profile.vmx.ept1G ? 3 : profile.vmx.ept2M ? 2 : 1;
 }
 
+/** A TDX module, and what KVM needs to run TDs: EPT with accessed and dirty bits, the TDP MMU, MMIO entries. @kvm tdx.c tdx_bringup */
+function hasTdx(profile: HardwareProfile, params: KvmParams): boolean {
+  const { tdx, eptAdBits } = profile.vmx;
+  return tdx && eptAdBits && tdpEnabled(profile, params) && params.tdpMmu && params.mmioCaching;
+}
+
+/** @kvm tdx.c __do_tdx_bringup */
+function bringUpTdx(vm: VmState): boolean {
+  if (!enableVirtualization(vm.host, vm.processor)) return false;
+  const module = vm.processor.tdx;
+  return module.initialized || module.seamcall(TDH_SYS_INIT, { rcx: 0, rdx: 0, r8: 0, r9: 0 }) === 0;
+}
+
+/** VMX's operations and beside them those of TDs. */
+function withTdx(ops: VendorOps): VendorOps {
+  const confidential = tdxConfidentialOps(() => td, bringUpTdx);
+  const td: VendorOps = { ...tdVendorOps(ops), confidential };
+  return { ...ops, confidential };
+}
+
 /** The vendor operations of VMX on hardware `profile` (@kvm vmx.c vmx_hardware_setup). */
 export function createVmx(profile: HardwareProfile, params: KvmParams): VendorOps {
   const { vmx } = profile;
   const ept = tdpEnabled(profile, params);
-  return {
+  const ops: VendorOps = {
     name: 'vmx',
     tdpEnabled: ept,
     maxTdpLevel: ept && vmx.eptFiveLevel ? 5 : 4,
@@ -284,4 +307,5 @@ export function createVmx(profile: HardwareProfile, params: KvmParams): VendorOp
     getInterruptShadow: events.vmxGetInterruptShadow,
     setInterruptShadow: events.vmxSetInterruptShadow,
   };
+  return hasTdx(profile, params) ? withTdx(ops) : ops;
 }

@@ -268,6 +268,8 @@ function runLoaded(vcpu: VcpuState, immediateExit: boolean): number {
     vcpu.vm.log.warnOnOnce(vcpu.x86.mmioNeeded, 'kvm_arch_vcpu_ioctl_run', 'MMIO in flight without a completion');
   }
   if (immediateExit) return -EINTR;
+  const ready = vcpu.vm.vendor.vcpuPreRun?.(vcpu) ?? 1;
+  if (ready <= 0) return ready;
   vcpu.x86.hasRun = true;
   return vcpuRun(vcpu);
 }

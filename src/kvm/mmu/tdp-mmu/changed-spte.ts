@@ -7,7 +7,7 @@ import { LOCK_MMU, LOCK_MMU_WRITE } from '../../locks.ts';
 import type { VmState } from '../../vm-state.ts';
 import { setPfnAccessed, setPfnDirty } from '../host-page.ts';
 import { tracePrepareZapPage, traceSpteChanged } from '../mmutrace.ts';
-import { roleAsId, roleLevel } from '../role.ts';
+import { ROLE_IS_MIRROR, roleAsId, roleLevel } from '../role.ts';
 import type { ShadowPage } from '../shadow-page.ts';
 import {
   FROZEN_SPTE_HI,
@@ -25,6 +25,7 @@ import {
 } from '../spte.ts';
 import { pagesPerLevel, type TdpIter } from '../tdp-iter.ts';
 import { flushRemoteTlbsGfn } from '../tlb-flush.ts';
+import { isMirrorSptep, removeExternalSpte, storeMirrored } from './mirror.ts';
 import { ENTRIES_PER_PAGE, freeSp, unaccountNxHugePage } from './pages.ts';
 import { writeSpte } from './write-spte.ts';
 
@@ -94,6 +95,9 @@ function handleRemovedPt(vm: VmState, pfn: number, shared: boolean): void {
   const asId = roleAsId(sp.role);
   const i32 = vm.memory.i32;
   const step = pagesPerLevel(level);
+  const { external } = vm.mmu;
+  const mirrored = external !== null && (sp.role & ROLE_IS_MIRROR) !== 0;
+  if (mirrored) vm.log.kvmBugOn(shared, 'handle_removed_pt', 'a mirror page removed without the write lock');
   if (vm.trace.enabled) tracePrepareZapPage(vm, sp);
   vm.mmu.tdpMmuPages--;
   if (sp.nxHugePageDisallowed) unaccountNxHugePage(vm, sp);
@@ -105,13 +109,18 @@ function handleRemovedPt(vm: VmState, pfn: number, shared: boolean): void {
     if (!shared && !isShadowPresent(oldLo)) continue;
     writeSpte(i32, sptep, FROZEN_SPTE_LO, FROZEN_SPTE_HI);
     handleChangedSpte(vm, asId, sp.gfn + i * step, oldLo, oldHi, FROZEN_SPTE_LO, FROZEN_SPTE_HI, level, shared);
+    if (mirrored) removeExternalSpte(vm, external, sp.gfn + i * step, oldLo, oldHi, level);
+  }
+  if (mirrored && external.freeSpt(sp.gfn, level, sp.externalSpt) !== 0) {
+    vm.log.warnOnOnce(true, 'handle_removed_pt', 'an external page table is lost');
+    sp.externalSpt = -1;
   }
   freeSp(vm, sp);
 }
 
 /**
  * Replaces the entry the iterator is on if it is still what the iterator saw; mmu_lock held for read suffices.
- * @returns 0 or -EBUSY, after which the iterator holds the present value.
+ * @returns 0 or -EBUSY, after which the iterator holds the present value; -EIO when tables that are mirrored could not follow.
  * @kvm tdp_mmu.c tdp_mmu_set_spte_atomic. HOT
  */
 export function setSpteAtomic(vm: VmState, iter: TdpIter, lo: number, hi: number): number {
@@ -124,7 +133,12 @@ export function setSpteAtomic(vm: VmState, iter: TdpIter, lo: number, hi: number
     iter.refresh();
     return -EBUSY;
   }
-  writeSpte(i32, sptep, lo, hi);
+  const { external } = vm.mmu;
+  if (external === null) writeSpte(i32, sptep, lo, hi);
+  else {
+    const ret = storeMirrored(vm, external, iter, lo, hi);
+    if (ret !== 0) return ret;
+  }
   handleChangedSpte(vm, iter.asId, iter.gfn, oldLo, oldHi, lo, hi, iter.level, true);
   return 0;
 }
@@ -161,6 +175,11 @@ export function iterSetSpte(vm: VmState, iter: TdpIter, lo: number, hi: number):
   iter.refresh();
   writeSpte(vm.memory.i32, iter.sptep, lo, hi);
   handleChangedSpte(vm, iter.asId, iter.gfn, iter.oldLo, iter.oldHi, lo, hi, iter.level, false);
+  const { external } = vm.mmu;
+  if (external !== null && isMirrorSptep(vm, iter.sptep)) {
+    vm.log.kvmBugOn(isShadowPresent(lo), 'tdp_mmu_set_spte', 'a mirror changed but for a zap');
+    removeExternalSpte(vm, external, iter.gfn, iter.oldLo, iter.oldHi, iter.level);
+  }
 }
 
 /**

@@ -16,13 +16,13 @@ import {
   RET_PF_SPURIOUS,
   RET_PF_WRITE_PROTECTED,
 } from '../ret-pf.ts';
-import { ACC_ALL } from '../role.ts';
+import { ACC_ALL, ROLE_IS_MIRROR } from '../role.ts';
 import { isFrozenSpte, isLargePte, isLastSpte, isMmioSpte, isShadowPresent, makeMmioSpte, sptePfn } from '../spte.ts';
 import type { TdpIter } from '../tdp-iter.ts';
 import { flushRemoteTlbsGfn } from '../tlb-flush.ts';
 import { setSpteAtomic } from './changed-spte.ts';
 import { linkSp } from './link.ts';
-import { allocSp, freeSp, initChildSp, trackPossibleNxHugePage } from './pages.ts';
+import { allocExternalSpt, allocSp, freeSp, initChildSp, trackPossibleNxHugePage } from './pages.ts';
 import { splitHugePage } from './split.ts';
 
 /** The entry the iterator is on maps the page for this access already. */
@@ -83,6 +83,10 @@ function mapTable(vcpu: VcpuState, fault: PageFault, iter: TdpIter): number {
   const sp = allocSp(vm);
   if (sp === null) return -ENOMEM;
   initChildSp(vm, sp, iter);
+  if ((sp.role & ROLE_IS_MIRROR) !== 0 && !allocExternalSpt(vm, sp)) {
+    freeSp(vm, sp);
+    return -ENOMEM;
+  }
   sp.nxHugePageDisallowed = fault.hugePageDisallowed;
   const level = iter.level;
   const r = isShadowPresent(iter.oldLo) ? splitHugePage(vm, iter, sp, true) : linkSp(vm, iter, sp, true);
@@ -101,7 +105,10 @@ export function mapBegin(vcpu: VcpuState, fault: PageFault): void {
   const vm = vcpu.vm;
   hugepageAdjust(vcpu, fault);
   if (vm.trace.enabled) traceSpteRequested(vm, fault);
-  vm.mmu.faultIter.start(vm.mmu.shadowPage(vcpu.mmu.mmu.root.pfn), 1, fault.gfn);
+  const { mmu } = vcpu.mmu;
+  // @kvm tdp_mmu.h tdp_mmu_get_root_for_fault
+  const root = fault.isPrivate && vm.mmu.external !== null ? mmu.mirrorRoot : mmu.root.pfn;
+  vm.mmu.faultIter.start(vm.mmu.shadowPage(root), 1, fault.gfn);
 }
 
 /** Walks to the next entry that has to change: RET_PF_CONTINUE on it, RET_PF_RETRY when somebody else works there. HOT */

@@ -34,6 +34,7 @@ export function initSp(vm: VmState, sp: ShadowPage, ptep: number, gfn: number, r
   sp.nxHugePageDisallowed = false;
   sp.possibleNxHugePage = false;
   sp.unsync = false;
+  sp.rootBias = 0;
   if (vm.trace.enabled) traceGetPage(vm, sp, true);
 }
 
@@ -43,9 +44,19 @@ export function initChildSp(vm: VmState, sp: ShadowPage, iter: TdpIter): void {
   initSp(vm, sp, iter.sptep, iter.gfn, (parent.role & ~ROLE_LEVEL_MASK) | (roleLevel(parent.role) - 1));
 }
 
+/** A frame for the page that `sp` mirrors; false when the host has no memory left. @kvm mmu_internal.h kvm_mmu_alloc_external_spt */
+export function allocExternalSpt(vm: VmState, sp: ShadowPage): boolean {
+  sp.externalSpt = vm.host.pages.allocPage();
+  return sp.externalSpt >= 0;
+}
+
 /** @kvm tdp_mmu.c tdp_mmu_free_sp */
 export function freeSp(vm: VmState, sp: ShadowPage): void {
   const pfn = sp.pfn;
+  if (sp.externalSpt >= 0) {
+    vm.host.pages.freePage(sp.externalSpt);
+    sp.externalSpt = -1;
+  }
   vm.mmu.dropPage(sp);
   vm.host.pages.freePage(pfn);
 }

@@ -4,24 +4,31 @@ import { LOCK_MMU_READ, LOCK_MMU_WRITE } from '../../locks.ts';
 import type { VcpuState } from '../../vcpu-state.ts';
 import type { VmState } from '../../vm-state.ts';
 import { maxGfn } from '../max-gfn.ts';
-import { ROLE_INVALID, roleAsId, roleLevel } from '../role.ts';
+import { ROLE_INVALID, ROLE_IS_MIRROR, roleAsId, roleLevel } from '../role.ts';
 import type { ShadowPage } from '../shadow-page.ts';
 import { isShadowPresent, SHADOW_NONPRESENT_HI, SHADOW_NONPRESENT_LO } from '../spte.ts';
 import { iterSetSpte, setSpteAtomic } from './changed-spte.ts';
 import { allocSp, freeSp, initSp } from './pages.ts';
 
-/** The roots of address space `asId` (any when it is negative), in the order the kernel's list has them. */
+/** The roots of address space `asId` (any when it is negative) but mirrors, in the order the kernel's list has them. */
 export function tdpMmuRoots(vm: VmState, asId: number, onlyValid: boolean): ShadowPage[] {
-  return vm.mmu.tdpMmuRoots.filter(
-    (root) => (asId < 0 || roleAsId(root.role) === asId) && (!onlyValid || (root.role & ROLE_INVALID) === 0),
-  );
+  const without = ROLE_IS_MIRROR | (onlyValid ? ROLE_INVALID : 0);
+  return vm.mmu.tdpMmuRoots.filter((root) => (asId < 0 || roleAsId(root.role) === asId) && (root.role & without) === 0);
 }
 
+/** The mirror roots. @kvm tdp_mmu.h KVM_MIRROR_ROOTS */
+export function mirrorRoots(vm: VmState): ShadowPage[] {
+  return vm.mmu.tdpMmuRoots.filter((root) => (root.role & ROLE_IS_MIRROR) !== 0);
+}
+
+/** Words to the upper half of a root of four levels: gfn bit 35. */
+const SHARED_HALF = 256 * 2;
+
 /** Gives the vCPU's MMU a root: one with its role, or a new one. 0 or -ENOMEM. @kvm tdp_mmu.c kvm_tdp_mmu_alloc_root */
-export function allocRoot(vcpu: VcpuState): number {
+export function allocRoot(vcpu: VcpuState, mirror = false): number {
   const vm = vcpu.vm;
   const mmu = vcpu.mmu.mmu;
-  const role = mmu.rootRole;
+  const role = mirror ? mmu.rootRole | ROLE_IS_MIRROR : mmu.rootRole;
   vm.locks.acquire(LOCK_MMU_READ);
   // An invalid root has ROLE_INVALID in its role and so never matches.
   let root = vm.mmu.tdpMmuRoots.find((r) => r.role === role) ?? null;
@@ -32,11 +39,16 @@ export function allocRoot(vcpu: VcpuState): number {
     if (root !== null) {
       initSp(vm, root, -1, 0, role);
       root.tdpMmuRootCount = 2;
+      if (!mirror && vm.mmu.gfnDirectBits !== 0) root.rootBias = SHARED_HALF;
       vm.mmu.tdpMmuRoots.unshift(root);
     }
   }
   vm.locks.release(LOCK_MMU_READ);
   if (root === null) return -ENOMEM;
+  if (mirror) {
+    mmu.mirrorRoot = root.pfn;
+    return 0;
+  }
   mmu.root.pfn = root.pfn;
   mmu.root.pgd = 0;
   return 0;
@@ -56,9 +68,9 @@ export function putRoot(vm: VmState, root: ShadowPage): void {
 }
 
 /** No vCPU may take these roots any more; their entries go in zapInvalidatedRoots. @kvm tdp_mmu.c kvm_tdp_mmu_invalidate_all_roots */
-export function invalidateAllRoots(vm: VmState): void {
+export function invalidateAllRoots(vm: VmState, mirrors = false): void {
   for (const root of vm.mmu.tdpMmuRoots) {
-    if ((root.role & ROLE_INVALID) !== 0) continue;
+    if ((root.role & ROLE_INVALID) !== 0 || ((root.role & ROLE_IS_MIRROR) !== 0 && !mirrors)) continue;
     root.scheduledRootToZap = true;
     root.role |= ROLE_INVALID;
   }
@@ -107,10 +119,21 @@ function zapRootLevel(vm: VmState, root: ShadowPage, shared: boolean, zapLevel: 
   }
 }
 
+/** With the VM, under the write lock: a mirror cannot be zapped while others use it. */
+function freeMirrorRoots(vm: VmState): void {
+  vm.locks.acquire(LOCK_MMU_WRITE);
+  for (const root of mirrorRoots(vm)) {
+    zapRoot(vm, root, false);
+    putRoot(vm, root);
+  }
+  vm.locks.release(LOCK_MMU_WRITE);
+}
+
 /** @kvm tdp_mmu.c kvm_mmu_uninit_tdp_mmu */
 export function uninitTdpMmu(vm: VmState): void {
-  invalidateAllRoots(vm);
+  invalidateAllRoots(vm, true);
   zapInvalidatedRoots(vm);
+  freeMirrorRoots(vm);
   vm.log.warnOnOnce(vm.mmu.tdpMmuPages !== 0, 'kvm_mmu_uninit_tdp_mmu', `${vm.mmu.tdpMmuPages} page tables left`);
   vm.log.warnOnOnce(vm.mmu.tdpMmuRoots.length !== 0, 'kvm_mmu_uninit_tdp_mmu', 'roots left');
 }

@@ -3,6 +3,7 @@ import { PG_LEVEL_2M } from '../../../arch/paging.ts';
 import { LOCK_MMU, LOCK_MMU_WRITE } from '../../locks.ts';
 import type { Memslot } from '../../memslots/memslots.ts';
 import type { GfnRange } from '../../notifier.ts';
+import { KVM_FILTER_PRIVATE, KVM_FILTER_SHARED } from '../../notifier-filter.ts';
 import type { VmState } from '../../vm-state.ts';
 import { maxMappingLevel } from '../hugepage-adjust.ts';
 import { KVM_MAX_HUGEPAGE_LEVEL } from '../lpage-info.ts';
@@ -11,7 +12,7 @@ import { ROLE_INVALID } from '../role.ts';
 import type { ShadowPage } from '../shadow-page.ts';
 import { isLastSpte, isShadowPresent, SHADOW_NONPRESENT_HI, SHADOW_NONPRESENT_LO } from '../spte.ts';
 import { iterSetSpte, zapSpteAtomic } from './changed-spte.ts';
-import { tdpMmuRoots } from './roots.ts';
+import { mirrorRoots, tdpMmuRoots } from './roots.ts';
 
 /** Zaps the leaves of one root that map anything in [start, end). Answers `flush`, or true when a flush became necessary. */
 function zapLeafsRoot(vm: VmState, root: ShadowPage, start: number, end: number, flush: boolean): boolean {
@@ -31,8 +32,15 @@ function zapLeafsRoot(vm: VmState, root: ShadowPage, start: number, end: number,
 export function tdpMmuUnmapGfnRange(vm: VmState, range: GfnRange, flush: boolean): boolean {
   vm.locks.assertHeld(LOCK_MMU_WRITE);
   let need = flush;
-  for (const root of tdpMmuRoots(vm, range.slot.asId, false)) {
-    need = zapLeafsRoot(vm, root, range.start, range.end, need);
+  // Without mirrors private memory is in the same tables as shared memory.
+  const { external } = vm.mmu;
+  if (external === null || range.attrFilter !== KVM_FILTER_PRIVATE) {
+    for (const root of tdpMmuRoots(vm, range.slot.asId, false)) {
+      need = zapLeafsRoot(vm, root, range.start, range.end, need);
+    }
+  }
+  if (external !== null && range.attrFilter !== KVM_FILTER_SHARED) {
+    for (const root of mirrorRoots(vm)) need = zapLeafsRoot(vm, root, range.start, range.end, need);
   }
   return need;
 }
