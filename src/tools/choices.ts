@@ -11,14 +11,17 @@ export const SILICON = 'silicon-epyc';
 export const SILICON_INTEL = 'silicon-skylake';
 
 /** With the hardware that a VM type needs. */
-const SILICON_FOR: Readonly<Record<string, string>> = { snp: 'silicon-milan' };
+const SILICON_FOR: Readonly<Record<string, string>> = { snp: 'silicon-milan', tdx: 'silicon-sapphire-rapids' };
 
 /**
  * The profile that `--cpu` and `--hardware` choose together; without `--hardware` it has what VM type `vmType` needs.
  * @throws InputError when there is no such profile, or it is another vendor's
  */
 export function hardwareFor(cpu: CpuVendor | undefined, name: string | undefined, vmType = 'default'): string {
-  const chosen = checkHardware(name ?? (cpu === 'intel' ? SILICON_INTEL : (SILICON_FOR[vmType] ?? SILICON)));
+  const special = SILICON_FOR[vmType];
+  const fits = special !== undefined && (cpu === undefined || hardwareProfile(special).vendor === cpu);
+  const usual = fits ? special : cpu === 'intel' ? SILICON_INTEL : SILICON;
+  const chosen = checkHardware(name ?? usual);
   const { vendor } = hardwareProfile(chosen);
   if (cpu !== undefined && vendor !== cpu) {
     throw new InputError(`--cpu ${cpu}: hardware ${chosen} is ${vendor === 'amd' ? "AMD's" : "Intel's"}`);

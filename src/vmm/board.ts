@@ -27,6 +27,7 @@ import {
 import { SerialPort } from './devices/serial.ts';
 import { guestCpuid } from './guest-cpuid.ts';
 import { initSnp, launchSnp } from './launch-snp.ts';
+import { initTd, launchTd } from './launch-tdx.ts';
 import type { BootImage } from './loaders/boot-image.ts';
 import { ramRanges } from './loaders/boot-image.ts';
 import type { MemoryErrors } from './memory-errors.ts';
@@ -126,6 +127,7 @@ export class Board {
     const { vcpus: count = 1, memoryBytes, startSeconds = DEFAULT_START } = options;
     this.pc = isPc ? new Pc(this, { memoryBytes, vcpus: count, startSeconds, onPower }) : null;
     const cpuid = this.kvm.getSupportedCpuid();
+    if (this.vmType === 'tdx') initTd(this.vm, cpuid);
     this.vcpus = Array.from({ length: count }, (_, id) => {
       const vcpu = this.vm.createVcpu(id);
       vcpu.setCpuid2(isPc ? withFeatures(guestCpuid(cpuid, id, count), options.features ?? []) : cpuid);
@@ -133,7 +135,7 @@ export class Board {
     });
     this.vcpu = this.vcpus[0]!;
     this.running = this.vcpu;
-    this.resetStates = isPc ? this.vcpus.map(resetState) : [];
+    this.resetStates = isPc && this.vmType !== 'tdx' ? this.vcpus.map(resetState) : [];
   }
 
   get hasPrivateMemory(): boolean {
@@ -220,6 +222,10 @@ export class Board {
 
   /** Copies an image in (memory is zero before) and puts the vCPU at its entry. */
   load(image: BootImage): void {
+    if (this.vmType === 'tdx') {
+      launchTd(this, image, this.memoryBytes);
+      return;
+    }
     for (const s of image.segments) this.writeMemory(s.gpa, s.bytes);
     this.pc?.load(image);
     enter(this.vcpu, image.entry);

@@ -5,6 +5,7 @@ import { Board, type BoardVmType } from './board.ts';
 import type { CpuFeature } from './cpu-features.ts';
 import type { EndState } from './end-state.ts';
 import { ImageError } from './image-error.ts';
+import { firmwareImage } from './launch-tdx.ts';
 import { loadImage } from './loaders/load.ts';
 import { type MemoryError, MemoryErrors, type PoisonOptions } from './memory-errors.ts';
 import type { MemoryFaultMode } from './memory-fault-policy.ts';
@@ -86,12 +87,15 @@ export async function runImage(options: RunImageOptions): Promise<RunImageResult
   const { file, memoryBytes = 128 * MIB, vmType = 'default' } = options;
   const resident = options.swap === undefined ? memoryBytes : Math.min(memoryBytes, options.swap.residentBytes);
   const hostMemory = hostMemoryFor(file, memoryBytes, vmType, resident);
-  const image = loadImage(options.image, {
-    file,
-    memoryBytes,
-    append: options.append ?? '',
-    modules: options.modules ?? [],
-  });
+  const image =
+    vmType === 'tdx'
+      ? firmwareImage(file, options.image)
+      : loadImage(options.image, {
+          file,
+          memoryBytes,
+          append: options.append ?? '',
+          modules: options.modules ?? [],
+        });
   const kvm = new Kvm({
     hostMemory,
     ...(options.hardware === undefined ? {} : { hardware: options.hardware }),

@@ -45,6 +45,7 @@ const MAP_GPA_ENCRYPTED = 1n << 4n;
 const KVM_SYSTEM_EVENT_SHUTDOWN = 1;
 const KVM_SYSTEM_EVENT_RESET = 2;
 const KVM_SYSTEM_EVENT_SEV_TERM = 4;
+const KVM_SYSTEM_EVENT_TDX_FATAL = 7;
 
 /** In the first data word of an emulation failure: instruction bytes follow. */
 const INSTRUCTION_BYTES_FOLLOW = 1n;
@@ -198,6 +199,9 @@ export class RunLoop {
             `the guest asked for its termination, GHCB 0x${(exit.data[0] ?? 0n).toString(16)}`,
           );
         }
+        if (exit.type === KVM_SYSTEM_EVENT_TDX_FATAL) {
+          return endState('internal-error', `the TD reported a fatal error, 0x${(exit.data[12] ?? 0n).toString(16)}`);
+        }
         return endState('internal-error', `system event ${exit.type} at ${this.where()}`);
       case 'fail-entry':
         return endState(
@@ -292,6 +296,7 @@ export class RunLoop {
 
   /** For an end that the guest did not choose: what there is to say; else null. */
   postMortem(end: EndState): PostMortem | null {
+    if (this.vcpu.hasHiddenState) return null;
     if (end.kind === 'shutdown') return postMortemOfShutdown(this.board, this.last);
     return end.kind === 'internal-error'
       ? postMortemHere(this.board, this.board.vcpus[this.current]!, this.last)

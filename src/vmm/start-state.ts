@@ -34,6 +34,7 @@ function segment(base: number, limit: number, selector: number, type: number, bi
 
 /** Sets general and system registers for `entry`. */
 export function enter(vcpu: Vcpu, entry: EntryMode): void {
+  if (entry.mode === 'reset') return;
   const sregs = vcpu.getSregs();
   const regs = vcpu.getRegs();
   if (entry.mode === 'real') {

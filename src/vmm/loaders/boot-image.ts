@@ -27,6 +27,8 @@ export type EntryMode =
       readonly gdt: number;
     }
   /** 64-bit mode, flat segments, the first 4 GiB identity-mapped by 2 MiB pages, interrupts off. */
+  /** Where RESET, or the launch of an encrypted guest, has put it. */
+  | { readonly mode: 'reset' }
   | { readonly mode: 'long'; readonly rip: number; readonly rsp: number; readonly cr3: number; readonly gdt: number };
 
 export interface BootImage {

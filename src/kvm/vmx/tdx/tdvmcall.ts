@@ -23,7 +23,7 @@ const MAP_GPA_MAX_LEN = 2 * 1024 * 1024;
 const MAP_GPA_ENCRYPTED = 1 << 4;
 const KVM_EXIT_HYPERCALL_LONG_MODE = 1;
 /** @kvm uapi/linux/kvm.h KVM_SYSTEM_EVENT_TDX_FATAL */
-const KVM_SYSTEM_EVENT_TDX_FATAL = 4;
+const KVM_SYSTEM_EVENT_TDX_FATAL = 7;
 
 /** Port and MMIO data on the way, eight bytes. */
 const data = new Uint8Array(8);
