@@ -15,7 +15,7 @@ const FIRST_PAGE = 0xffffc;
 const PAGES = 0x3200000;
 
 /** Four pages: page tables, and code that turns on paging and goes on at CODE64. */
-function firmware(code: readonly number[]): Uint8Array {
+export function firmware(code: readonly number[]): Uint8Array {
   const bytes = new Uint8Array(4 * 4096);
   const view = new DataView(bytes.buffer);
   const base = FIRST_PAGE * 4096;
