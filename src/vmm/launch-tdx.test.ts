@@ -51,9 +51,43 @@ async function run(bytes: Uint8Array): Promise<RunImageResult & { text: string; 
   return { ...result, text: String.fromCharCode(...serial), log, left: left() };
 }
 
+/** What it says; MRTD is compared apart. */
+const OUTPUT = [
+  'a TD of 10 MiB (hex)',
+  'cpuid 0x21: IntelTDX    ',
+  'guest address width 0x30',
+  'attributes 0x0',
+  'cpuid 0x40000000, by #VE: KVMKVMKVM',
+  'accept 0x0',
+  'a private page holds 0x11111111',
+  'accept it again 0xb0a00000001',
+  'accept at a shared address 0xc000010000000001',
+  'a page touched before it was accepted: #VE 0x1',
+  'at 0x201004',
+  'it holds 0x22222222',
+  'MapGPA to shared 0x0',
+  'the shared page holds 0x0',
+  'and then 0x600d600d',
+  'MapGPA to private 0x0',
+  'accept 0x0',
+  'the private page holds 0x0',
+  'MapGPA of half a page 0x8000000000000002',
+  'HPET capabilities 0x8086a200',
+  'HPET enabled 0x1',
+  'APIC base 0xfee00d00',
+  'written with OUT',
+  '#VE so far 0x15',
+  'MMIO of private memory 0x8000000000000000',
+  'report 0x0',
+  'MRTD as computed',
+  'done',
+  '',
+];
+
 it('the demo guest accepts, shares and takes back memory, and reaches devices by #VE', async () => {
   const { end, text, log, left, exits } = await run(image);
-  expect(text.replace(/MRTD .*/, `MRTD ${text.includes(mrtdOf(image)) ? 'as computed' : 'WRONG'}`)).toMatchSnapshot();
+  const shown = text.replace(mrtdOf(image), 'as computed');
+  expect(shown.split('\n')).toEqual(OUTPUT);
   expect(end.kind).toBe('poweroff');
   expect(exits).toMatchObject({ hypercall: 2, mmio: 3 });
   expect(log).toEqual([]);
