@@ -57,6 +57,16 @@ describe('the demo guest', () => {
     }
   });
 
+  it.skipIf(compiler() !== madeBy)('and that of SNP', () => {
+    const folder = mkdtempSync(join(tmpdir(), 'softkvm-guest-'));
+    try {
+      execFileSync('make', ['-s', '-C', guests, 'snp', `SNP=${folder}`]);
+      expect(readFileSync(join(folder, 'snp.elf')).equals(guestImage('snp.elf'))).toBe(true);
+    } finally {
+      rmSync(folder, { recursive: true });
+    }
+  });
+
   it('is a 64-bit ELF that fits below 32 MiB, where its demand-paged region begins', () => {
     const image = loadImage(demoImage(), { file: 'demo.elf', memoryBytes: 128 << 20, append: '', modules: [] });
     expect(image.format).toBe('elf64');

@@ -5,11 +5,10 @@
  * read then too, which a guest cannot tell from loading them at VMRUN.
  */
 
-import { EPT_VIOLATION_GVA_IS_VALID, LINEAR_NX, LINEAR_USER, LINEAR_WRITABLE } from '../../arch/ept-qualification.ts';
+import { LINEAR_NX, LINEAR_USER, LINEAR_WRITABLE } from '../../arch/ept-qualification.ts';
 import {
   PFERR_FETCH,
   PFERR_GUEST_ENC_HI,
-  PFERR_GUEST_RMP,
   PFERR_PK,
   PFERR_PRESENT,
   PFERR_RSVD,
@@ -52,7 +51,6 @@ import {
   EFER_LMA,
   EFER_NX,
 } from '../../arch/registers.ts';
-import { VMPL_EXECUTE_SUPERVISOR, VMPL_EXECUTE_USER, VMPL_READ, VMPL_WRITE } from '../../arch/rmp.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
 import { type AccessCheck, RMP_NOT_VALIDATED, RMP_OK } from '../snp/access-check.ts';
@@ -72,6 +70,7 @@ import {
 } from '../state.ts';
 import { EptWalker } from './ept-walker.ts';
 import { NestedWalker } from './nested-walker.ts';
+import { finalOwner, tableOwner } from './owner-check.ts';
 import type { SecondWalker } from './second-walker.ts';
 import type { TableCache } from './table-cache.ts';
 import { TLB_GLOBAL, TLB_HUGE, TLB_LARGE } from './tlb.ts';
@@ -107,20 +106,14 @@ export class GuestWalker {
   /** High half of the C-bit: 0 for guests without encrypted memory (@apm 15.34). */
   private cBitHi = 0;
   private frameHi = PT64_FRAME_HI;
-  /** The reverse map's checks, once there is one. */
-  get rmp(): AccessCheck | null {
-    return this.check;
-  }
-  set rmp(check: AccessCheck | null) {
-    this.check = check;
-    this.share();
-  }
-  private check: AccessCheck | null = null;
+  /** The reverse map's checks, once there is one: setOwners. */
+  rmp: AccessCheck | null = null;
   /** PVALIDATE and RMPADJUST ask: whose the page is and no more. */
   validating = false;
   /** Of the last final access: it was made with the C-bit. */
   encrypted = false;
-  private index = 0;
+  /** MMU context of the walk. */
+  index = 0;
 
   /** PAGING_*: what the guest's control registers select. */
   mode = PAGING_NONE;
@@ -204,7 +197,12 @@ export class GuestWalker {
 
   /** Level of the nested page that the last walk ended in. */
   get mappedLevel(): number {
-    return this.npt === null ? 1 : this.npt.level;
+    return this.npt?.level ?? 1;
+  }
+
+  setOwners(check: AccessCheck | null): void {
+    this.rmp = check;
+    this.share();
   }
 
   /** A guest is entered whose memory is encrypted where bit `cBit` of its entries says so, or (-1) one without. HOT */
@@ -401,7 +399,7 @@ export class GuestWalker {
     access: number,
     index: number,
   ): number {
-    // Fetches are private whatever the entry says, and so are all accesses where entries have no room for the bit (@apm 15.34.5).
+    // Fetches always, and everything where entries have no room for the bit (@apm 15.34.5).
     this.encrypted =
       (hi & this.cBitHi) !== 0 || (this.cBitHi !== 0 && (access === ACCESS_FETCH || this.mode === PAGING_32BIT));
     const user = index === 1;
@@ -458,52 +456,11 @@ export class GuestWalker {
     if (!npt.readable) this.readable = false;
     if (!npt.writable) this.writable = false;
     if (!npt.executable) this.executable = false;
-    return this.rmp === null ? WALK_OK : this.checkOwner(this.rmp, offset, store, fetch);
-  }
-
-  /** The reverse map's word on the page that the walk ended in. HOT */
-  private checkOwner(rmp: AccessCheck, offset: number, store: boolean, fetch: boolean): number {
-    const npt = this.nestedWalker;
-    const user = this.index === 1;
-    rmp.ownerOnly = this.validating;
-    const verdict = rmp.check(npt.pfn, this.gfn, this.mappedLevel, this.encrypted, store, fetch, user);
-    if (verdict === RMP_OK) {
-      const may = rmp.permissions;
-      if ((may & VMPL_READ) === 0) this.readable = false;
-      if ((may & VMPL_WRITE) === 0) this.writable = false;
-      if ((may & (user ? VMPL_EXECUTE_USER : VMPL_EXECUTE_SUPERVISOR)) === 0) this.executable = false;
-      return WALK_OK;
-    }
-    if (verdict === RMP_NOT_VALIDATED) return WALK_NOT_VALIDATED;
-    npt.error = PFERR_PRESENT | PFERR_GUEST_RMP;
-    npt.blameFinal(store, fetch, this.linear);
-    return this.nestedFault(this.gfn, offset, this.encrypted, rmp.errorHi);
-  }
-
-  /**
-   * Loads PAE's directory pointers into the registers from the table that `cr3Lo` points to: WALK_OK, WALK_NESTED_FAULT, or
-   * WALK_PAGE_FAULT for #GP, when a present one has reserved bits set (@sdm 4.4.1).
-   */
-  loadPdptes(cr3Lo: number): number {
-    const i32 = this.i32;
-    const word = this.entryWord(cr3Lo >>> 12, cr3Lo & 0xfe0);
-    if (word < 0) {
-      // No linear address is being translated.
-      this.error &= ~EPT_VIOLATION_GVA_IS_VALID;
-      return WALK_NESTED_FAULT;
-    }
-    for (let i = 0; i < 8; i += 2) {
-      const lo = i32[word + i]!;
-      const hi = i32[word + i + 1]!;
-      const rsvd = (hi & (this.physHi | PAE_PDPTE_RSVD_HI)) | (lo & PAE_PDPTE_RSVD_LO);
-      if ((lo & PT_PRESENT_MASK) !== 0 && rsvd !== 0) return WALK_PAGE_FAULT;
-    }
-    for (let i = 0; i < 8; i++) i32[(PDPTR_AT >> 2) + i] = i32[word + i]!;
-    return WALK_OK;
+    return this.rmp === null ? WALK_OK : finalOwner(this, this.rmp, offset, store, fetch);
   }
 
   /** Index in 32-bit words of the entry at `offset` of the table in guest frame `gfn`; -1 for #NPF, NO_MEMORY. HOT */
-  private entryWord(gfn: number, offset: number): number {
+  entryWord(gfn: number, offset: number): number {
     if (!this.isNested) return gfn < this.memory.frames ? (gfn << 10) | (offset >>> 2) : NO_MEMORY;
     const known = this.tables.lookup(gfn);
     if (known !== -1) return (known << 10) | (offset >>> 2);
@@ -513,25 +470,21 @@ export class GuestWalker {
     let more = 0;
     // EPT without accessed and dirty bits takes the walk for a read, and the update of an entry for a write by itself.
     if (npt.walk(gfn, npt.tablesAreWrites, false)) {
-      const { check: rmp } = this;
-      if (rmp !== null) rmp.ownerOnly = false;
-      const verdict = rmp === null ? RMP_OK : rmp.check(npt.pfn, gfn, this.mappedLevel, encrypted, true, false, false);
+      const verdict = this.rmp === null ? RMP_OK : tableOwner(this, this.rmp, gfn, encrypted);
       if (verdict === RMP_OK) {
         if (npt.tablesAreWrites) this.tables.insert(gfn, npt.pfn);
         else this.tableGfn = gfn;
         return (npt.pfn << 10) | (offset >>> 2);
       }
       if (verdict === RMP_NOT_VALIDATED) return NOT_VALIDATED;
-      npt.error = PFERR_PRESENT | PFERR_GUEST_RMP;
-      more = rmp!.errorHi;
+      more = this.rmp!.errorHi;
     }
     npt.blameTable(npt.tablesAreWrites);
     this.nestedFault(gfn, offset, encrypted, more);
     return -1;
   }
 
-  /** Takes over what the nested walker blames. */
-  private nestedFault(gfn: number, offset: number, encrypted: boolean, moreHi: number): number {
+  nestedFault(gfn: number, offset: number, encrypted: boolean, moreHi: number): number {
     const npt = this.nestedWalker;
     this.error = npt.error;
     this.errorHi = npt.errorHi | moreHi | (encrypted ? PFERR_GUEST_ENC_HI : 0);
@@ -540,7 +493,6 @@ export class GuestWalker {
     return WALK_NESTED_FAULT;
   }
 
-  /** What a table that cannot be read means for the walk. */
   private noEntry(word: number, access: number, index: number): number {
     if (word === NO_MEMORY) return this.reserved(access, index);
     return word === NOT_VALIDATED ? WALK_NOT_VALIDATED : WALK_NESTED_FAULT;

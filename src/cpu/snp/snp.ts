@@ -40,14 +40,14 @@ export class Snp implements PageOwners {
   enable(base: number): void {
     const rmp = new Rmp(this.memory, this.cipher, base, this.profile.maxAsid);
     this.rmp = rmp;
-    this.core.walker.rmp = new AccessCheck(this.memory, rmp);
+    this.core.walker.setOwners(new AccessCheck(this.memory, rmp));
     this.memory.owners = this;
   }
 
   /** SYSCFG.SNP_EN off, which silicon needs a reset for: between two measurements. */
   disable(): void {
     this.rmp = null;
-    this.core.walker.rmp = null;
+    this.core.walker.setOwners(null);
     this.memory.owners = null;
     this.core.tlb.flushAll();
   }

@@ -18,6 +18,7 @@ import {
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { VmcsSwitch } from '../interpreter/state-switch-vmcs.ts';
 import { GuestWalker, WALK_NESTED_FAULT, WALK_NOT_VALIDATED, WALK_OK } from '../mmu/guest-walker.ts';
+import { loadPdptes } from '../mmu/load-pdptes.ts';
 import { TAG_CODE, TAG_READ, TAG_WRITE, Tlb } from '../mmu/tlb.ts';
 import type { HardwareProfile } from '../profile.ts';
 import { isAutomaticExit } from '../snp/communication.ts';
@@ -467,7 +468,7 @@ export class Core {
   loadPdptes(cr3Lo: number): number {
     const walker = this.walker;
     if (!walker.pdpteRegisters || walker.mode !== PAGING_PAE) return STATUS_OK;
-    const result = walker.loadPdptes(cr3Lo);
+    const result = loadPdptes(walker, this.i32, cr3Lo);
     if (result === WALK_OK) return STATUS_OK;
     if (result !== WALK_NESTED_FAULT) return this.gp(0);
     this.failed(result, 0, 0);
