@@ -101,6 +101,7 @@ function benchLines(b: FaultBench): string[] {
     `    in KVM                                    ${b.nsKvm.toFixed(0).padStart(6)} ns  exit handling, fault path, map`,
     `  bare fault path   ${n(b.barePerSecond).padStart(12)} faults/s  ${b.nsBare.toFixed(0).padStart(6)} ns a fault, driven without a processor`,
     `  shadow paging     ${n(b.shadow.faultsPerSecond).padStart(12)} faults/s  ${b.shadow.nsPerFault.toFixed(0).padStart(6)} ns a fault, end to end: ${b.shadow.ratio.toFixed(2)} times that with nested paging`,
+    `  reverse map       ${n(b.snp.faultsPerSecond).padStart(12)} faults/s  ${b.snp.nsPerFault.toFixed(0).padStart(6)} ns a fault, end to end: ${b.snp.ratio.toFixed(2)} times that without SEV-SNP's checks`,
     `  processor time   ${b.cpuSeconds.toFixed(3).padStart(12)} s of ${b.seconds.toFixed(3)} s`,
     `  allocated         ${b.bytesPerFault.toFixed(2).padStart(12)} bytes of JavaScript heap a fault`,
   ];

@@ -229,6 +229,8 @@ export const QUICK_INVLPG = 1 << 17;
 export const QUICK_FAST_CALLS = 1 << 18;
 /** `Core.event`: non-zero while an event is under way. u32 */
 export const EVENT_AT = BOOK + 0x5444;
+/** Address of the reverse map's first entry (SEV-SNP), 0 when there is none. u32 */
+export const RMP_AT = BOOK + 0x5448;
 
 /** Of a guest with encrypted state: the processor's copy of its control block, with its registers; meaningless outside VMRUN. A page. */
 export const VMSA_BLOCK = 0x38000;

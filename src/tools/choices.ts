@@ -7,11 +7,13 @@ import { InputError } from './input-error.ts';
 
 /** The profile that guests run on when nobody says otherwise: like a server's processor. */
 export const SILICON = 'silicon-epyc';
+/** With SEV-SNP. */
+export const SILICON_SNP = 'silicon-milan';
 /** The same of Intel. */
 export const SILICON_INTEL = 'silicon-skylake';
 
 /** With the hardware that a VM type needs. */
-const SILICON_FOR: Readonly<Record<string, string>> = { snp: 'silicon-milan', tdx: 'silicon-sapphire-rapids' };
+const SILICON_FOR: Readonly<Record<string, string>> = { snp: SILICON_SNP, tdx: 'silicon-sapphire-rapids' };
 
 /**
  * The profile that `--cpu` and `--hardware` choose together; without `--hardware` it has what VM type `vmType` needs.

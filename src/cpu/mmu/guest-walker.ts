@@ -58,6 +58,7 @@ import {
   ACCESS_FETCH,
   ACCESS_READ,
   PDPTR_AT,
+  RMP_AT,
   WALK_MODE_AT,
   WALK_NESTED_AT,
   WALK_ROLE_AT,
@@ -202,7 +203,7 @@ export class GuestWalker {
 
   setOwners(check: AccessCheck | null): void {
     this.rmp = check;
-    this.share();
+    this.i32[RMP_AT >> 2] = check?.table ?? 0;
   }
 
   /** A guest is entered whose memory is encrypted where bit `cBit` of its entries says so, or (-1) one without. HOT */
@@ -246,7 +247,7 @@ export class GuestWalker {
   private share(): void {
     const { i32, mode } = this;
     const levels = mode === PAGING_4LEVEL ? 4 : mode === PAGING_32BIT ? 2 : 0;
-    const plain = this.eptWalker === null && !this.pke && this.rmp === null && this.cBitHi === 0;
+    const plain = this.eptWalker === null && !this.pke && this.cBitHi === 0;
     i32[WALK_MODE_AT >> 2] = plain ? levels : 0;
     i32[WALK_RSVD_HI_AT >> 2] = this.rsvdHi;
     i32[WALK_ROLE_AT >> 2] =

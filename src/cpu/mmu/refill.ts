@@ -13,6 +13,7 @@ import {
   PT_WRITABLE_MASK,
   PT64_FRAME_HI,
 } from '../../arch/paging.ts';
+import { RMP_ASSIGNED } from '../../arch/rmp.ts';
 import { setState32, state32, state64 } from '../semantics/state-access.ts';
 import {
   CR3_AT,
@@ -27,6 +28,7 @@ import {
   NESTED_RSVD_HI_AT,
   NESTED_WALK_CACHE,
   NESTED_WALK_CACHE_USED_AT,
+  RMP_AT,
   TABLE_CACHE,
   TABLE_CACHE_ENTRIES,
   TABLE_CACHE_USED_AT,
@@ -139,6 +141,8 @@ function defineNestedWalk(m: ModuleBuilder): FunctionRef {
     fail(i32.eqz(and(allowed.get, PT_USER_MASK)));
     f.if(write, () => fail(i32.eqz(and(allowed.get, PT_WRITABLE_MASK))));
     fail(i32.geU(table.get, state32(FRAMES_AT)));
+    // A page that is not the hypervisor's is looked at more closely (src/cpu/snp).
+    f.if(state32(RMP_AT), () => fail(and(i32.load(i32.add(state32(RMP_AT), shl(table.get, 4))), RMP_ASSIGNED)));
     const marked = marks(f, lo, write);
     f.if(i32.ne(marked.get, lo.get), () => f.do(i32.store(at.get, 0, marked.get)));
     const writable = i32.and(and(allowed.get, PT_WRITABLE_MASK), and(shr(marked.get, 5), PT_WRITABLE_MASK));

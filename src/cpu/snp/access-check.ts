@@ -43,6 +43,11 @@ export class AccessCheck {
   /** After RMP_OK: the page is another's, and what is read of it is ciphertext. */
   foreign = false;
 
+  /** Physical address of the entry of frame 0. */
+  get table(): number {
+    return this.rmp.entry(0) * 4;
+  }
+
   constructor(memory: PhysicalMemory, rmp: Rmp) {
     this.i32 = memory.i32;
     this.rmp = rmp;

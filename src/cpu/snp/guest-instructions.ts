@@ -1,4 +1,4 @@
-/** PVALIDATE and RMPADJUST, which an SNP guest executes on its own pages (@apm volume 3; 15.36.6, 15.36.7). */
+/** PVALIDATE and RMPADJUST, which an SNP guest executes on its own pages (@apm 15.36.6, 15.36.7). */
 import {
   PFERR_GUEST_ENC_HI,
   PFERR_GUEST_FINAL_HI,

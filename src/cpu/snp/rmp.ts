@@ -1,7 +1,7 @@
 /**
- * The reverse map in physical memory and the two instructions by which the hypervisor changes it, RMPUPDATE and PSMASH (@apm 15.36.3,
- * 15.36.4 and volume 3). Every entry of a 2 MiB page carries the page's state with its own frame's address, so that a look at one
- * entry answers for it.
+ * The reverse map in physical memory and the two instructions by which the hypervisor changes it, RMPUPDATE and PSMASH
+ * (@apm 15.36.3, 15.36.4). Every entry of a 2 MiB page carries the page's state with its own frame's address, so that a look at one entry
+ * answers for it.
  */
 import {
   RMP_2M,

@@ -31,6 +31,9 @@ export class Snp implements PageOwners {
     this.firmware = new SnpFirmware(memory, this, cpuid);
   }
 
+  /** RMP_BASE: physical address of the reverse map. */
+  rmpBase = 0;
+
   /** Bytes that the reverse map takes; firmware reserves them. */
   get rmpBytes(): number {
     return rmpBytes(this.memory.frames);
@@ -40,6 +43,7 @@ export class Snp implements PageOwners {
   enable(base: number): void {
     const rmp = new Rmp(this.memory, this.cipher, base, this.profile.maxAsid);
     this.rmp = rmp;
+    this.rmpBase = base;
     this.core.walker.setOwners(new AccessCheck(this.memory, rmp));
     this.memory.owners = this;
   }

@@ -8,6 +8,7 @@ describe('the benchmark of faults', () => {
     expect(b.faultsPerSecond).toBeGreaterThan(0);
     expect(b.barePerSecond).toBeGreaterThan(0);
     expect(b.shadow.ratio).toBeCloseTo(b.shadow.nsPerFault / b.nsPerFault);
+    expect(b.snp.ratio).toBeGreaterThan(0);
     expect(b.nsHardware + b.nsKvm).toBeCloseTo(b.nsPerFault);
   });
 

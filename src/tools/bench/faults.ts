@@ -8,7 +8,8 @@ import { hiOf, loOf } from '../../arch/halves.ts';
 import { Kvm, type Vcpu, type Vm } from '../../kvm/api/index.ts';
 import { mmuPageFault } from '../../kvm/mmu/page-fault.ts';
 import { mmuReload } from '../../kvm/mmu/roots.ts';
-import { hardwareFor } from '../choices.ts';
+import { KVM_X86_SNP_VM } from '../../kvm/vm-type.ts';
+import { hardwareFor, SILICON_SNP } from '../choices.ts';
 import { InputError } from '../input-error.ts';
 
 /** What `softkvm bench faults --json` prints. */
@@ -34,6 +35,8 @@ export interface FaultBench {
   readonly bytesPerFault: number;
   /** The same guest under shadow paging, end to end; `ratio` is its time for a fault over that with nested paging. */
   readonly shadow: { readonly faultsPerSecond: number; readonly nsPerFault: number; readonly ratio: number };
+  /** The same guest on a machine with SEV-SNP, end to end; `ratio` is its time for a fault with the reverse map's checks over that without. */
+  readonly snp: { readonly faultsPerSecond: number; readonly nsPerFault: number; readonly ratio: number };
 }
 
 /** Of at most 64 MiB each. */
@@ -87,6 +90,8 @@ export function benchFaults(
   const nsPerFault = (whole.seconds * 1e9) / faults;
   onPhase('running the guest under shadow paging');
   const nsShadow = shadowPaging(warm, hardware);
+  onPhase('running the guest with a reverse map');
+  const snp = reverseMap(warm);
   return {
     version: 1,
     mib,
@@ -102,6 +107,7 @@ export function benchFaults(
     nsBare: (path.seconds * 1e9) / faults,
     bytesPerFault: Math.max(0, Math.min(...wholes.map((w) => w.heapBytes))) / faults,
     shadow: { faultsPerSecond: 1e9 / nsShadow, nsPerFault: nsShadow, ratio: nsShadow / nsPerFault },
+    snp: { faultsPerSecond: 1e9 / snp.ns, nsPerFault: snp.ns, ratio: snp.ratio },
   };
 }
 
@@ -116,6 +122,27 @@ function shadowPaging(mib: number, hardware: string | undefined): number {
   kvm.machine.memory.commit();
   const best = fastest(Array.from({ length: runs }, () => endToEnd(kvm, mib)));
   return (best.seconds * 1e9) / ((mib * MIB) / PAGE);
+}
+
+/** Nanoseconds of a fault with the reverse map's checks, and over those of one without, of rounds that take turns on one machine. */
+function reverseMap(mib: number): { readonly ns: number; readonly ratio: number } {
+  const runs = 2 * WARM_ROUNDS;
+  const kvm = new Kvm({ hardware: SILICON_SNP, hostMemory: Math.ceil(2 * runs * mib * 1.02 + 128) * MIB });
+  kvm.machine.memory.commit();
+  // Making an SNP guest switches the checks on.
+  kvm.createVm(KVM_X86_SNP_VM).close();
+  const snp = kvm.processor.snp!;
+  const base = snp.rmpBase;
+  const without: Round[] = [];
+  const checked: Round[] = [];
+  for (let i = 0; i < runs; i++) {
+    snp.disable();
+    without.push(endToEnd(kvm, mib));
+    snp.enable(base);
+    checked.push(endToEnd(kvm, mib));
+  }
+  const seconds = fastest(checked).seconds;
+  return { ns: (seconds * 1e9) / ((mib * MIB) / PAGE), ratio: seconds / fastest(without).seconds };
 }
 
 interface Round {

@@ -14,7 +14,11 @@ export const ABSENT: readonly Absent[] = [
     what: 'assists of the processor for L1',
     instead: 'not in L1’s CPUID',
   },
-  { kernel: 'svm/sev.c', what: 'SEV, SEV-ES, SEV-SNP', instead: 'the VM types are refused with EINVAL' },
+  {
+    kernel: 'svm/sev.c',
+    what: 'SEV and SEV-ES guests, migration, attestation',
+    instead: 'the VM types are refused with EINVAL, the commands with EPERM or EINVAL',
+  },
   { kernel: 'svm/avic.c', what: 'interrupt virtualization in hardware', instead: 'the APIC is emulated' },
   {
     kernel: 'hyperv.c, xen.c',
