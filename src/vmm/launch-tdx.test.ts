@@ -9,7 +9,7 @@ import { ImageError } from './image-error.ts';
 import { type RunImageResult, runImage } from './run-image.ts';
 
 const folder = fileURLToPath(new URL('../../guests/tdx/', import.meta.url));
-const image = readFileSync(join(folder, 'tdx.bin'));
+const image = readFileSync(join(folder, '../tdx.bin'));
 
 /** MRTD of a TD whose only memory is `firmware` below 4 GiB, as the manual has it. */
 function mrtdOf(firmware: Uint8Array): string {
