@@ -47,12 +47,14 @@ function hashWords(words: Int32Array, from: number): number {
 
 function checkpoint(board: Board, withMemory: boolean): Checkpoint {
   const { processor } = board.vm.state;
-  const regs = board.vcpu.getRegs();
   const text = (value: unknown): string =>
     JSON.stringify(value, (_, v: unknown) => (typeof v === 'bigint' ? v.toString(16) : v));
-  let hash = hashText(text(regs) + text(board.vcpu.getSregs()) + processor.fpu.join());
+  // Registers that KVM cannot read are in memory, in the guest's own page.
+  const hidden = board.vcpu.hasHiddenState;
+  const regs = hidden ? null : board.vcpu.getRegs();
+  let hash = hashText(text(regs) + text(hidden ? null : board.vcpu.getSregs()) + processor.fpu.join());
   if (withMemory) hash ^= hashWords(processor.memory.i32, CODE_END >> 2);
-  return { instructions: processor.insns, rip: regs.rip.toString(16), hash };
+  return { instructions: processor.insns, rip: regs === null ? 'hidden' : regs.rip.toString(16), hash };
 }
 
 async function runWith(engine: Engine, o: RunOptions): Promise<{ report: RunReport; seen: Checkpoint[] }> {
