@@ -65,6 +65,8 @@ export interface HardwareProfile {
   readonly vgif: boolean;
   /** #GP for VMRUN, VMLOAD and VMSAVE with some addresses comes before their intercepts (CPUID 8000000A EDX 28 clear). */
   readonly svmAddressErratum: boolean;
+  /** The intercept of selective CR0 writes has every LMSW, as the manual says; QEMU looks at what it changes. */
+  readonly lmswSelective: boolean;
   /** Number of address space identifiers, CPUID 8000000A EBX. */
   readonly asids: number;
   /** The whole guest TLB is lost at every VMRUN and #VMEXIT. */

@@ -15,6 +15,7 @@ export const qemuTcgEpyc: HardwareProfile = {
   flushByAsid: false,
   vgif: false,
   svmAddressErratum: true,
+  lmswSelective: false,
   asids: 16,
   tlbFlushedAtEntry: true,
   walkCaches: false,

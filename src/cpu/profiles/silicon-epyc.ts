@@ -12,6 +12,7 @@ export const siliconEpyc: HardwareProfile = {
   flushByAsid: true,
   vgif: true,
   svmAddressErratum: false,
+  lmswSelective: true,
   asids: 32768,
   tlbFlushedAtEntry: false,
   walkCaches: true,

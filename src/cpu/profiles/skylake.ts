@@ -74,6 +74,7 @@ export const skylake: HardwareProfile = {
   flushByAsid: false,
   vgif: false,
   svmAddressErratum: false,
+  lmswSelective: true,
   asids: 0,
   tlbFlushedAtEntry: false,
   walkCaches: true,

@@ -80,10 +80,20 @@ const MSRS: readonly (readonly [number, number])[] = [
   [VMCB_DBGCTL, DBGCTL_AT],
 ];
 
+/** Bases are extended from the width of linear addresses (@apm 15.5.2). */
+function canonicalize(core: Core, at: number): void {
+  const unused = core.profile.la57 ? 7 : 16;
+  core.i32[at + 1] = (core.i32[at + 1]! << unused) >> unused;
+}
+
 /** VMLOAD: FS, GS, TR, LDTR and the MSRs of system calls. */
 export function loadSystem(core: Core, block: number): void {
-  for (const [offset, n] of SYSTEM) loadSegment(core.i32, block, offset, n);
+  for (const [offset, n] of SYSTEM) {
+    loadSegment(core.i32, block, offset, n);
+    canonicalize(core, W_SEG + n * SEG_WORDS);
+  }
   for (const [offset, at] of MSRS) load64(core.i32, block, offset, at);
+  canonicalize(core, KERNEL_GS_BASE_AT >> 2);
 }
 
 /** VMSAVE. */

@@ -192,7 +192,8 @@ export function lmsw(core: Core, record: number, length: number): number {
   if (core.vmx && lmswExits(core, core.lo & 0xf)) return exitLmsw(core, record, core.lo & 0xffff);
   const guests = 0xe & ~core.cr0Mask;
   const value = (old & ~guests) | (core.lo & (guests | (CR0_PE & ~core.cr0Mask)));
-  if ((core.intercept3 & INTERCEPT_SELECTIVE_CR0) !== 0 && ((old ^ value) & ~(CR0_TS | CR0_MP)) !== 0) {
+  const selective = core.profile.lmswSelective || ((old ^ value) & ~(CR0_TS | CR0_MP)) !== 0;
+  if ((core.intercept3 & INTERCEPT_SELECTIVE_CR0) !== 0 && selective) {
     return core.exit(SVM_EXIT_CR0_SEL_WRITE);
   }
   core.i32[W_CR0] = value;
@@ -232,9 +233,17 @@ function checkDebug(core: Core, record: number, n: number, intercepted: boolean,
   return STATUS_OK;
 }
 
+/** SVM's intercepts of DR4 and DR5 are their own, and come before #UD. */
+function svmDebugExits(core: Core, named: number, first: number): boolean {
+  if (core.vmx || (named !== 4 && named !== 5) || core.cpl() !== 0) return false;
+  return ((core.interceptDr >>> (first + named)) & 1) !== 0;
+}
+
 /** MOV r, DRn. */
 export function movFromDr(core: Core, record: number): number {
-  const n = debugRegister(core, recordReg(core.u8, record));
+  const named = recordReg(core.u8, record);
+  if (svmDebugExits(core, named, 0)) return core.exit(SVM_EXIT_READ_DR0 + named);
+  const n = debugRegister(core, named);
   const status = checkDebug(core, record, n, ((core.interceptDr >>> n) & 1) !== 0, SVM_EXIT_READ_DR0);
   if (status !== STATUS_OK) return status;
   setGpr(core, recordRm(core.u8, record), core.mode64() ? 8 : 4, core.i32[W_DR + n * 2]!, core.i32[W_DR + n * 2 + 1]!);
@@ -243,7 +252,9 @@ export function movFromDr(core: Core, record: number): number {
 
 /** MOV DRn, r. */
 export function movToDr(core: Core, record: number): number {
-  const n = debugRegister(core, recordReg(core.u8, record));
+  const named = recordReg(core.u8, record);
+  if (svmDebugExits(core, named, 16)) return core.exit(SVM_EXIT_WRITE_DR0 + named);
+  const n = debugRegister(core, named);
   const status = checkDebug(core, record, n, ((core.interceptDr >>> (16 + n)) & 1) !== 0, SVM_EXIT_WRITE_DR0);
   if (status !== STATUS_OK) return status;
   const rm = recordRm(core.u8, record);

@@ -16,7 +16,7 @@ import { KVM_MSR_RET_UNSUPPORTED } from './msr-index.ts';
 import { isMtrr, mtrrGet, mtrrSet } from './mtrr.ts';
 import { writeSystemTime, writeWallClock } from './pv-clock.ts';
 import { isPaging } from './registers.ts';
-import { readTsc, writeTsc, writeTscAdjust } from './tsc.ts';
+import { readGuestTsc, readTsc, writeTsc, writeTscAdjust } from './tsc.ts';
 
 /** Bits of EFER that exist; FFXSR and the others by CPUID. @kvm x86.c efer_reserved_bits */
 const EFER_KNOWN = EFER_SCE | EFER_LME | EFER_LMA | EFER_NX | EFER_SVME | EFER_FFXSR;
@@ -264,7 +264,8 @@ export function getMsrCommon(vcpu: VcpuState, msr: number, hostInitiated: boolea
       readTscDeadline(vcpu);
       return 0;
     case M.MSR_IA32_TSC:
-      readTsc(vcpu);
+      if (hostInitiated) readTsc(vcpu);
+      else readGuestTsc(vcpu);
       return 0;
     case M.MSR_IA32_TSC_ADJUST:
       out[0] = x86.tscAdjustLo;

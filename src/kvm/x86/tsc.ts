@@ -20,7 +20,17 @@ function adjustOffset(vcpu: VcpuState, lo: number, hi: number): void {
   makeRequest(vcpu, REQ_CLOCK_UPDATE);
 }
 
-/** The counter into `vcpu.x86.msrValue`. @kvm x86.c read_tsc */
+/** The counter that the guest reads, into `vcpu.x86.msrValue`: L2's own while it runs. */
+export function readGuestTsc(vcpu: VcpuState): void {
+  const { x86 } = vcpu;
+  readTsc(vcpu);
+  if (!vcpu.guestMode) return;
+  const low = (x86.msrValue[0]! + x86.l2TscOffsetLo) | 0;
+  x86.msrValue[1] = x86.msrValue[1]! + x86.l2TscOffsetHi + carry(low, x86.l2TscOffsetLo);
+  x86.msrValue[0] = low;
+}
+
+/** L1's counter into `vcpu.x86.msrValue`. @kvm x86.c read_tsc */
 export function readTsc(vcpu: VcpuState): void {
   const x86 = vcpu.x86;
   const now = virtualNow(vcpu.vm);
