@@ -40,7 +40,7 @@ export const MODULE_PARAMS: readonly ModuleParam[] = [
     name: 'kvm_intel.ept',
     key: 'ept',
     type: 'bool',
-    missing: (on) => (on ? null : 'VMX without EPT (kvm_intel.ept=0)'),
+    missing: any,
     meaning: 'use extended page tables on Intel',
   },
   {

@@ -22,6 +22,7 @@ const machines = [
   ['nested paging', {}],
   ['EPT', { hardware: 'silicon-skylake' }],
   ['shadow paging', { params: { npt: false } }],
+  ['VMX without EPT', { hardware: 'silicon-skylake', params: { ept: false } }],
 ] as const;
 
 describe('system management mode', () => {

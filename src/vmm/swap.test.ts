@@ -23,6 +23,7 @@ describe('a guest larger than the memory it may keep', () => {
   it.each([
     ['nested paging', {}],
     ['EPT', { hardware: 'silicon-skylake' }],
+    ['VMX without EPT', { hardware: 'silicon-skylake', params: { ept: false } }],
     ['shadow paging', { params: { npt: false } }],
   ] as const)('works on while its pages are away, under %s', async (_, options) => {
     const { end, text, swap } = await run(options);

@@ -183,6 +183,8 @@ export class Core {
   secondaryControls = 0;
   /** NMIs are blocked until IRET. */
   nmiBlocked = false;
+  /** An IRET that let them in again has faulted, when so many instructions had retired (low half); NaN: none. */
+  unblockingFault = Number.NaN;
   /** Linear address of the last translation that failed below the guest's own tables. */
   linearLo = 0;
   linearHi = 0;

@@ -35,7 +35,7 @@ import {
   VMCB_ATTR_L,
   VMCB_ATTR_P,
 } from '../../arch/vmcb.ts';
-import { INSNS_AT, RF_RIP_AT, RF_SINCE_AT, STATUS_EXIT, STATUS_OK, STATUS_RELOAD } from '../state.ts';
+import { INSNS_AT, RF_RIP_AT, RF_SINCE_AT, STATUS_EXCEPTION, STATUS_EXIT, STATUS_OK, STATUS_RELOAD } from '../state.ts';
 import type { Core } from './core.ts';
 import { currentContext, readAt } from './linear-memory.ts';
 import {
@@ -73,6 +73,7 @@ export function popFlags(core: Core, image: number, size: number, cpl: number, e
 export function iret(core: Core, size: number): number {
   if ((core.intercept3 & INTERCEPT_IRET) !== 0) return core.exit(SVM_EXIT_IRET);
   const status = iretInMode(core, size);
+  if (status === STATUS_EXCEPTION && core.nmiBlocked) core.unblockingFault = core.i32[INSNS_AT >> 2]!;
   if (status !== STATUS_EXIT) core.nmiBlocked = false;
   return status;
 }

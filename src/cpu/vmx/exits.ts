@@ -2,7 +2,7 @@
  * What a VM exit writes into the VMCS: reason, qualification, interruption and IDT-vectoring information, instruction length and the
  * RFLAGS image (@sdm 29.2, 29.3.3). The core leaves a guest with SVM's exit codes; here they become VMX's.
  */
-import { DB_VECTOR, hasErrorCode, PF_VECTOR } from '../../arch/exceptions.ts';
+import { DB_VECTOR, DF_VECTOR, hasErrorCode, PF_VECTOR } from '../../arch/exceptions.ts';
 import { RFLAGS_RF } from '../../arch/registers.ts';
 import * as V from '../../arch/vmcb.ts';
 import * as F from '../../arch/vmcs.ts';
@@ -10,7 +10,7 @@ import * as C from '../../arch/vmx-controls.ts';
 import * as R from '../../arch/vmx-exit-reasons.ts';
 import { recordLength } from '../decode/record.ts';
 import { EPT_ERROR_MISCONFIG, EPT_ERROR_PML_FULL } from '../mmu/ept-walker.ts';
-import { DR_AT, EXIT_CODE_AT, EXIT_INFO1_AT, EXIT_INFO2_AT } from '../state.ts';
+import { DR_AT, EXIT_CODE_AT, EXIT_INFO1_AT, EXIT_INFO2_AT, INSNS_AT } from '../state.ts';
 import type { Core } from '../system/core.ts';
 import { EXIT_VMX, EXIT_VMX_SOFTWARE } from './instruction-exits.ts';
 import { describeInstruction, describeStringIo } from './instruction-info.ts';
@@ -149,6 +149,10 @@ export class ExitReport {
       this.intrInfo |= C.INTR_INFO_DELIVER_CODE_MASK;
       this.intrError = error;
     }
+    if (core.unblockingFault === i32[INSNS_AT >> 2] && vector !== DF_VECTOR && core.event >= 0) {
+      this.intrInfo |= C.INTR_INFO_UNBLOCK_NMI;
+    }
+    core.unblockingFault = Number.NaN;
     if (vector === PF_VECTOR) {
       this.qualificationLo = i32[EXIT_INFO2_AT >> 2]!;
       this.qualificationHi = i32[(EXIT_INFO2_AT >> 2) + 1]!;

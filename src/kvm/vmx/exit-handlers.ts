@@ -46,6 +46,7 @@ import { completeInsnGp, skipEmulatedInstruction } from '../x86/skip.ts';
 import { emulateTaskSwitch } from '../x86/task-switch.ts';
 import { handleEptViolationExit } from './ept-violation.ts';
 import { vmxSetNmiMask, vmxSkip } from './events.ts';
+import { handleInvalidGuestState } from './invalid-guest-state.ts';
 import { nestedVmxRun } from './nested/enter.ts';
 import {
   handleVmclear,
@@ -359,6 +360,7 @@ export function vmxHandleExit(vcpu: VcpuState): number {
     markVmcs12PagesDirty(vcpu);
     if (nestedVmxReflectVmexit(vcpu)) return 1;
   }
+  if (vmx.emulationRequired) return handleInvalidGuestState(vcpu);
   if (reason < 0 || vmx.fail !== VM_SUCCEED) {
     const run = vcpu.run;
     run.exitReason = KVM_EXIT_FAIL_ENTRY;

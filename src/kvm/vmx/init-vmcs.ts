@@ -24,7 +24,7 @@ const PLE_WINDOW = 4096;
 
 /** Local APIC in KVM, and hardware that can virtualize accesses to it. @kvm vmx.c cpu_need_virtualize_apic_accesses */
 export function needVirtualizeApicAccesses(vcpu: VcpuState): boolean {
-  return vcpu.vm.profile.vmx.virtualApicAccesses && vcpu.x86.lapic !== null;
+  return vcpu.vm.vendor.tdpEnabled && vcpu.vm.profile.vmx.virtualApicAccesses && vcpu.x86.lapic !== null;
 }
 
 /** Bits that a processor wants set in every control word: those of IA32_VMX_TRUE_*_CTLS. @kvm vmx.c adjust_vmx_controls */

@@ -13,6 +13,7 @@ import { traceKvmExit } from '../x86/trace-exit.ts';
 import { virtualNow } from '../x86/virtual-time.ts';
 import { cacheControlRegisters } from './control-registers.ts';
 import { recoverNmiBlocking, vmxCompleteInterrupts, vmxSetInterruptShadow } from './events.ts';
+import { refuseEntry } from './invalid-guest-state.ts';
 import type { VcpuVmx } from './vcpu-vmx.ts';
 import { vmcsRead, vmcsReadHi, vmcsWrite64 } from './vmcs-access.ts';
 
@@ -57,6 +58,11 @@ export function vmxVcpuRun(vcpu: VcpuState, forceImmediateExit: boolean): void {
   const { i32 } = vcpu.vm.memory;
   if (trace.enabled) {
     trace.emit('kvm_entry', { vcpu: vcpu.id, rip: hex64(regs[2 * RIP]!, regs[2 * RIP + 1]!) });
+  }
+  if (vmx.emulationRequired) {
+    refuseEntry(vcpu);
+    if (trace.enabled) traceKvmExit(vcpu);
+    return;
   }
   vmcsWrite64(vmx, F.VMCS_GUEST_RSP, regs[2 * RSP]!, regs[2 * RSP + 1]!);
   vmcsWrite64(vmx, F.VMCS_GUEST_RIP, regs[2 * RIP]!, regs[2 * RIP + 1]!);

@@ -22,6 +22,8 @@ export class VcpuVmx {
   fail = 0;
   exitReason = 0;
   idtVectoringInfo = 0;
+  /** VM entry would refuse the guest's state (invalid-guest-state.ts). */
+  emulationRequired = false;
   /** Bytes of the instruction whose software interrupt or exception is injected again. @kvm kvm_host.h event_exit_inst_len */
   eventExitInstLen = 0;
   /** Bits of CR0 and CR4 that the guest changes without exits. */

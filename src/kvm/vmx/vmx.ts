@@ -37,6 +37,7 @@ import { vmxLeaveNested } from './nested/nested-state.ts';
 import { preemptionTimerFn } from './nested/preemption-timer.ts';
 import { vmxEnterSmm, vmxLeaveSmm } from './nested/smm.ts';
 import { PML_ENTITY_NUM, vmxUpdateCpuDirtyLogging } from './pml.ts';
+import { restrictedGuestOps } from './restricted-guest.ts';
 import { vmxVcpuRun } from './run.ts';
 import * as segments from './segments.ts';
 import { loadSyscallMsrs, saveSyscallMsrs } from './syscall-msrs.ts';
@@ -243,7 +244,7 @@ export function createVmx(profile: HardwareProfile, params: KvmParams): VendorOp
     flushTlbGva: vmxFlushTlbGva,
     flushTlbGuest: vmxFlushTlbGuest,
     updateCpuDirtyLogging: vmxUpdateCpuDirtyLogging,
-    apicv: params.enableApicv && vmx.apicv,
+    apicv: ept && params.enableApicv && vmx.apicv,
     setVirtualApicMode: vmxSetVirtualApicMode,
     setApicAccessPageAddr: vmxSetApicAccessPageAddr,
     getCpl: segments.vmxGetCpl,
@@ -307,5 +308,6 @@ export function createVmx(profile: HardwareProfile, params: KvmParams): VendorOp
     getInterruptShadow: events.vmxGetInterruptShadow,
     setInterruptShadow: events.vmxSetInterruptShadow,
   };
+  if (!ept) return { ...ops, ...restrictedGuestOps };
   return hasTdx(profile, params) ? withTdx(ops) : ops;
 }

@@ -14,7 +14,7 @@ import { traceEmulateInsn } from './trace-emulate.ts';
 const INFO_WORDS = 5;
 
 /** KVM_EXIT_INTERNAL_ERROR, suberror 1, with `insnSize` instruction bytes when there are any. @kvm x86.c prepare_emulation_failure_exit */
-function prepareEmulationFailureExit(vcpu: VcpuState, insnBytes: Uint8Array | null, insnSize: number): void {
+export function prepareEmulationFailureExit(vcpu: VcpuState, insnBytes: Uint8Array | null, insnSize: number): void {
   const run = vcpu.run;
   const info = vcpu.vm.vendor.getExitInfo(vcpu);
   run.exitReason = KVM_EXIT_INTERNAL_ERROR;
