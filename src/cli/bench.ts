@@ -24,12 +24,13 @@ export function addBench(program: Command): void {
     .command('faults')
     .description('a guest touches fresh memory page by page: faults a second, end to end and of the bare fault path')
     .option('--mib <n>', 'MiB of memory to touch', count('--mib', 'MiB of memory'), 256)
+    .addOption(new Option('--cpu <vendor>', 'nested paging, or EPT').choices(['amd', 'intel']))
     .addOption(new Option('--hardware <profile>', 'hardware profile (default: the silicon-like one)'))
     .option('--json', 'machine-readable output')
-    .addHelpText('after', '\nExample:\n  softkvm bench faults --mib 256 --json')
-    .action((options: { mib: number; hardware?: string; json?: boolean }) => {
+    .addHelpText('after', '\nExample:\n  softkvm bench faults --mib 256 --json\n  softkvm bench faults --cpu intel')
+    .action((options: { mib: number; cpu?: 'amd' | 'intel'; hardware?: string; json?: boolean }) => {
       const progress = new Progress(0);
-      const result = benchFaults(options.mib, options.hardware, (phase) => progress.update(() => phase));
+      const result = benchFaults(options.mib, options.hardware, (phase) => progress.update(() => phase), options.cpu);
       progress.done();
       if (options.json) printJson(result);
       else for (const line of benchLines(result)) print(line);

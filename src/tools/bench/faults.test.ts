@@ -12,6 +12,12 @@ describe('the benchmark of faults', () => {
     expect(b.nsHardware + b.nsKvm).toBeCloseTo(b.nsPerFault);
   });
 
+  it('runs under EPT, and on VMX without it', () => {
+    const b = benchFaults(4, undefined, () => {}, 'intel');
+    expect(b).toMatchObject({ mib: 4, faults: 1024, hardware: 'silicon-skylake' });
+    expect(b.shadow.ratio).toBeGreaterThan(0);
+  });
+
   it('refuses more memory than a machine has', () => {
     expect(() => benchFaults(1_000_000, undefined)).toThrow(/--mib 1000000: expected at most/);
   });

@@ -5,6 +5,8 @@
 import v8 from 'node:v8';
 import { PFERR_GUEST_FINAL_HI, PFERR_USER, PFERR_WRITE } from '../../arch/error-code.ts';
 import { hiOf, loOf } from '../../arch/halves.ts';
+import type { CpuVendor } from '../../cpu/profile.ts';
+import { hardwareProfile } from '../../cpu/profiles/index.ts';
 import { Kvm, type Vcpu, type Vm } from '../../kvm/api/index.ts';
 import { mmuPageFault } from '../../kvm/mmu/page-fault.ts';
 import { mmuReload } from '../../kvm/mmu/roots.ts';
@@ -24,7 +26,7 @@ export interface FaultBench {
   /** End to end. */
   readonly faultsPerSecond: number;
   readonly nsPerFault: number;
-  /** The processor's share: from one VMRUN to the #VMEXIT. */
+  /** The processor's share: from one entry to the exit. */
   readonly nsHardware: number;
   /** KVM's share. */
   readonly nsKvm: number;
@@ -61,15 +63,17 @@ interface Rig {
 /** `onPhase` hears what begins. @throws InputError */
 export function benchFaults(
   mib: number,
-  hardware: string | undefined,
+  profile: string | undefined,
   onPhase: (phase: string) => void = () => {},
+  cpu?: CpuVendor,
 ): FaultBench {
+  const hardware = hardwareFor(cpu, profile);
   if (mib > MAX_MIB) throw new InputError(`--mib ${mib}: expected at most ${MAX_MIB}`);
   const faults = (mib * MIB) / PAGE;
   const warm = Math.min(mib, 64);
   const rounds = mib <= ROUNDS_MIB ? 3 : 1;
   const kvm = new Kvm({
-    hardware: hardwareFor('amd', hardware),
+    hardware,
     hostMemory: Math.ceil((2 * rounds * mib + (2 * WARM_ROUNDS + 1) * warm) * 1.02 + 128) * MIB,
   });
   onPhase('taking memory');
@@ -112,12 +116,12 @@ export function benchFaults(
 }
 
 /** Nanoseconds of a fault with KVM's shadow of the guest's tables, on a machine of its own. */
-function shadowPaging(mib: number, hardware: string | undefined): number {
+function shadowPaging(mib: number, hardware: string): number {
   const runs = 2 * WARM_ROUNDS;
   const kvm = new Kvm({
-    hardware: hardwareFor('amd', hardware),
+    hardware,
     hostMemory: Math.ceil(runs * mib * 1.02 + 128) * MIB,
-    params: { npt: false },
+    params: hardwareProfile(hardware).vendor === 'amd' ? { npt: false } : { ept: false },
   });
   kvm.machine.memory.commit();
   const best = fastest(Array.from({ length: runs }, () => endToEnd(kvm, mib)));
@@ -173,17 +177,27 @@ function endToEnd(kvm: Kvm, mib: number): Round {
   return { seconds, cpuSeconds, heapBytes, hardware: name };
 }
 
-/** The part of the time that is spent between VMRUN and #VMEXIT, measured in a run of its own. */
+/** The part of the time that is spent between VMRUN and #VMEXIT, or VM entry and exit, measured in a run of its own. */
 function hardwareShare(kvm: Kvm, mib: number): number {
   const { vm, vcpu } = makeRig(kvm, mib);
   const processor = vm.state.processor;
-  const vmrun = processor.vmrun.bind(processor);
   let inside = 0;
-  processor.vmrun = (vmcb: number) => {
-    const start = performance.now();
-    vmrun(vmcb);
-    inside += performance.now() - start;
-  };
+  if (vm.state.profile.vendor === 'amd') {
+    const vmrun = processor.vmrun.bind(processor);
+    processor.vmrun = (vmcb: number) => {
+      const start = performance.now();
+      vmrun(vmcb);
+      inside += performance.now() - start;
+    };
+  } else {
+    const enter = processor.vmx.enter.bind(processor.vmx);
+    processor.vmx.enter = (launch: boolean) => {
+      const start = performance.now();
+      const result = enter(launch);
+      inside += performance.now() - start;
+      return result;
+    };
+  }
   const clock = clockCost();
   const start = performance.now();
   runToHalt(vcpu);
