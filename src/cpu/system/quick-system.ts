@@ -73,7 +73,8 @@ import { type I32, i32, i64, T_I32 } from '../wasm/code.ts';
 import { call, type FunctionBuilder, type FunctionRef } from '../wasm/function.ts';
 import type { ModuleBuilder } from '../wasm/module.ts';
 import { CODE64, DATA, USER } from './fast-calls.ts';
-import { defineEventFunctions, writeFlags } from './quick-events.ts';
+import { defineEventFunctions } from './quick-events.ts';
+import { writeFlags } from './quick-tables.ts';
 
 const c = i32.const;
 const ZERO = c(0);
@@ -81,6 +82,7 @@ const and = (a: I32, mask: number): I32 => i32.and(a, c(mask));
 
 /** What instructions may ask of QUICK_AT. */
 const allowed = (what: number): I32 => and(state32(QUICK_AT), what);
+const isMode = (mode: number): I32 => i32.eq(state32(CODE_MODE_AT), c(mode));
 const isSupervisor64 = (): I32 => i32.and(i32.eqz(state32(CPL_AT)), i32.eq(state32(CODE_MODE_AT), c(2)));
 
 export interface QuickFunctions {
@@ -103,9 +105,10 @@ export function defineQuickSystem(m: ModuleBuilder, s: SharedFunctions): QuickFu
   const movFromCr = handler((f, record, fail) => {
     const n = f.i32(i32.load8U(record, RECORD_REG));
     fail(i32.eqz(i32.and(allowed(QUICK_CR_READS), i32.shl(c(1), n.get))));
-    fail(i32.eqz(isSupervisor64()));
+    fail(state32(CPL_AT));
     const at = i32.select(i32.eq(n.get, c(8)), c(CR8_AT), i32.select(i32.eq(n.get, c(2)), c(CR2_AT), c(CR3_AT)));
-    f.do(i64.store(i32.load8U(record, RECORD_RM), GPR, i64.load(at)));
+    const whole = i64.select(isMode(2), i64.const(-1), i64.const(0xffffffff));
+    f.do(i64.store(i32.load8U(record, RECORD_RM), GPR, i64.and(i64.load(at), whole)));
     f.do(c(STATUS_OK));
   });
 
@@ -121,13 +124,21 @@ export function defineQuickSystem(m: ModuleBuilder, s: SharedFunctions): QuickFu
 
   /** Without pieces of large pages around the address. */
   const invlpg = handler((f, record, fail) => {
-    fail(i32.or(i32.eqz(allowed(QUICK_INVLPG)), i32.eqz(isSupervisor64())));
-    const isPlain = i32.and(
-      i32.eq(i32.load8U(record, RECORD_ADDRSIZE), c(8)),
-      i32.ltU(i32.load8U(record, RECORD_SEGMENT), c(4)),
-    );
-    fail(i32.eqz(isPlain));
+    fail(i32.or(i32.eqz(allowed(QUICK_INVLPG)), state32(CPL_AT)));
+    const size = i32.load8U(record, RECORD_ADDRSIZE);
+    const segment = f.i32(i32.load8U(record, RECORD_SEGMENT));
     const linear = f.i64(rawOffset(record));
+    const mask = f.i64(i64.const(-1));
+    f.if(
+      isMode(2),
+      () => fail(i32.or(i32.ne(size, c(8)), i32.gtU(segment.get, c(3)))),
+      () => {
+        fail(i32.or(i32.eqz(isMode(1)), i32.ne(size, c(4))));
+        f.do(mask.set(i64.const(0xffffffff)));
+        const base = i64.load(i32.mul(segment.get, c(SEG_SIZE)), SEG + SEG_BASE);
+        f.do(linear.set(i64.and(i64.add(linear.get, base), mask.get)));
+      },
+    );
     fail(i64.ne(i64.shrS(i64.shl(linear.get, i64.const(16)), i64.const(16)), linear.get));
     const va = f.i32(i32.wrap(linear.get));
     const stretch = and(i32.shrU(va.get, c(LARGE_SHIFT)), LARGE_STRETCHES - 1);
@@ -144,8 +155,8 @@ export function defineQuickSystem(m: ModuleBuilder, s: SharedFunctions): QuickFu
       const hit = tags.map((t) => i64.eq(i64.load(entry.get, t), tag.get)).reduce((a, b) => i32.or(a, b));
       f.if(hit, () => f.do(...tags.map((t) => i32.store(entry.get, t, c(TLB_NO_TAG)))));
     }
-    f.do(setState64(RIP_AT, i64.add(state64(RIP_AT), i64.load8U(record, RECORD_LENGTH))));
-    f.do(c(STATUS_RELOAD));
+    const next = i64.add(state64(RIP_AT), i64.load8U(record, RECORD_LENGTH));
+    f.do(setState64(RIP_AT, i64.and(next, mask.get)), c(STATUS_RELOAD));
   });
 
   const flat = (f: FunctionBuilder, n: number, selector: I32, attributes: number): void => {

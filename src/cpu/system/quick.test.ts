@@ -47,6 +47,19 @@ const OPERATIONS = [
   '440f22c0', // mov cr8,rax
 ] as const;
 
+/** The same in 32-bit code with paging: fewer privileges, other frames. */
+const OPERATIONS32 = [
+  '0f0b', // ud2
+  '8b03', // mov eax,[ebx]
+  '8903', // mov [ebx],eax
+  'cf', // iret
+  'cf',
+  '66cf', // iretw
+  '0f013b', // invlpg [ebx]
+  '0f20d1', // mov ecx,cr2
+  '0f20d9', // mov ecx,cr3
+] as const;
+
 interface Inside {
   svm: { allowQuick(): void; events: { exception(): number } };
   interpreter: { port: { system(op: number, record: number): number } };
@@ -126,8 +139,41 @@ function seen(m: BareMachine, exit: number) {
   };
 }
 
-test('one instruction, and what follows from it', () => {
-  const machines = [new BareMachine(siliconEpyc), new BareMachine(siliconEpyc)] as const;
+/** `setUp` for 32-bit code. */
+function setUp32(m: BareMachine, seed: number): void {
+  const next = generator(seed);
+  const one = <T>(...of: readonly T[]): T => of[next() % of.length]!;
+  m.code(`${OPERATIONS32[seed % OPERATIONS32.length]} f4`);
+  m.code('f4', CODE + 0x100);
+  m.set32(VMCB_SS, 0x10 | (one(0xc93, 0xc93, 0xc93, 0x893, 0xc97) << 16));
+  m.set32(VMCB_SS + 4, one(-1, -1, -1, 0xffff));
+  m.set64(
+    VMCB_RFLAGS,
+    BigInt((next() & 0xcd5) | one(0, 0, 0x200) | one(0, 0, 0x10000) | one(0, 0, 0x4000, 0x40000) | 2),
+  );
+  m.set64(VMCB_RIP, BigInt(CODE));
+  m.set64(VMCB_RSP, BigInt(FRAME + one(0, 0, 4, 1, 0x7f8, -0x7fa)));
+  m.set32(VMCB_CLEAN, 0);
+  m.memory.u64[(GPR >> 3) + 3] = one(ABSENT, ABSENT + 0xffen, 0x7f000000n);
+  m.poke32(0x10000 + 4 * 4, 0);
+  const image = next() & 0x13fd7;
+  [CODE + 0x100, one(8, 8, 8, 0x1b, 0), image | one(0, 0, 0, 0x20000, 0x40000)].forEach((value, i) => {
+    m.poke32(Number(m.get64(VMCB_RSP)) + i * 4, value);
+  });
+  for (const vector of [6, 13, 14]) {
+    const handler = BigInt(0x4000 + vector * 32);
+    const kind = BigInt(one(0x8e, 0x8e, 0x8f, 0xee, 0x0e, 0x86)) << 40n;
+    m.poke64(0x2000 + vector * 8, handler | (BigInt(one(8, 8, 8, 0x1b, 0)) << 16n) | kind);
+    m.code('f4', 0x4000 + vector * 32);
+  }
+  m.poke64(0x1008, one(0x00cf9b000000ffffn, 0x00cf9b000000ffffn, 0x00cf9a000000ffffn, 0x004f9b000000ffffn));
+}
+
+test.each([
+  { mode: 'long64', from: setUp },
+  { mode: 'paged32', from: setUp32 },
+] as const)('one instruction as $mode, and what follows from it', ({ mode, from }) => {
+  const machines = [new BareMachine(siliconEpyc, mode), new BareMachine(siliconEpyc, mode)] as const;
   const exceptions = [0, 0];
   const instructions = [0, 0];
   machines.forEach((m, i) => {
@@ -149,7 +195,7 @@ test('one instruction, and what follows from it', () => {
     // The first time the TLB may be cold; the second time it is not.
     for (let again = 0; again < 2; again++) {
       const [quick, slow] = machines.map((m) => {
-        setUp(m, seed);
+        from(m, seed);
         return seen(m, m.run(1 + (seed % 5)));
       });
       expect(quick!.exit, `seed ${seed}`).toEqual(slow!.exit);
