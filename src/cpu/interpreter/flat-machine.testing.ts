@@ -53,7 +53,7 @@ import { Interpreter } from './interpreter.ts';
 export const FLAT_SIZE = 16 << 20;
 const BASE = PROCESSOR_FRAMES * PAGE_SIZE;
 
-export type Mode = 'real16' | 'protected32' | 'long64';
+export type Mode = 'real16' | 'protected16' | 'protected32' | 'long64';
 
 export class FlatMachine implements SystemPort {
   readonly memory = new PhysicalMemory(BASE + FLAT_SIZE);
@@ -81,12 +81,12 @@ export class FlatMachine implements SystemPort {
     i32[XCR0_AT >> 2] = 7;
     i32[FPU_CW_AT >> 2] = 0x37f;
     i32[MXCSR_AT >> 2] = 0x1f80;
-    const size =
-      mode === 'real16' ? 0 : mode === 'protected32' ? VMCB_ATTR_DB | VMCB_ATTR_G : VMCB_ATTR_L | VMCB_ATTR_G;
+    const short = mode === 'real16' || mode === 'protected16';
+    const size = short ? 0 : mode === 'protected32' ? VMCB_ATTR_DB | VMCB_ATTR_G : VMCB_ATTR_L | VMCB_ATTR_G;
     for (const seg of [ES, CS, SS, DS, FS, GS]) {
       const at = (SEG + seg * SEG_SIZE) >> 2;
       i32[at + (SEG_BASE >> 2)] = 0;
-      i32[at + (SEG_LIMIT >> 2)] = mode === 'real16' ? 0xffff : -1;
+      i32[at + (SEG_LIMIT >> 2)] = short ? 0xffff : -1;
       const type = seg === CS && mode !== 'real16' ? 0xb : 3;
       i32[at + (SEG_ATTR >> 2)] = type | VMCB_ATTR_S | VMCB_ATTR_P | size;
     }

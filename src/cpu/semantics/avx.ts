@@ -22,13 +22,14 @@ export const vmove =
   (c) => {
     requireAvx(c);
     const bytes = c.vectorBytes(c.isMemory(0) ? 1 : 0);
-    if (aligned && (c.isMemory(0) || c.isMemory(1))) c.requireAligned(bytes);
     if (c.isMemory(0)) {
+      if (aligned) c.requireAligned(bytes, ACCESS_WRITE);
       const to = c.pointer(bytes, ACCESS_WRITE);
       for (let at = 0; at < bytes; at += 16) c.do(v128.store(to.get, at, v128.load(c.vector(1), at)));
       c.finish();
       return;
     }
+    if (aligned && c.isMemory(1)) c.requireAligned(bytes);
     const from = c.isMemory(1) ? c.pointer(bytes, ACCESS_READ).get : c.vector(1);
     for (let at = 0; at < bytes; at += 16) c.do(v128.store(c.vector(0), at, v128.load(from, at)));
     if (bytes === 16) clearUpper(c, 0);

@@ -114,7 +114,7 @@ const IMAGE_XMM = 160;
 function requireImage(c: MachineContext, access: number): void {
   c.f.if(i32.and(state32(CR0_AT), i32.const(CR0_EM)), () => c.fault(UD_VECTOR));
   c.f.if(i32.and(state32(CR0_AT), i32.const(CR0_TS)), () => c.fault(NM_VECTOR));
-  c.requireAligned(16);
+  c.requireAligned(16, access);
   c.pointer(16, access, i64.const(0));
   c.pointer(16, access, i64.const(IMAGE_SIZE - 16));
 }

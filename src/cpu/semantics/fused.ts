@@ -2,11 +2,12 @@
 import { ASSIST_SSE } from '../floating/assist.ts';
 import { ASSIST_A, ASSIST_B, ASSIST_C, ASSIST_RESULT } from '../floating/fpu-memory.ts';
 import * as S from '../floating/sse-unit.ts';
-import { ACCESS_READ, ACCESS_WRITE, VECTOR_STAGE } from '../state.ts';
+import { ACCESS_READ, ACCESS_WRITE, MXCSR_AT, VECTOR_STAGE } from '../state.ts';
 import { type I32, i32, i64, v128 } from '../wasm/code.ts';
 import type { Lanes } from './floating.ts';
 import { mergeLanes } from './floating.ts';
 import type { MachineContext, MachineEmitter } from './machine-context.ts';
+import { setState32, state32 } from './state-access.ts';
 import { clearUpper, requireAvx, writeStage } from './vex.ts';
 
 const ZERO = i32.const(0);
@@ -53,14 +54,19 @@ export const storeHalves =
   (convert: MachineEmitter, bytes: 8 | 16): MachineEmitter =>
   (c) => {
     requireAvx(c);
-    // A fault of the store comes before the flags of the conversion.
-    const to = c.isMemory(0) ? c.pointer(bytes, ACCESS_WRITE) : undefined;
-    convert(c);
-    if (to === undefined) {
+    if (!c.isMemory(0)) {
+      convert(c);
       writeStage(c, 0, 16);
       clearUpper(c, 0);
       return;
     }
+    // An unmasked exception of the conversion comes before a fault of the store, and that before the flags of masked ones.
+    const before = c.f.i32(state32(MXCSR_AT));
+    convert(c);
+    const after = c.f.i32(state32(MXCSR_AT));
+    c.do(setState32(MXCSR_AT, before.get));
+    const to = c.pointer(bytes, ACCESS_WRITE);
+    c.do(setState32(MXCSR_AT, after.get));
     for (let at = 0; at < bytes; at += 8) c.do(i64.store(to.get, at, i64.load(ZERO, VECTOR_STAGE + at)));
     c.finish();
   };

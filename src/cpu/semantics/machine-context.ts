@@ -15,8 +15,8 @@ export abstract class MachineContext extends Context {
   abstract pointer(size: number, access: number, delta?: I64): Local32;
   /** Completes writes through the last `pointer`. Can fault. */
   abstract finish(): void;
-  /** Refuses a memory operand that is not aligned to `size` bytes with #GP(0). */
-  abstract requireAligned(size: number): void;
+  /** Refuses a memory operand that is not aligned to `size` bytes with #GP(0), after what its segment says of the access. */
+  abstract requireAligned(size: number, access?: number): void;
   abstract immediate(): I64;
   abstract immediate2(): I32;
   /** The shift of the memory operand's index. */

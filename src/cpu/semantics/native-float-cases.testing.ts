@@ -187,8 +187,8 @@ function writesBase(row: Encoding, bytes: readonly number[]): boolean {
   return (register === 7 * 8 || register === 6 * 8 || register === 4 * 8) && !row.mnemonic.startsWith('F');
 }
 
-/** Executes a case and answers the image afterwards. */
-export function runHere(machine: FlatMachine, { code, names, image }: FloatCase, at = CODE): Uint8Array {
+/** Executes a case, its code at `at` in a code segment that begins at `base`, and answers the image afterwards. */
+export function runHere(machine: FlatMachine, { code, names, image }: FloatCase, at = CODE, base = 0): Uint8Array {
   const { u8, i32, u64 } = machine.memory;
   const view = new DataView(image.buffer, image.byteOffset);
   i32[FPU_CW_AT >> 2] = view.getUint16(0, true);
@@ -204,7 +204,7 @@ export function runHere(machine: FlatMachine, { code, names, image }: FloatCase,
   // What follows goes nowhere.
   machine.load(at, [...code, 0xeb, 0xfe]);
   machine.interpreter.writeRflags(Number(view.getBigUint64(640, true)));
-  machine.rip = at;
+  machine.rip = at - base;
   const status = machine.run(names.length + 300);
   const after = new Uint8Array(ANSWER_SIZE);
   for (let i = 0; i < 16; i++)
@@ -220,7 +220,7 @@ export function runHere(machine: FlatMachine, { code, names, image }: FloatCase,
   out.setBigUint64(640, BigInt(machine.interpreter.readRflags() >>> 0), true);
   after.set(machine.bytes(DATA_ADDRESS, 512), DATA_AT);
   out.setInt32(IMAGE_SIZE, status === STATUS_BUDGET ? -1 : machine.faultVector, true);
-  out.setInt32(IMAGE_SIZE + 4, status === STATUS_BUDGET ? 0 : machine.rip - at, true);
+  out.setInt32(IMAGE_SIZE + 4, status === STATUS_BUDGET ? 0 : machine.rip + base - at, true);
   return after;
 }
 

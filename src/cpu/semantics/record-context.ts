@@ -206,8 +206,8 @@ export class RecordContext extends MachineContext {
       this.f.if(status.get, () => this.f.return(status.get));
     });
   }
-  requireAligned(size: number): void {
-    const linear = this.linearAddress(size, ACCESS_READ, undefined);
+  requireAligned(size: number, access = ACCESS_READ): void {
+    const linear = this.linearAddress(size, access, undefined);
     this.f.if(i32.and(i32.wrap(linear.get), i32.const(size - 1)), () => this.fault(GP_VECTOR, 0));
   }
 

@@ -28,7 +28,16 @@ export function requireVector(c: MachineContext, bytes: number): void {
   const disabled = i32.eqz(i32.and(state32(CR4_AT), i32.const(CR4_OSFXSR)));
   f.if(bytes === 8 ? emulated : i32.or(emulated, disabled), () => c.fault(UD_VECTOR));
   f.if(i32.and(state32(CR0_AT), i32.const(CR0_TS)), () => c.fault(NM_VECTOR));
-  if (bytes === 8) enterMmx(c);
+  if (bytes !== 8) return;
+  reachMemory(c);
+  enterMmx(c);
+}
+/** The memory operand of an MMX instruction faults before the x87 state changes, and after what was pending there. */
+function reachMemory(c: MachineContext): void {
+  const index = c.isMemory(0) ? 0 : c.isMemory(1) ? 1 : -1;
+  if (index < 0) return;
+  requireNothingPending(c);
+  c.pointer(c.sizeOf(index), index === 0 ? ACCESS_WRITE : ACCESS_READ);
 }
 /** MMX registers are the x87 ones by number: a pending x87 exception comes first, and the top becomes 0. */
 export function enterMmx(c: MachineContext): void {
@@ -317,7 +326,7 @@ export const moveVector =
     const bytes = c.vectorBytes(c.isMemory(0) ? 1 : 0);
     requireVector(c, bytes);
     if (c.isMemory(0)) {
-      if (aligned && bytes === 16) c.requireAligned(16);
+      if (aligned && bytes === 16) c.requireAligned(16, ACCESS_WRITE);
       const to = c.pointer(bytes, ACCESS_WRITE);
       const value = load(bytes, c.vector(1));
       c.do(bytes === 16 ? v128.store(to.get, 0, value) : v128.store64(to.get, 0, value));

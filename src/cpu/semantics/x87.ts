@@ -13,10 +13,10 @@ import {
   ASSIST_X87_STORE,
 } from '../floating/assist.ts';
 import { ASSIST_A, ASSIST_RESULT, ASSIST_STORES } from '../floating/fpu-memory.ts';
-import { ACCESS_READ, ACCESS_WRITE, CR0_AT } from '../state.ts';
+import { ACCESS_READ, ACCESS_WRITE, CR0_AT, FPU_SW_AT } from '../state.ts';
 import { type I32, i32, i64, loadUnsigned, storeSized } from '../wasm/code.ts';
 import type { MachineContext, MachineEmitter } from './machine-context.ts';
-import { setState64, state32, state64 } from './state-access.ts';
+import { setState32, setState64, state32, state64 } from './state-access.ts';
 import { requireNothingPending } from './vector.ts';
 
 /** x87 instructions want neither emulation nor a task switch in between; all but a few report a pending exception first. */
@@ -44,14 +44,18 @@ export const x87Operand =
     c.assist(ASSIST_X87_OPERAND, i32.const(((group & 7) << 8) | (digit << 3)));
   };
 
-/** With a memory operand of `bytes` to write. An unmasked exception leaves memory and the stack alone. */
+/** With a memory operand of `bytes` to write. An unmasked exception leaves memory and the stack alone, a fault of the store the status word. */
 export const x87Store =
   (group: number, digit: number, bytes: 2 | 4 | 8 | 10): MachineEmitter =>
   (c) => {
     requireX87(c);
+    const before = c.f.i32(state32(FPU_SW_AT));
     c.assist(ASSIST_X87_STORE, i32.const(((group & 7) << 8) | (digit << 3)));
     c.f.if(state32(ASSIST_STORES), () => {
+      const after = c.f.i32(state32(FPU_SW_AT));
+      c.do(setState32(FPU_SW_AT, before.get));
       const at = c.pointer(bytes, ACCESS_WRITE);
+      c.do(setState32(FPU_SW_AT, after.get));
       c.do(storeSized(bytes === 10 ? 8 : bytes, at.get, 0, state64(ASSIST_RESULT)));
       if (bytes === 10) c.do(i64.store16(at.get, 8, state64(ASSIST_RESULT + 8)));
       c.finish();

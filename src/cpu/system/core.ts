@@ -6,7 +6,7 @@ import { PFERR_RSVD } from '../../arch/error-code.ts';
 import { AC_VECTOR, GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR, VC_VECTOR } from '../../arch/exceptions.ts';
 import { isCanonical } from '../../arch/linear-address.ts';
 import { PAGING_5LEVEL, PAGING_PAE } from '../../arch/paging.ts';
-import { CR0_AM, CR4_PCIDE, CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF } from '../../arch/registers.ts';
+import { CR0_AM, CR4_PCIDE, CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF, RFLAGS_VM } from '../../arch/registers.ts';
 import {
   SVM_EXIT_NPF,
   SVM_EXIT_PAGE_NOT_VALIDATED,
@@ -348,6 +348,15 @@ export class Core {
 
   protectedMode(): boolean {
     return (this.i32[W_CR0]! & 1) !== 0;
+  }
+
+  virtual8086(): boolean {
+    return (this.i32[W_RFLAGS]! & RFLAGS_VM) !== 0;
+  }
+
+  /** Segments are paragraphs, and not descriptors: real and virtual-8086 mode. */
+  realSegments(): boolean {
+    return !this.protectedMode() || this.virtual8086();
   }
 
   /** Keeps CODE_MODE and MMU_INDEX in step with CS, EFER, CPL, CR4 and RFLAGS.AC. HOT */

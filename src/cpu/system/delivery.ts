@@ -49,6 +49,7 @@ import {
   selectorError,
 } from './segments.ts';
 import type { Stack } from './stack.ts';
+import { dropDataSegments, pushDataSegments } from './virtual-8086.ts';
 import { W_CPL, W_GPR } from './words.ts';
 
 /** An event on its way to the guest; one object per processor, filled in place. */
@@ -158,7 +159,8 @@ function deliverProtected(core: Core, event: GuestEvent): number {
   const cpl = core.cpl();
   const newCpl = (codeAttributes & TYPE_DC) !== 0 ? cpl : dplOf(codeAttributes);
   const flags = core.flags();
-  if ((flags & RFLAGS_VM) !== 0) return core.gp(externalError(core, event, selector));
+  const from8086 = (flags & RFLAGS_VM) !== 0;
+  if (from8086 && newCpl !== 0) return core.gp(externalError(core, event, selector));
   const stack = core.stack;
   let stackSelector = 0;
   let stackLo = 0;
@@ -177,6 +179,7 @@ function deliverProtected(core: Core, event: GuestEvent): number {
     useDescriptor(stack, stackLo, stackHi, IMPLICIT);
     stack.lo = pointer;
     stack.hi = 0;
+    if (from8086 && !pushDataSegments(core, stack, size)) return core.status;
     if (!stack.push(size, oldSs, 0) || !stack.push(size, i32[W_GPR + RSP * 2]!, 0)) return core.status;
   } else {
     stack.current(newCpl === 3 ? 1 : IMPLICIT);
@@ -188,6 +191,7 @@ function deliverProtected(core: Core, event: GuestEvent): number {
   if (event.hasError && !stack.push(size, event.error, 0)) return core.status;
   if (newCpl < cpl) cacheDescriptor(core, SS, stackSelector, stackLo, stackHi);
   stack.commit();
+  if (from8086) dropDataSegments(core);
   cacheDescriptor(core, CS, (selector & ~3) | newCpl, codeLo, codeHi);
   i32[W_CPL] = newCpl;
   const interruptGate = gateType === SYSTEM_INTERRUPT_GATE || gateType === SYSTEM_INTERRUPT_GATE16;

@@ -95,9 +95,9 @@ export function storeTable(core: Core, record: number, interrupts: boolean): num
   return STATUS_OK;
 }
 
-/** Where LDTR and TR instructions exist at all: not in real mode. */
+/** Where LDTR and TR instructions exist at all: not in real or virtual-8086 mode. */
 function protectedOnly(core: Core): boolean {
-  return core.protectedMode();
+  return !core.realSegments();
 }
 
 /** LLDT (`task` false) or LTR. */

@@ -57,7 +57,7 @@ export function farTransfer(
   length: number,
 ): number {
   const ip = size === 2 ? offsetLo & 0xffff : offsetLo;
-  if (!core.protectedMode()) {
+  if (core.realSegments()) {
     if (ip >>> 0 > core.i32[core.segment(CS) + 2]! >>> 0) return core.gp(0);
     if (call && !pushReturn(core, size, length)) return core.status;
     return enterReal(core, selector, ip);
@@ -222,7 +222,7 @@ export function farReturn(core: Core, size: number, release: number): number {
   const ripHi = core.hi;
   if (!stack.pop(size)) return core.status;
   const selector = core.lo & 0xffff;
-  if (!core.protectedMode()) {
+  if (core.realSegments()) {
     if (ripLo >>> 0 > i32[core.segment(CS) + 2]! >>> 0) return core.gp(0);
     stack.advance(release);
     stack.commit();

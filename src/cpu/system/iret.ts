@@ -1,4 +1,4 @@
-/** IRET in real, protected and long mode (@sdm 6.12, 6.14.3; @apm 8.9.3), and what a popped flags image may change. */
+/** IRET in every mode (@sdm 6.12, 6.14.3; @apm 8.9.3), and what a popped flags image may change. */
 import { NP_VECTOR } from '../../arch/exceptions.ts';
 import {
   CS,
@@ -48,6 +48,7 @@ import {
   markAccessed,
   selectorError,
 } from './segments.ts';
+import { enterVirtual8086, flagsForbidden, iopl, popVirtualIf, virtualFlagsRefused } from './virtual-8086.ts';
 import { W_CPL, W_EFER, W_GPR } from './words.ts';
 
 const ARITHMETIC = RFLAGS_CF | RFLAGS_PF | (1 << 4) | RFLAGS_ZF | RFLAGS_SF | RFLAGS_OF;
@@ -82,7 +83,7 @@ function iretInMode(core: Core, size: number): number {
   if (!core.protectedMode()) return iretReal(core, size);
   const flags = core.flags();
   const long = core.longMode();
-  if ((flags & RFLAGS_VM) !== 0) return core.gp(0);
+  if ((flags & RFLAGS_VM) !== 0) return flagsForbidden(core, size) ? core.gp(0) : iretReal(core, size);
   if ((flags & RFLAGS_NT) !== 0) return long ? core.gp(0) : returnTask(core);
   return iretProtected(core, size, long);
 }
@@ -97,10 +98,13 @@ function iretReal(core: Core, size: number): number {
   if (!stack.pop(size)) return core.status;
   const image = core.lo;
   if (ip >>> 0 > core.i32[core.segment(CS) + 2]! >>> 0) return core.gp(0);
+  const virtual = core.virtual8086() && iopl(core) !== 3;
+  if (virtual && virtualFlagsRefused(core, image)) return core.gp(0);
   stack.commit();
   cacheReal(core, CS, selector);
   core.setRip(ip, 0);
-  popFlags(core, image, size, 0, RFLAGS_RF);
+  popFlags(core, image, size, core.virtual8086() ? 3 : 0, RFLAGS_RF);
+  if (virtual) popVirtualIf(core, image);
   return STATUS_RELOAD;
 }
 
@@ -138,7 +142,9 @@ function iretProtected(core: Core, size: number, long: boolean): number {
     image = core.lo;
   }
   const cpl = core.cpl();
-  if (!long && size === 4 && cpl === 0 && (image & RFLAGS_VM) !== 0) return core.gp(0);
+  if (!long && size === 4 && cpl === 0 && (image & RFLAGS_VM) !== 0) {
+    return enterVirtual8086(core, stack, ripLo, selector, image);
+  }
   const newCpl = selector & 3;
   const outer = newCpl > cpl;
   let rspLo = 0;

@@ -73,6 +73,7 @@ import {
   swapgs,
   writeBase,
 } from './segment-instructions.ts';
+import { interrupt8086, THROUGH_IDT } from './virtual-8086.ts';
 
 export class Port implements SystemPort {
   private readonly core: Core;
@@ -205,6 +206,10 @@ export class Port implements SystemPort {
   private interrupt(vector: number, length: number): number {
     const core = this.core;
     if ((core.intercept3 & INTERCEPT_INTN) !== 0) return core.exit(SVM_EXIT_SWINT, vector);
+    if (core.virtual8086()) {
+      const status = interrupt8086(core, vector, length);
+      if (status !== THROUGH_IDT) return status;
+    }
     return this.events.software(vector, length, false);
   }
 

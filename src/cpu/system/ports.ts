@@ -31,7 +31,7 @@ import { W_RFLAGS } from './words.ts';
 function checkPermission(core: Core, port: number, size: number): number {
   if (!core.protectedMode()) return STATUS_OK;
   const iopl = (core.i32[W_RFLAGS]! & RFLAGS_IOPL) >>> RFLAGS_IOPL_SHIFT;
-  if (core.cpl() <= iopl) return STATUS_OK;
+  if (core.cpl() <= iopl && !core.virtual8086()) return STATUS_OK;
   const tr = core.segment(TR);
   const i32 = core.i32;
   const attributes = i32[tr + 3]!;

@@ -70,6 +70,15 @@ import type { Core } from './core.ts';
 import { popFlags } from './iret.ts';
 import { currentContext } from './linear-memory.ts';
 import { gprHi, gprLo, operandAddress } from './operands.ts';
+import {
+  flagsForbidden,
+  hasVirtualIf,
+  iopl,
+  popVirtualIf,
+  setVirtualIf,
+  virtualFlagsImage,
+  virtualFlagsRefused,
+} from './virtual-8086.ts';
 import { W_CR0, W_EFER, W_RFLAGS } from './words.ts';
 
 export function hlt(core: Core, length: number): number {
@@ -90,14 +99,14 @@ function maySetInterruptFlag(core: Core): boolean {
 }
 
 export function cli(core: Core): number {
-  if (!maySetInterruptFlag(core)) return core.gp(0);
+  if (!maySetInterruptFlag(core)) return hasVirtualIf(core) ? setVirtualIf(core, false) : core.gp(0);
   core.i32[W_RFLAGS] = core.i32[W_RFLAGS]! & ~RFLAGS_IF;
   return STATUS_OK;
 }
 
 /** STI; interrupts stay off for one more instruction when they were off. */
 export function sti(core: Core, length: number): number {
-  if (!maySetInterruptFlag(core)) return core.gp(0);
+  if (!maySetInterruptFlag(core)) return hasVirtualIf(core) ? setVirtualIf(core, true) : core.gp(0);
   const flags = core.i32[W_RFLAGS]!;
   if ((flags & RFLAGS_IF) === 0) core.shadow(SHADOW_STI);
   core.i32[W_RFLAGS] = flags | RFLAGS_IF;
@@ -105,23 +114,30 @@ export function sti(core: Core, length: number): number {
 }
 
 export function pushf(core: Core, size: number): number {
+  if (flagsForbidden(core, size)) return core.gp(0);
   if ((core.intercept3 & INTERCEPT_PUSHF) !== 0) return core.exit(SVM_EXIT_PUSHF);
   const stack = core.stack;
   stack.current(currentContext(core));
-  if (!stack.push(size, core.flags() & ~(RFLAGS_VM | RFLAGS_RF), 0)) return core.status;
+  const flags = core.flags() & ~(RFLAGS_VM | RFLAGS_RF);
+  const virtual = core.virtual8086() && iopl(core) !== 3;
+  if (!stack.push(size, virtual ? virtualFlagsImage(flags) : flags, 0)) return core.status;
   stack.commit();
   return STATUS_OK;
 }
 
 export function popf(core: Core, size: number, length: number): number {
+  if (flagsForbidden(core, size)) return core.gp(0);
   if ((core.intercept3 & INTERCEPT_POPF) !== 0) return core.exit(SVM_EXIT_POPF);
   const stack = core.stack;
   stack.current(currentContext(core));
   if (!stack.pop(size)) return core.status;
+  const virtual = core.virtual8086() && iopl(core) !== 3;
+  if (virtual && virtualFlagsRefused(core, core.lo)) return core.gp(0);
   stack.commit();
   const cpl = core.protectedMode() ? core.cpl() : 0;
   const image = core.lo & ~(RFLAGS_RF | RFLAGS_VIF | RFLAGS_VIP);
   popFlags(core, image, size, cpl, size === 2 ? 0 : RFLAGS_RF);
+  if (virtual) popVirtualIf(core, image);
   return core.reload(length);
 }
 
@@ -147,12 +163,16 @@ export function pause(core: Core): number {
   return core.exit(SVM_EXIT_PAUSE);
 }
 
+const MWAIT_INTERRUPT_BREAK = 1;
+
 /** MONITOR (`wait` false) and MWAIT: without an intercept MWAIT does not wait. */
 export function monitor(core: Core, wait: boolean): number {
   if (core.cpl() !== 0) return core.ud();
   const intercept = wait ? INTERCEPT_MWAIT : INTERCEPT_MONITOR;
   if ((core.intercept4 & intercept) !== 0) return core.exit(wait ? SVM_EXIT_MWAIT : SVM_EXIT_MONITOR);
-  return gprLo(core, RCX) === 0 ? STATUS_OK : core.gp(0);
+  // MWAIT's hint that an interrupt is to end it even when it is masked.
+  const extensions = wait ? MWAIT_INTERRUPT_BREAK : 0;
+  return (gprLo(core, RCX) & ~extensions) === 0 ? STATUS_OK : core.gp(0);
 }
 
 /** Linear address of the record's memory operand without segment checks, into `core.addressLo` and `core.addressHi`. */

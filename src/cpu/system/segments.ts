@@ -101,7 +101,7 @@ export function cacheReal(core: Core, n: number, selector: number): void {
 
 /** Loads ES, SS, DS, FS or GS with `selector`: a STATUS. HOT */
 export function loadDataSegment(core: Core, n: number, selector: number): number {
-  if (!core.protectedMode()) {
+  if (core.realSegments()) {
     cacheReal(core, n, selector);
     return STATUS_OK;
   }
