@@ -32,12 +32,14 @@ export function requireVector(c: MachineContext, bytes: number): void {
   reachMemory(c);
   enterMmx(c);
 }
-/** The memory operand of an MMX instruction faults before the x87 state changes, and after what was pending there. */
+/**
+ * The memory source of an MMX instruction faults before the x87 state changes, and after what was pending there. A store that faults has
+ * changed the top, as on processors.
+ */
 function reachMemory(c: MachineContext): void {
-  const index = c.isMemory(0) ? 0 : c.isMemory(1) ? 1 : -1;
-  if (index < 0) return;
+  if (c.isMemory(0) || !c.isMemory(1)) return;
   requireNothingPending(c);
-  c.pointer(c.sizeOf(index), index === 0 ? ACCESS_WRITE : ACCESS_READ);
+  c.pointer(c.sizeOf(1), ACCESS_READ);
 }
 /** MMX registers are the x87 ones by number: a pending x87 exception comes first, and the top becomes 0. */
 export function enterMmx(c: MachineContext): void {

@@ -180,7 +180,8 @@ export class BareMachine {
       const index = Math.floor(gfn / 512 ** (level - 1)) % 512;
       const at = table + index * 8;
       if (this.memory.u64[at / 8] === 0n) {
-        this.memory.u64[at / 8] = BigInt(this.nextTable) | 0x27n;
+        // P W U, which for an Intel processor's EPT is R W X.
+        this.memory.u64[at / 8] = BigInt(this.nextTable) | 7n;
         this.nextTable += 0x1000;
       }
       table = Number(this.memory.u64[at / 8]! & 0xffffffffff000n);

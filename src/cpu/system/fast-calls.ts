@@ -38,11 +38,15 @@ function flat(core: Core, n: number, selector: number, attributes: number): void
   core.setSegment(n, selector, 0, 0, -1, attributes);
 }
 
+/** Intel has SYSCALL and SYSRET in 64-bit code only (@sdm volume 2). */
+function onlyIn64(core: Core): boolean {
+  return core.profile.vendor === 'intel' && !core.mode64();
+}
+
 /** SYSCALL in an instruction of `length` bytes: a STATUS. */
 export function syscall(core: Core, length: number): number {
   const i32 = core.i32;
-  if ((i32[W_EFER]! & EFER_SCE) === 0) return core.ud();
-  if (!core.protectedMode()) return core.ud();
+  if ((i32[W_EFER]! & EFER_SCE) === 0 || !core.protectedMode() || onlyIn64(core)) return core.ud();
   const selector = i32[(STAR_AT >> 2) + 1]! & 0xffff;
   const flags = core.flags();
   core.nextRip(length);
@@ -72,12 +76,15 @@ export function syscall(core: Core, length: number): number {
 /** SYSRET; `wide` returns to 64-bit code: a STATUS. */
 export function sysret(core: Core, wide: boolean): number {
   const i32 = core.i32;
-  if ((i32[W_EFER]! & EFER_SCE) === 0) return core.ud();
+  if ((i32[W_EFER]! & EFER_SCE) === 0 || onlyIn64(core)) return core.ud();
   if (!core.protectedMode() || core.cpl() !== 0) return core.gp(0);
   const selector = i32[(STAR_AT >> 2) + 1]! >>> 16;
   const long = core.longMode();
   const flags = core.flags();
   const ripLo = i32[W_GPR + RCX * 2]!;
+  // Intel looks at the target while still in ring 0, AMD when it fetches there.
+  const intel = core.profile.vendor === 'intel';
+  if (intel && wide && !core.canonical(i32[W_GPR + RCX * 2 + 1]!)) return core.gp(0);
   if (long && wide) {
     flat(core, CS, ((selector + 16) & 0xffff) | 3, CODE64 | USER);
     core.setRip(ripLo, i32[W_GPR + RCX * 2 + 1]!);

@@ -184,7 +184,9 @@ function writeMsr(core: Core, msr: number, lo: number, hi: number): number {
   if (at === 0) return core.gp(0);
   const address =
     msr === MSR_LSTAR || msr === MSR_CSTAR || msr === MSR_KERNEL_GS_BASE || msr === MSR_FS_BASE || msr === MSR_GS_BASE;
-  if (address && !core.canonicalBase(hi)) return core.gp(0);
+  // AMD, whose SYSENTER is for 32-bit code, takes anything.
+  const entry = core.profile.vendor === 'intel' && (msr === MSR_IA32_SYSENTER_ESP || msr === MSR_IA32_SYSENTER_EIP);
+  if ((address || entry) && !core.canonicalBase(hi)) return core.gp(0);
   if (msr === MSR_TSC_AUX && hi !== 0) return core.gp(0);
   if (msr === MSR_IA32_CR_PAT && (badPat(lo) || badPat(hi))) return core.gp(0);
   i32[at] = lo;

@@ -353,9 +353,9 @@ export class Port implements SystemPort {
       case op.SYS_PAUSE:
         return pause(core);
       case op.SYS_MONITOR:
-        return monitor(core, false);
+        return monitor(core, record, false);
       case op.SYS_MWAIT:
-        return monitor(core, true);
+        return monitor(core, record, true);
       case op.SYS_INVLPG:
         return invlpg(core, record, length);
       case op.SYS_INVPCID:

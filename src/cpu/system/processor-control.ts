@@ -54,7 +54,7 @@ import {
   SVM_EXIT_WBINVD,
 } from '../../arch/vmcb.ts';
 import { SECONDARY_EXEC_PAUSE_LOOP_EXITING } from '../../arch/vmx-controls.ts';
-import { effectiveAddress, recordHasRep, recordLength, recordSegment } from '../decode/record.ts';
+import { effectiveAddress, recordAddressSize, recordHasRep, recordLength, recordSegment } from '../decode/record.ts';
 import { ACCESS_READ, SCRATCH, SHADOW_STI, STATUS_OK } from '../state.ts';
 import {
   SYS_CLGI,
@@ -69,7 +69,7 @@ import {
 import type { Core } from './core.ts';
 import { popFlags } from './iret.ts';
 import { currentContext } from './linear-memory.ts';
-import { gprHi, gprLo, operandAddress } from './operands.ts';
+import { gprHi, gprLo, linear, operandAddress } from './operands.ts';
 import {
   flagsForbidden,
   hasVirtualIf,
@@ -165,14 +165,24 @@ export function pause(core: Core): number {
 
 const MWAIT_INTERRUPT_BREAK = 1;
 
+/** MONITOR translates the byte at rAX, as a load of it would; false with `core.status`. */
+function reachMonitored(core: Core, record: number): boolean {
+  const size = recordAddressSize(core.u8, record);
+  const lo = size === 2 ? gprLo(core, RAX) & 0xffff : gprLo(core, RAX);
+  const segment = recordSegment(core.u8, record);
+  if (!linear(core, segment, lo, size === 8 ? gprHi(core, RAX) : 0, 1, false)) return false;
+  return core.translate(core.addressLo, core.addressHi, ACCESS_READ, currentContext(core)) !== -1;
+}
+
 /** MONITOR (`wait` false) and MWAIT: without an intercept MWAIT does not wait. */
-export function monitor(core: Core, wait: boolean): number {
+export function monitor(core: Core, record: number, wait: boolean): number {
   if (core.cpl() !== 0) return core.ud();
   const intercept = wait ? INTERCEPT_MWAIT : INTERCEPT_MONITOR;
   if ((core.intercept4 & intercept) !== 0) return core.exit(wait ? SVM_EXIT_MWAIT : SVM_EXIT_MONITOR);
   // MWAIT's hint that an interrupt is to end it even when it is masked.
   const extensions = wait ? MWAIT_INTERRUPT_BREAK : 0;
-  return (gprLo(core, RCX) & ~extensions) === 0 ? STATUS_OK : core.gp(0);
+  if ((gprLo(core, RCX) & ~extensions) !== 0) return core.gp(0);
+  return wait || reachMonitored(core, record) ? STATUS_OK : core.status;
 }
 
 /** Linear address of the record's memory operand without segment checks, into `core.addressLo` and `core.addressHi`. */
