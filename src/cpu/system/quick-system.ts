@@ -189,12 +189,15 @@ export function defineQuickSystem(m: ModuleBuilder, s: SharedFunctions): QuickFu
   const sysret = handler((f, record, fail) => {
     begin(fail);
     fail(i32.or(state32(CPL_AT), i32.ne(i32.load8U(record, RECORD_OPSIZE), c(8))));
+    // Vendors differ about a target that is not canonical.
+    const target = f.i64(state64(GPR + RCX * 8));
+    fail(i64.ne(i64.shrS(i64.shl(target.get, i64.const(16)), i64.const(16)), target.get));
     const image = f.i32(and(state32(R11), 0x3f7fd5 & ~(RFLAGS_RF | RFLAGS_VM)));
     fail(and(image.get, RFLAGS_AC));
     const selector = f.i32(i32.load16U(ZERO, STAR_AT + 6));
     flat(f, CS, i32.or(and(i32.add(selector.get, c(16)), 0xffff), c(3)), CODE64 | USER);
     flat(f, SS, i32.or(and(i32.add(selector.get, c(8)), 0xffff), c(3)), DATA | USER);
-    f.do(setState32(CPL_AT, c(3)), setState32(MMU_INDEX_AT, c(1)), setState64(RIP_AT, state64(GPR + RCX * 8)));
+    f.do(setState32(CPL_AT, c(3)), setState32(MMU_INDEX_AT, c(1)), setState64(RIP_AT, target.get));
     writeFlags(f, f.i32(i32.or(image.get, c(RFLAGS_FIXED))).get);
     f.do(c(STATUS_RELOAD_TF));
   });
