@@ -44,7 +44,7 @@ const QUANTUM = 20_000;
 const MAP_GPA_ENCRYPTED = 1n << 4n;
 const KVM_SYSTEM_EVENT_SHUTDOWN = 1;
 const KVM_SYSTEM_EVENT_RESET = 2;
-const KVM_SYSTEM_EVENT_SEV_TERM = 4;
+const KVM_SYSTEM_EVENT_SEV_TERM = 6;
 const KVM_SYSTEM_EVENT_TDX_FATAL = 7;
 
 /** In the first data word of an emulation failure: instruction bytes follow. */

@@ -28,8 +28,8 @@ import {
 } from '../../arch/snp-firmware.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { CpuidEntry } from '../profile.ts';
+import { sha384 } from '../sha384.ts';
 import type { Rmp } from './rmp.ts';
-import { sha384 } from './sha384.ts';
 import type { Snp } from './snp.ts';
 
 const DIGEST = 48;

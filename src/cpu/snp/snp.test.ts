@@ -1,7 +1,7 @@
 import { createCipheriv, createHash } from 'node:crypto';
 import { describe, expect, it } from 'vitest';
+import { sha384 } from '../sha384.ts';
 import { Aes128 } from './aes.ts';
-import { sha384 } from './sha384.ts';
 
 const words = (bytes: Uint8Array): Int32Array => new Int32Array(Uint8Array.from(bytes).buffer);
 const bytesOf = (w: Int32Array): Uint8Array => new Uint8Array(w.slice().buffer);

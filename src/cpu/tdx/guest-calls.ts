@@ -1,9 +1,9 @@
 /** TDCALL: what the TD asks of the module (@tdx ABI, "Guest-Side (TDCALL) Interface Functions"). */
 import { R8, R9, R10, RAX, RCX, RDX } from '../../arch/registers.ts';
 import * as T from '../../arch/tdx.ts';
+import { Sha384 } from '../sha384.ts';
 import type { TdEntry } from './enter.ts';
 import * as S from './secure-ept.ts';
-import { Sha384 } from './sha384.ts';
 
 const { tdxStatus } = T;
 const OK = tdxStatus(T.TDX_SUCCESS);

@@ -3,7 +3,7 @@
  * pages that the host gave, encrypted; here those pages are owned and hold nothing but what hardware reads (the secure EPT's root, the
  * VMCS, the MSR bitmap).
  */
-import { Sha384 } from './sha384.ts';
+import { Sha384 } from '../sha384.ts';
 
 // Life cycle: what the host did about the TD's key.
 export const TD_HKID_ASSIGNED = 0;

@@ -16,7 +16,7 @@ import { ghcbValid, mapGhcb, refuseEvent, setExitInfo1, setExitInfo2, setupScrat
 import { beginPsc, beginPscMsr } from './page-state-change.ts';
 
 const GHCB_VERSION_MIN = 1;
-export const KVM_SYSTEM_EVENT_SEV_TERM = 4;
+export const KVM_SYSTEM_EVENT_SEV_TERM = 6;
 
 /** Handles an exit by its code: the vendor's other exits. */
 export type ExitHandler = (vcpu: VcpuState, code: number) => number;

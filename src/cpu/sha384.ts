@@ -1,5 +1,5 @@
 /**
- * SHA-384 (FIPS 180-4) in 32-bit halves: what a TD's build-time measurement is made with. Its state can be copied, as a TD under
+ * SHA-384 (FIPS 180-4) in 32-bit halves: what TDX and SEV-SNP measure guests with. Its state can be copied, as a TD under
  * construction is part of what a capture of the machine holds.
  */
 
@@ -137,4 +137,11 @@ export class Sha384 {
     v[0] = nl;
     v[1] = t1h + t2h + (nl >= 0x1_0000_0000 ? 1 : 0);
   }
+}
+
+/** SHA-384 of `data`: 48 bytes. */
+export function sha384(data: Uint8Array): Uint8Array {
+  const hash = new Sha384();
+  hash.update(data);
+  return hash.digest();
 }
