@@ -17,14 +17,17 @@ export interface TraceEvents {
   };
   /** An exit of L2's, as KVM sees it. */
   kvm_nested_vmexit: TraceEvents['kvm_exit'];
-  /** L1's VMRUN or VM entry; `nested_cr3` with nested paging, else `guest_cr3`. 32-bit words have all their digits. */
+  /** L1's VMRUN or VM entry; `nested_cr3` (`nested_eptp`) with nested paging, else `guest_cr3`. 32-bit words have all their digits. */
   kvm_nested_vmenter: {
     rip: string;
-    vmcb: string;
+    vmcb?: string;
+    vmcs?: string;
     nested_rip: string;
     int_ctl: string;
     event_inj: string;
-    nested_npt: string;
+    nested_npt?: string;
+    nested_ept?: string;
+    nested_eptp?: string;
     nested_cr3?: string;
     guest_cr3?: string;
   };

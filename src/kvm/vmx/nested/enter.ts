@@ -1,5 +1,6 @@
 /** VMLAUNCH and VMRESUME of L1 (@kvm nested.c nested_vmx_run, nested_vmx_enter_non_root_mode). */
-import { RFLAGS_IF } from '../../../arch/registers.ts';
+import { hex64 } from '../../../arch/flags.ts';
+import { RFLAGS_IF, RIP } from '../../../arch/registers.ts';
 import * as F from '../../../arch/vmcs.ts';
 import * as C from '../../../arch/vmx-controls.ts';
 import * as R from '../../../arch/vmx-exit-reasons.ts';
@@ -29,6 +30,7 @@ import { prepareVmcs02, prepareVmcs02Early } from './prepare-vmcs02.ts';
 import { cacheShadowVmcs12 } from './shadow-vmcs12.ts';
 import { nestedVmxFail, nestedVmxFailInvalid } from './vm-result.ts';
 import { getVmcs12Pages, unmapVmcs12Pages } from './vmcs12-pages.ts';
+import { hex32 } from './vmexit.ts';
 
 /** How an entry ends (@kvm nested.h enum nvmx_vmentry_status). */
 export const NVMX_VMENTRY_SUCCESS = 0;
@@ -63,6 +65,23 @@ function failGuestMode(vcpu: VcpuState, fromVmentry: boolean, reason: number, qu
   return failVmexit(vcpu, fromVmentry, reason, qualification);
 }
 
+function traceEnter(vcpu: VcpuState): void {
+  const { trace } = vcpu.vm;
+  if (!trace.enabled) return;
+  const { vmcs12: v, currentVmptr } = vcpu.vmx.nested;
+  const pgd = v.ept ? F.VMCS_EPT_POINTER : F.VMCS_GUEST_CR3;
+  const table = hex64(v.lo(pgd), v.hi(pgd));
+  trace.emit('kvm_nested_vmenter', {
+    rip: hex64(vcpu.regs[2 * RIP]!, vcpu.regs[2 * RIP + 1]!),
+    vmcs: hex64(currentVmptr | 0, Math.floor(currentVmptr / 0x1_0000_0000)),
+    nested_rip: hex64(v.lo(F.VMCS_GUEST_RIP), v.hi(F.VMCS_GUEST_RIP)),
+    int_ctl: hex32(v.lo(F.VMCS_GUEST_INTR_STATUS)),
+    event_inj: hex32(v.lo(F.VMCS_VM_ENTRY_INTR_INFO_FIELD)),
+    nested_ept: v.ept ? 'y' : 'n',
+    ...(v.ept ? { nested_eptp: table } : { guest_cr3: table }),
+  });
+}
+
 /** Something waits that L1 would have been interrupted by: asked again once L2 runs. */
 function evaluatePending(vcpu: VcpuState): boolean {
   const windows = C.CPU_BASED_INTR_WINDOW_EXITING | C.CPU_BASED_NMI_WINDOW_EXITING;
@@ -81,6 +100,7 @@ export function nestedVmxEnterNonRootMode(vcpu: VcpuState, fromVmentry: boolean)
   const { vmx } = vcpu;
   const { nested } = vmx;
   const v = nested.vmcs12;
+  traceEnter(vcpu);
   serviceLocalTlbFlushRequests(vcpu);
   const evaluate = evaluatePending(vcpu);
   if (!nested.runPending || !v.hasEntry(C.VM_ENTRY_LOAD_DEBUG_CONTROLS)) {

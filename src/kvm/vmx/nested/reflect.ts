@@ -7,6 +7,7 @@ import { VM_SUCCEED } from '../../../arch/vmx-controls.ts';
 import * as R from '../../../arch/vmx-exit-reasons.ts';
 import type { VcpuState } from '../../vcpu-state.ts';
 import { KVM_GUESTDBG_SINGLESTEP, KVM_GUESTDBG_USE_HW_BP, KVM_GUESTDBG_USE_SW_BP } from '../../x86/guest-debug-bits.ts';
+import { traceKvmExit } from '../../x86/trace-exit.ts';
 import { guestInjectAc } from '../events.ts';
 import { vmcsRead, vmcsReadHi } from '../vmcs-access.ts';
 import { instructionInfo, instructionReg2, registerHi, registerLo } from './memory-operand.ts';
@@ -208,6 +209,7 @@ export function nestedVmxReflectVmexit(vcpu: VcpuState): boolean {
     nestedVmxVmexit(vcpu, reason, 0, 0, 0);
     return true;
   }
+  if (vcpu.vm.trace.enabled) traceKvmExit(vcpu, 'kvm_nested_vmexit');
   if (l0WantsExit(vcpu, reason) || !l1WantsExit(vcpu, reason)) return false;
   const info = vmcsRead(vmx, F.VMCS_VM_EXIT_INTR_INFO);
   const withError = C.INTR_INFO_VALID_MASK | C.INTR_INFO_DELIVER_CODE_MASK;

@@ -1,5 +1,6 @@
 /** From L2 to L1: the exit that L1 sees (@kvm nested.c nested_vmx_vmexit, prepare_vmcs12). */
 import { DF_VECTOR, NMI_VECTOR } from '../../../arch/exceptions.ts';
+import { hex64 } from '../../../arch/flags.ts';
 import * as F from '../../../arch/vmcs.ts';
 import * as C from '../../../arch/vmx-controls.ts';
 import { VM_SUCCEED } from '../../../arch/vmx-controls.ts';
@@ -8,13 +9,16 @@ import {
   MP_STATE_RUNNABLE,
   makeRequest,
   REQ_APIC_PAGE_RELOAD,
+  REQ_EVENT,
   REQ_GET_NESTED_STATE_PAGES,
   type VcpuState,
 } from '../../vcpu-state.ts';
 import { clearExceptionQueue, clearInterruptQueue, exceptionIsSoft } from '../../x86/exceptions.ts';
+import { lapicMaxIrr } from '../../x86/lapic.ts';
 import { leaveGuestMode } from '../../x86/nested-ops.ts';
 import { isPaePaging } from '../../x86/registers.ts';
 import { vmxSetVirtualApicMode } from '../apic-access-page.ts';
+import { vmxExitReasonName } from '../exit-reasons.ts';
 import { vmxUpdateCpuDirtyLogging } from '../pml.ts';
 import { switchVmcs } from '../switch-vmcs.ts';
 import { serviceLocalTlbFlushRequests } from '../tlb.ts';
@@ -78,6 +82,24 @@ function prepareVmcs12(vcpu: VcpuState, reason: number, intrInfo: number, qualLo
   if (!storeMsrs(vcpu)) nestedVmxAbort(vcpu);
 }
 
+/** As the kernel's events print a word of 32 bits. */
+export function hex32(value: number): string {
+  return `0x${(value >>> 0).toString(16).padStart(8, '0')}`;
+}
+
+function traceInject(vcpu: VcpuState): void {
+  const { trace } = vcpu.vm;
+  if (!trace.enabled) return;
+  const v = vcpu.vmx.nested.vmcs12;
+  trace.emit('kvm_nested_vmexit_inject', {
+    reason: vmxExitReasonName(v.lo(F.VMCS_VM_EXIT_REASON)),
+    info1: hex64(v.lo(F.VMCS_EXIT_QUALIFICATION), v.hi(F.VMCS_EXIT_QUALIFICATION)),
+    info2: hex64(v.lo(F.VMCS_IDT_VECTORING_INFO_FIELD), 0),
+    exit_int: hex32(v.lo(F.VMCS_VM_EXIT_INTR_INFO)),
+    exit_int_err: hex32(v.lo(F.VMCS_VM_EXIT_INTR_ERROR_CODE)),
+  });
+}
+
 /** What L1's VMCS missed while L2's was loaded. */
 function catchUpVmcs01(vcpu: VcpuState): void {
   const { vmx } = vcpu;
@@ -138,7 +160,11 @@ export function nestedVmxVmexit(
   switchVmcs(vcpu, vmx.vmcs01);
   catchUpVmcs01(vcpu);
   vcpu.mpState = MP_STATE_RUNNABLE;
+  // With virtual-interrupt delivery the processor itself finds what L2 has made deliverable.
+  const { lapic } = vcpu.x86;
+  if (vcpu.vm.x86.apicvActivated && lapic !== null && lapicMaxIrr(lapic) >= 0) makeRequest(vcpu, REQ_EVENT);
   if (vmx.fail === VM_SUCCEED) {
+    if (reason !== NO_EXIT_REASON) traceInject(vcpu);
     loadVmcs12HostState(vcpu);
     return;
   }
