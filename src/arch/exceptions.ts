@@ -43,6 +43,11 @@ export function hasErrorCode(vector: number): boolean {
   );
 }
 
+/** The same of the exceptions that a VM entry may inject with one: a processor without shadow stacks knows no other. @kvm x86.h x86_exception_has_error_code */
+export function injectsErrorCode(vector: number): boolean {
+  return vector <= AC_VECTOR && hasErrorCode(vector);
+}
+
 /** The classes that decide whether a second exception makes a double fault (@sdm table 6-5). */
 export type ExceptionClass = 'benign' | 'contributory' | 'page-fault';
 export function exceptionClass(vector: number): ExceptionClass {

@@ -2,7 +2,7 @@
  * What VM entry checks of the controls before it believes a VMCS (@sdm 28.2.1). Host state is not modelled, so neither are its checks: the
  * host below KVM is this program.
  */
-import { hasErrorCode } from '../../arch/exceptions.ts';
+import { injectsErrorCode } from '../../arch/exceptions.ts';
 import { numberOf } from '../../arch/halves.ts';
 import { rsvdPhysHi } from '../../arch/paging.ts';
 import { CR0_PE } from '../../arch/registers.ts';
@@ -112,7 +112,7 @@ function validInjection(f: Fields): boolean {
   if (type === C.INTR_TYPE_NMI_INTR && vector !== 2) return false;
   if (type === C.INTR_TYPE_HARD_EXCEPTION && vector > 31) return false;
   const protectedMode = (f.lo(F.VMCS_GUEST_CR0) & CR0_PE) !== 0;
-  const wantsError = type === C.INTR_TYPE_HARD_EXCEPTION && protectedMode && hasErrorCode(vector);
+  const wantsError = type === C.INTR_TYPE_HARD_EXCEPTION && protectedMode && injectsErrorCode(vector);
   if (((info & C.INTR_INFO_DELIVER_CODE_MASK) !== 0) !== wantsError) return false;
   if (wantsError && (f.lo(F.VMCS_VM_ENTRY_EXCEPTION_ERROR_CODE) & 0xffff0000) !== 0) return false;
   const length = f.lo(F.VMCS_VM_ENTRY_INSTRUCTION_LEN);

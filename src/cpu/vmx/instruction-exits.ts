@@ -108,7 +108,7 @@ export function vmxInstruction(core: Core, isCall: boolean): number {
   if (isCall) return exitVmx(core, R.EXIT_REASON_VMCALL);
   const { i32, u8 } = core;
   const reason = reasonOf(u8, core.record + RECORD_BYTES);
-  // The VM functions that there are belong to nobody: with the control each of them exits.
+  // The VM functions that there are belong to nobody: with the control each of them exits (@sdm 27.5.6).
   if (reason === R.EXIT_REASON_VMFUNC) {
     return (core.secondaryControls & C.SECONDARY_EXEC_ENABLE_VMFUNC) !== 0 ? exitVmx(core, reason) : core.ud();
   }

@@ -435,7 +435,7 @@ export class Vmx {
     return this.events.exception() === STATUS_OK;
   }
 
-  /** One instruction with the monitor trap flag on; false when the guest was left, as it is unless its time is up. */
+  /** One instruction with the monitor trap flag on; false when the guest was left, as it is unless its time is up (@sdm 27.5.2). */
   private stepTrapped(): boolean {
     const core = this.core;
     const i32 = core.i32;

@@ -2,7 +2,7 @@
  * What a nested VM entry checks of L1's VMCS before it believes it, in the kernel's order: controls, host state, and of guest state what
  * KVM does not leave to the processor (@kvm nested.c nested_vmx_check_controls, nested_vmx_check_host_state, nested_vmx_check_guest_state).
  */
-import { hasErrorCode, NMI_VECTOR } from '../../../arch/exceptions.ts';
+import { injectsErrorCode, NMI_VECTOR } from '../../../arch/exceptions.ts';
 import { numberOf } from '../../../arch/halves.ts';
 import * as M from '../../../arch/msr.ts';
 import { CR0_PE, CR0_PG, CR4_LA57, CR4_PAE, CR4_PCIDE, EFER_LMA, EFER_LME } from '../../../arch/registers.ts';
@@ -181,7 +181,7 @@ function injectionValid(vcpu: VcpuState, v: Vmcs12): boolean {
   if (type === C.INTR_TYPE_HARD_EXCEPTION && vector > 31) return false;
   const unrestricted = v.has2(C.SECONDARY_EXEC_UNRESTRICTED_GUEST);
   const protectedMode = !unrestricted || (v.lo(F.VMCS_GUEST_CR0) & CR0_PE) !== 0;
-  const wantsError = type === C.INTR_TYPE_HARD_EXCEPTION && protectedMode && hasErrorCode(vector);
+  const wantsError = type === C.INTR_TYPE_HARD_EXCEPTION && protectedMode && injectsErrorCode(vector);
   if (((info & C.INTR_INFO_DELIVER_CODE_MASK) !== 0) !== wantsError) return false;
   if (wantsError && v.lo(F.VMCS_VM_ENTRY_EXCEPTION_ERROR_CODE) >>> 16 !== 0) return false;
   if ((info & C.INTR_INFO_RESVD_BITS_MASK) !== 0) return false;

@@ -1,5 +1,5 @@
 /**
- * The VMX-preemption timer that L1 gives L2: a timer of KVM's, which counts once in 32 ticks of L1's time-stamp counter (@kvm nested.c
+ * The VMX-preemption timer that L1 gives L2 (@sdm 27.5.1): a timer of KVM's, which counts once in 32 ticks of L1's time-stamp counter (@kvm nested.c
  * vmx_calc_preemption_timer_value, vmx_start_preemption_timer).
  */
 import { numberOf } from '../../../arch/halves.ts';
