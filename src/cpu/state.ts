@@ -106,6 +106,12 @@ export const RF_SINCE_AT = STATE_BASE + 0x36c;
 export const PORT_MAP_AT = STATE_BASE + 0x370; // u32
 export const PORT_ADDRESS_SIZE_AT = STATE_BASE + 0x374; // u32
 
+/**
+ * Bits 31:12 of the linear address of the last access that a second level of paging refused, and bit 0: where a guest has a device, the next
+ * access there ends in the same way. 0 for none.
+ */
+export const REFUSED_PAGE_AT = STATE_BASE + 0x378; // u32
+
 /** What stopped an instruction: filled before STATUS_EXCEPTION is returned. */
 export const FAULT_VECTOR = STATE_BASE + 0x380; // u32
 export const FAULT_HAS_ERROR = STATE_BASE + 0x384; // u32

@@ -28,6 +28,7 @@ import {
   NESTED_RSVD_HI_AT,
   NESTED_WALK_CACHE,
   NESTED_WALK_CACHE_USED_AT,
+  REFUSED_PAGE_AT,
   RMP_AT,
   TABLE_CACHE,
   TABLE_CACHE_ENTRIES,
@@ -180,6 +181,7 @@ export function defineRefill(m: ModuleBuilder): FunctionRef {
     const index = f.i32(state32(MMU_INDEX_AT));
     fail(i32.eq(index.get, c(MMU_ALIGNED_USER)));
     const va = f.i32(i32.wrap(linear.get));
+    fail(i32.eq(i32.or(and(va.get, ~0xfff), c(1)), state32(REFUSED_PAGE_AT)));
     const vaHi = f.i32(i32.wrap(i64.shrU(linear.get, i64.const(32))));
     const gfn = f.i32();
     const host = f.i32();

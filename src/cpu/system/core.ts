@@ -38,6 +38,7 @@ import {
   INSNS_AT,
   INT_SHADOW_AT,
   MMU_ALIGNED_USER,
+  REFUSED_PAGE_AT,
   RF_RIP_AT,
   RF_SINCE_AT,
   SEG_ATTR,
@@ -454,6 +455,7 @@ export class Core {
       this.failed(result, vaLo, vaHi);
       return -1;
     }
+    this.i32[REFUSED_PAGE_AT >> 2] = 0;
     const pfn = walker.pfn;
     if (walker.rmp?.foreign === true) return this.snp!.readForeign(pfn, vaLo & 0xfff);
     if (this.reaching && (pfn === this.apic.accessPfn || (access !== ACCESS_READ && this.memory.watch[pfn] !== 0)))
@@ -508,6 +510,7 @@ export class Core {
       return;
     }
     if (result === WALK_NESTED_FAULT) {
+      this.i32[REFUSED_PAGE_AT >> 2] = (vaLo & ~0xfff) | 1;
       const gfn = walker.gfn;
       this.linearLo = vaLo;
       this.linearHi = vaHi;
