@@ -190,8 +190,32 @@ static u32 user_calls(u32 n)
 	return n;
 }
 
+/* The mask of the first interrupt controller: a device that hypervisors have in the kernel. */
+static u32 controller_reads(u32 n)
+{
+	u32 sum = 0;
+
+	for (; n; n--)
+		sum |= in8(0x21);
+	return sum >> 8;
+}
+
+static u32 identifications(u32 n)
+{
+	u32 most = 0;
+
+	for (; n; n--) {
+		u32 a = 0, b, c = 0, d;
+
+		__asm__ volatile("cpuid" : "+a"(a), "=b"(b), "+c"(c), "=d"(d));
+		most |= a;
+	}
+	return most >> 16;
+}
+
 static u32 (*const parts[PARTS])(u32) = {
 	integer_mix, sieve, quicksort, copy_words, copy_string, page_faults, reloads, port_writes, device_reads, user_calls,
+	controller_reads, identifications,
 };
 
 void bench_main(void)

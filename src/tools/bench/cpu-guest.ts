@@ -24,6 +24,8 @@ export const CPU_PARTS: readonly CpuPart[] = [
   { name: 'port write', round: 'OUT to port 0x80', few: 500 },
   { name: 'MMIO read', round: 'load where no device is', few: 500 },
   { name: 'system call', round: 'user mode to kernel and back', few: 500 },
+  { name: 'port read in KVM', round: 'IN from an interrupt controller', few: 500 },
+  { name: 'CPUID', round: 'CPUID', few: 500 },
 ];
 
 export type GuestBits = 32 | 64;
