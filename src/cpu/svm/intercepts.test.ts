@@ -56,6 +56,9 @@ const cases: readonly Case[] = [
   { name: 'invlpg', code: '0f013c2500500000', exit: 0x79, word: W3, bit: 25, info1: 0x5000n },
   { name: 'invlpga', code: '0f01df', exit: 0x7a, word: W3, bit: 26 },
   { name: 'in eax,dx', code: 'ed', exit: 0x7b, word: W3, bit: 27, info1: 0x0241n, info2: 0xa001n },
+  { name: 'out 0x80,al', code: 'e680', exit: 0x7b, word: W3, bit: 27, info1: 0x800210n, info2: 0xa002n },
+  { name: 'in ax,0x21', code: '66e521', exit: 0x7b, word: W3, bit: 27, info1: 0x210221n, info2: 0xa003n },
+  { name: 'out dx,ax in 32-bit code', code: '66ef', exit: 0x7b, word: W3, bit: 27, mode: 'protected32', info1: 0x120n },
   { name: 'rep outsb', code: 'f36e', exit: 0x7b, word: W3, bit: 27, info1: 0x0e1cn, info2: 0xa002n },
   { name: 'rdmsr', code: '0f32', exit: 0x7c, word: W3, bit: 28, info1: 0n },
   { name: 'wrmsr', code: '0f30', exit: 0x7c, word: W3, bit: 28, info1: 1n },
@@ -122,6 +125,49 @@ describe('instruction intercepts', () => {
       m.set32(v.VMCB_INTERCEPT_EXCEPTIONS, 1 << 13);
       expect(m.run()).toBe(exit);
     }
+  });
+});
+
+describe('clean bits', () => {
+  const ALL = v.VMCB_CLEAN_INTERCEPTS | v.VMCB_CLEAN_PERM_MAP | v.VMCB_CLEAN_NPT;
+  /** After a first exit: CPUID, then HLT. */
+  const stopped = (): BareMachine => {
+    const m = new BareMachine(silicon);
+    m.code('0fa2 0fa2 f4');
+    m.set32(W3, m.get32(W3) | (1 << 18));
+    expect(m.run()).toBe(0x72);
+    return m;
+  };
+
+  it('vouch for intercepts that then need not be read again; without them a change counts', () => {
+    const m = stopped();
+    m.set32(W3, m.get32(W3) & ~(1 << 18));
+    m.set32(v.VMCB_CLEAN, ALL);
+    expect(m.run()).toBe(0x72);
+    m.set32(v.VMCB_CLEAN, 0);
+    expect(m.run()).toBe(0x78);
+  });
+
+  it('vouch for no state: what is changed there counts, and is checked', () => {
+    const m = stopped();
+    m.set32(v.VMCB_CLEAN, ALL);
+    m.set64(v.VMCB_RIP, 0xa004n);
+    expect(m.run()).toBe(0x78);
+    m.set64(v.VMCB_CR4, m.get64(v.VMCB_CR4) & ~(1n << 5n));
+    expect(m.run()).toBe(-1);
+    expect(m.run()).toBe(-1);
+    m.set64(v.VMCB_CR4, m.get64(v.VMCB_CR4) | (1n << 5n));
+    expect(m.run()).toBe(0x78);
+  });
+
+  it('are of the block that ran last', () => {
+    const m = stopped();
+    const other = VMCB_PA + 0x100000;
+    m.memory.u8.copyWithin(other, VMCB_PA, VMCB_PA + 4096);
+    m.memory.i32[(other + W3) >> 2]! &= ~(1 << 18);
+    m.memory.i32[(other + v.VMCB_CLEAN) >> 2] = ALL;
+    m.processor.vmrun(other);
+    expect(m.memory.i32[(other + v.VMCB_EXIT_CODE) >> 2]).toBe(0x78);
   });
 });
 

@@ -95,6 +95,30 @@ class BareVmx {
   }
 }
 
+describe('fields that a first entry has found to be good', () => {
+  const HLT = 0xf4;
+
+  it('are checked again when they have changed, controls and state', () => {
+    const m = new BareVmx(HLT, HLT, HLT);
+    expect(m.run().reason).toBe(R.EXIT_REASON_HLT);
+    m.write('GUEST_RIP', CODE + 1);
+    expect(m.run(false)).toMatchObject({ reason: R.EXIT_REASON_HLT, rip: CODE + 1 });
+    m.write('EPT_POINTER', EPT_ROOT | 3);
+    expect(m.error(false)).toBe(7);
+    m.write('EPT_POINTER', EPT_ROOT | C.VMX_EPTP_MT_WB | C.VMX_EPTP_PWL_4 | C.VMX_EPTP_AD_ENABLE_BIT);
+    m.write('GUEST_CR4', 0);
+    const failed = R.EXIT_REASON_INVALID_STATE | R.VMX_EXIT_REASONS_FAILED_VMENTRY;
+    expect(m.run(false).reason).toBe(failed);
+    m.write('GUEST_CR4', 1 << 13);
+    m.write('GUEST_RFLAGS', 0);
+    expect(m.run(false).reason).toBe(failed);
+    m.write('GUEST_RFLAGS', 2);
+    expect(m.run(false).reason).toBe(R.EXIT_REASON_HLT);
+    m.write('GUEST_CS_AR_BYTES', 0x13);
+    expect(m.run(false).reason).toBe(failed);
+  });
+});
+
 describe('the instructions that manage a VMCS', () => {
   it('are not there on AMD', () => {
     const memory = new PhysicalMemory(64 * 1024 * 1024);
