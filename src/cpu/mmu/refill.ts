@@ -353,6 +353,7 @@ export function defineRefill(m: ModuleBuilder): FunctionRef {
       f.do(i32.store8(number.get, TLB_LISTED, c(1)), i32.store(shl(count, 2), TLB_USED, shr(slot.get, 2)));
       f.do(setState32(TLB_USED_COUNT_AT, i32.add(count, c(1))));
     });
+    f.do(setState32(REFUSED_PAGE_AT, ZERO));
     f.do(i32.or(page.get, and(va.get, 0xfff)));
   });
 }
