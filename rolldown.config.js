@@ -5,7 +5,17 @@ import { defineConfig } from 'rolldown';
 export default defineConfig({
   input: { 'cli/main': 'src/cli/main.ts', index: 'src/index.ts' },
   platform: 'node',
-  external: ['commander', 'fzstd', 'jiti', 'picocolors', 'piscina', 'node-sqlite3-wasm', 'bullmq', 'ioredis', 'typescript'],
+  external: [
+    'commander',
+    'fzstd',
+    'jiti',
+    'picocolors',
+    'piscina',
+    'node-sqlite3-wasm',
+    'bullmq',
+    'ioredis',
+    'typescript',
+  ],
   optimization: { inlineConst: { mode: 'all', pass: 3 } },
   output: { dir: 'dist', format: 'esm', sourcemap: true, chunkFileNames: 'chunks/[name].js' },
 });
