@@ -308,10 +308,19 @@ export class RunLoop {
     return this.faults.conversions;
   }
 
+  /** RIP in words: KVM does not tell it of guests with hidden state, nor of a VM that it has given up. */
+  private rip(): string {
+    if (this.vcpu.hasHiddenState) return "a RIP that is the guest's own";
+    try {
+      return `rip 0x${this.vcpu.getRegs().rip.toString(16)}`;
+    } catch (error) {
+      if (error instanceof KvmError && error.errno === 'EIO') return 'a RIP that a VM which KVM gave up no longer tells';
+      throw error;
+    }
+  }
+
   private where(): string {
-    const rip = this.vcpu.hasHiddenState
-      ? "a RIP that is the guest's own"
-      : `rip 0x${this.vcpu.getRegs().rip.toString(16)}`;
+    const rip = this.rip();
     return this.board.vcpus.length === 1 ? rip : `${rip} of vCPU ${this.current}`;
   }
 }
