@@ -314,7 +314,8 @@ export class RunLoop {
     try {
       return `rip 0x${this.vcpu.getRegs().rip.toString(16)}`;
     } catch (error) {
-      if (error instanceof KvmError && error.errno === 'EIO') return 'a RIP that a VM which KVM gave up no longer tells';
+      if (error instanceof KvmError && error.errno === 'EIO')
+        return 'a RIP that a VM which KVM gave up no longer tells';
       throw error;
     }
   }
