@@ -145,6 +145,18 @@ function setUp32(m: BareMachine, seed: number): void {
   const one = <T>(...of: readonly T[]): T => of[next() % of.length]!;
   m.code(`${OPERATIONS32[seed % OPERATIONS32.length]} f4`);
   m.code('f4', CODE + 0x100);
+  // A return to virtual-8086 mode leaves segments and a CPL of its own.
+  for (const [offset, selector] of [
+    [VMCB_CS, 0xc9b_0008],
+    [VMCB_DS, 0xc93_0010],
+    [VMCB_ES, 0xc93_0010],
+    [VMCB_SS, 0xc93_0010],
+  ] as const) {
+    m.set32(offset, selector);
+    m.set32(offset + 4, -1);
+    m.set64(offset + 8, 0n);
+  }
+  m.memory.u8[VMCB_PA + VMCB_CPL] = 0;
   m.set32(VMCB_SS, 0x10 | (one(0xc93, 0xc93, 0xc93, 0xc93, 0xc93, 0xc93, 0x893, 0xc97) << 16));
   m.set32(VMCB_SS + 4, one(-1, -1, -1, -1, -1, -1, 0xffff));
   m.set64(
