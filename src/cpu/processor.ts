@@ -30,9 +30,10 @@ import {
 } from './state.ts';
 import { loadSystem, storeSystem } from './svm/vmcb-state.ts';
 import { Svm } from './svm/vmrun.ts';
-import { Core, type Shutdown } from './system/core.ts';
+import { Core } from './system/core.ts';
 import { Events } from './system/events.ts';
 import { Port } from './system/port.ts';
+import type { Shutdown } from './system/shutdown.ts';
 import { TdxModule } from './tdx/module.ts';
 import type { TdxState } from './tdx/module-state.ts';
 import { Vmx, type VmxState } from './vmx/vmx.ts';

@@ -18,9 +18,10 @@ import { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
 import { hardwareProfile } from '../profiles/index.ts';
 import { ACCESS_FETCH, ACCESS_READ, ACCESS_WRITE } from '../state.ts';
-import { GuestWalker, WALK_NESTED_FAULT, WALK_OK, WALK_PAGE_FAULT } from './guest-walker.ts';
+import { GuestWalker } from './guest-walker.ts';
 import { TLB_GLOBAL } from './tlb.ts';
 import { WalkCaches } from './walk-cache.ts';
+import { WALK_NESTED_FAULT, WALK_OK, WALK_PAGE_FAULT } from './walk-result.ts';
 
 const tcg = hardwareProfile('qemu-tcg-epyc');
 const silicon = { ...hardwareProfile('silicon-epyc'), la57: true };

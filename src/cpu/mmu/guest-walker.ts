@@ -18,9 +18,7 @@ import {
 import {
   PAE_PDPTE_RSVD_HI,
   PAE_PDPTE_RSVD_LO,
-  PAE_RSVD_HI,
   PAGING_4LEVEL,
-  PAGING_5LEVEL,
   PAGING_32BIT,
   PAGING_NONE,
   PAGING_PAE,
@@ -32,81 +30,34 @@ import {
   PT_PRESENT_MASK,
   PT_USER_MASK,
   PT_WRITABLE_MASK,
-  PT64_FRAME_HI,
-  PT64_NX_HI,
   PT64_PKEY_HI_SHIFT,
   pse36Pfn,
-  rsvdPhysHi,
 } from '../../arch/paging.ts';
-import {
-  CR0_PG,
-  CR0_WP,
-  CR4_LA57,
-  CR4_PAE,
-  CR4_PGE,
-  CR4_PKE,
-  CR4_PSE,
-  CR4_SMAP,
-  CR4_SMEP,
-  EFER_LMA,
-  EFER_NX,
-} from '../../arch/registers.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
 import type { HardwareProfile } from '../profile.ts';
 import { type AccessCheck, RMP_NOT_VALIDATED, RMP_OK } from '../snp/access-check.ts';
-import {
-  ACCESS_FETCH,
-  ACCESS_READ,
-  PDPTR_AT,
-  RMP_AT,
-  WALK_MODE_AT,
-  WALK_NESTED_AT,
-  WALK_ROLE_AT,
-  WALK_ROLE_CACHES,
-  WALK_ROLE_PGE,
-  WALK_ROLE_PSE,
-  WALK_ROLE_SMAP,
-  WALK_ROLE_WP,
-  WALK_RSVD_HI_AT,
-} from '../state.ts';
+import { ACCESS_FETCH, ACCESS_READ, PDPTR_AT, RMP_AT, WALK_NESTED_AT } from '../state.ts';
 import { EptWalker } from './ept-walker.ts';
 import { NestedWalker } from './nested-walker.ts';
 import { finalOwner, tableOwner } from './owner-check.ts';
+import { PagingRegisters } from './paging-registers.ts';
 import type { SecondWalker } from './second-walker.ts';
 import type { TableCache } from './table-cache.ts';
 import { TLB_GLOBAL, TLB_HUGE, TLB_LARGE } from './tlb.ts';
-import { WALK_RIGHTS, WALK_TABLE, WALK_TAG_HI, type WalkCache, type WalkCaches } from './walk-cache.ts';
-
-/** What a walk answers. */
-export const WALK_OK = 0;
-/** #PF: `error`. */
-export const WALK_PAGE_FAULT = 1;
-/** #NPF: `error`, `errorHi`, `gfn` and `gpaOffset`. */
-export const WALK_NESTED_FAULT = 2;
-
-/** #VC for private memory that was not validated. */
-export const WALK_NOT_VALIDATED = 3;
+import { WALK_RIGHTS, WALK_TABLE, WALK_TAG_HI, type WalkCaches } from './walk-cache.ts';
+import { WALK_NESTED_FAULT, WALK_NOT_VALIDATED, WALK_OK, WALK_PAGE_FAULT } from './walk-result.ts';
 
 const NO_MEMORY = -2;
 const NOT_VALIDATED = -3;
 
-export class GuestWalker {
+export class GuestWalker extends PagingRegisters {
   /** The second level; another one takes its place while a TD runs. */
   nestedWalker: SecondWalker;
   /** The same on a processor with EPT. */
   readonly eptWalker: EptWalker | null;
   private readonly memory: PhysicalMemory;
-  private readonly i32: Int32Array;
-  private readonly profile: HardwareProfile;
   private readonly tables: TableCache;
-  private readonly upper: WalkCache;
   private readonly npt: NestedWalker | null;
-  private readonly profilePhysHi: number;
-  /** High half of the physical address bits that the processor does not have, or that do not mean an address: not the C-bit. */
-  physHi: number;
-  /** High half of the C-bit: 0 for guests without encrypted memory (@apm 15.34). */
-  private cBitHi = 0;
-  private frameHi = PT64_FRAME_HI;
   /** The reverse map's checks, once there is one: setOwners. */
   rmp: AccessCheck | null = null;
   /** PVALIDATE and RMPADJUST ask: whose the page is and no more. */
@@ -116,8 +67,6 @@ export class GuestWalker {
   /** MMU context of the walk. */
   index = 0;
 
-  /** PAGING_*: what the guest's control registers select. */
-  mode = PAGING_NONE;
   /** Guest-physical addresses go through nested tables. */
   get nested(): boolean {
     return this.isNested;
@@ -129,23 +78,6 @@ export class GuestWalker {
   private isNested = false;
   /** PAE's directory pointers are in registers, loaded with CR3 (VMX with EPT: @sdm 28.3.2.4), and not read during the walk. */
   pdpteRegisters = false;
-  private wp = false;
-  private smep = false;
-  private smap = false;
-  private pke = false;
-  private pse = false;
-  private pge = false;
-  private nxe = false;
-  private pkru = 0;
-  /** What the above were made of. */
-  private cr0 = 0;
-  private cr4 = 0;
-  private efer = 0;
-  /** Reserved bits of the high half of every entry. */
-  private rsvdHi = 0;
-  private cr3Lo = 0;
-  private cr3Hi = 0;
-
   /** Host frame of the 4 KiB page, after WALK_OK. */
   pfn = 0;
   /** Guest frame of the table that was read last, where updates of it are checked by themselves. */
@@ -167,16 +99,11 @@ export class GuestWalker {
   errorHi = 0;
 
   constructor(memory: PhysicalMemory, profile: HardwareProfile, caches: WalkCaches) {
+    super(memory, profile, caches.guest);
     this.memory = memory;
     this.tables = caches.tables;
-    this.upper = caches.guest;
-    this.i32 = memory.i32;
-    this.profile = profile;
-    this.profilePhysHi = rsvdPhysHi(profile.maxPhyAddr);
-    this.physHi = this.profilePhysHi;
     this.eptWalker = profile.vendor === 'intel' ? new EptWalker(memory, profile) : null;
     this.nested = false;
-    this.share();
     this.npt = this.eptWalker === null ? new NestedWalker(memory, profile, caches.nested) : null;
     this.nestedWalker = this.eptWalker ?? this.npt!;
   }
@@ -189,13 +116,6 @@ export class GuestWalker {
     return result === WALK_OK ? this.pfn * 4096 + (vaLo & 0xfff) : -1;
   }
 
-  /** Guest physical addresses are of `bits` bits from the next `configure` on: a TD has its own width. */
-  setPhysBits(bits: number): void {
-    this.physHi = rsvdPhysHi(bits);
-    // No control registers are these: what follows from them is computed again.
-    this.cr0 = -1;
-  }
-
   /** Level of the nested page that the last walk ended in. */
   get mappedLevel(): number {
     return this.npt?.level ?? 1;
@@ -204,58 +124,6 @@ export class GuestWalker {
   setOwners(check: AccessCheck | null): void {
     this.rmp = check;
     this.i32[RMP_AT >> 2] = check?.table ?? 0;
-  }
-
-  /** A guest is entered whose memory is encrypted where bit `cBit` of its entries says so, or (-1) one without. HOT */
-  setEncryptionBit(cBit: number): void {
-    const bitHi = cBit < 0 ? 0 : 1 << (cBit - 32);
-    if (bitHi === this.cBitHi) return;
-    this.cBitHi = bitHi;
-    this.physHi = this.profilePhysHi & ~bitHi;
-    this.frameHi = PT64_FRAME_HI & ~bitHi;
-    // The next configure is not to find everything as it was.
-    this.efer = -1;
-  }
-
-  /** Takes over the registers that select and modify paging; false when only CR3, or nothing, is new. HOT */
-  configure(cr0: number, cr3Lo: number, cr3Hi: number, cr4: number, efer: number, pkru: number): boolean {
-    this.cr3Lo = cr3Lo;
-    this.cr3Hi = cr3Hi;
-    if (cr0 === this.cr0 && cr4 === this.cr4 && efer === this.efer && pkru === this.pkru) return false;
-    this.cr0 = cr0;
-    this.cr4 = cr4;
-    this.efer = efer;
-    this.wp = (cr0 & CR0_WP) !== 0;
-    this.smep = (cr4 & CR4_SMEP) !== 0;
-    this.smap = (cr4 & CR4_SMAP) !== 0;
-    this.pse = (cr4 & CR4_PSE) !== 0;
-    this.pge = (cr4 & CR4_PGE) !== 0;
-    this.pkru = pkru;
-    const pae = (cr4 & CR4_PAE) !== 0;
-    const long = (efer & EFER_LMA) !== 0;
-    this.nxe = pae && (efer & EFER_NX) !== 0;
-    this.pke = long && (cr4 & CR4_PKE) !== 0;
-    this.rsvdHi = this.physHi | (this.nxe ? 0 : PT64_NX_HI) | (long ? 0 : PAE_RSVD_HI);
-    if ((cr0 & CR0_PG) === 0) this.mode = PAGING_NONE;
-    else if (long) this.mode = (cr4 & CR4_LA57) !== 0 ? PAGING_5LEVEL : PAGING_4LEVEL;
-    else this.mode = pae ? PAGING_PAE : PAGING_32BIT;
-    this.share();
-    return true;
-  }
-
-  /** What the generated refill (refill.ts) has to know of all this. */
-  private share(): void {
-    const { i32, mode } = this;
-    const levels = mode === PAGING_4LEVEL ? 4 : mode === PAGING_32BIT ? 2 : 0;
-    const plain = this.eptWalker === null && !this.pke && this.cBitHi === 0;
-    i32[WALK_MODE_AT >> 2] = plain ? levels : 0;
-    i32[WALK_RSVD_HI_AT >> 2] = this.rsvdHi;
-    i32[WALK_ROLE_AT >> 2] =
-      (this.wp ? WALK_ROLE_WP : 0) |
-      (this.smap ? WALK_ROLE_SMAP : 0) |
-      (this.pge ? WALK_ROLE_PGE : 0) |
-      (this.pse ? WALK_ROLE_PSE : 0) |
-      (this.upper.enabled ? WALK_ROLE_CACHES : 0);
   }
 
   /**

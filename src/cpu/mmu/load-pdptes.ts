@@ -2,7 +2,8 @@
 import { EPT_VIOLATION_GVA_IS_VALID } from '../../arch/ept-qualification.ts';
 import { PAE_PDPTE_RSVD_HI, PAE_PDPTE_RSVD_LO, PT_PRESENT_MASK } from '../../arch/paging.ts';
 import { PDPTR_AT } from '../state.ts';
-import { type GuestWalker, WALK_NESTED_FAULT, WALK_OK, WALK_PAGE_FAULT } from './guest-walker.ts';
+import type { GuestWalker } from './guest-walker.ts';
+import { WALK_NESTED_FAULT, WALK_OK, WALK_PAGE_FAULT } from './walk-result.ts';
 
 /**
  * Loads them from the table that `cr3Lo` points to: WALK_OK, WALK_NESTED_FAULT, or WALK_PAGE_FAULT for #GP, when a present one has

@@ -3,10 +3,7 @@ import { PFERR_GUEST_RMP, PFERR_PRESENT } from '../../arch/error-code.ts';
 import { VMPL_EXECUTE_SUPERVISOR, VMPL_EXECUTE_USER, VMPL_READ, VMPL_WRITE } from '../../arch/rmp.ts';
 import { type AccessCheck, RMP_NOT_VALIDATED, RMP_OK, RMP_VIOLATION } from '../snp/access-check.ts';
 import type { GuestWalker } from './guest-walker.ts';
-
-// What GuestWalker.walk answers.
-const WALK_OK = 0;
-const WALK_NOT_VALIDATED = 3;
+import { WALK_NOT_VALIDATED, WALK_OK } from './walk-result.ts';
 
 /** Of the page that the walk ended in: as GuestWalker.walk; takes away what the level may not do with it. HOT */
 export function finalOwner(

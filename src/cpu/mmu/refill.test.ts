@@ -27,6 +27,7 @@ import {
   STATE_BASE,
 } from '../state.ts';
 import { Core } from '../system/core.ts';
+import { translate } from '../system/translation.ts';
 import { W_CR0, W_CR3, W_CR4, W_EFER } from '../system/words.ts';
 import { ModuleBuilder } from '../wasm/module.ts';
 import { defineRefill } from './refill.ts';
@@ -134,10 +135,10 @@ test.each<Kind>([
       const got = refill((BigInt(hi) << 32n) | BigInt(lo >>> 0), access);
       const after = snapshot();
       if (got === 0) {
-        const at = core.translate(lo, hi, access, index);
+        const at = translate(core, lo, hi, access, index);
         const ends = snapshot();
         restore(before);
-        expect(core.translate(lo, hi, access, index)).toBe(at);
+        expect(translate(core, lo, hi, access, index)).toBe(at);
         snapshot().forEach((part, i) => {
           expect(Buffer.compare(part, ends[i]!)).toBe(0);
         });
@@ -145,7 +146,7 @@ test.each<Kind>([
       }
       hits++;
       restore(before);
-      expect(got, `round ${round} access ${n}`).toBe(core.translate(lo, hi, access, index));
+      expect(got, `round ${round} access ${n}`).toBe(translate(core, lo, hi, access, index));
       snapshot().forEach((part, i) => {
         expect(Buffer.compare(part, after[i]!), `round ${round} access ${n} part ${i}`).toBe(0);
       });

@@ -25,10 +25,11 @@ import {
   RMP_FRAMES_2M,
   RMP_SUCCESS,
 } from '../../arch/rmp.ts';
-import { WALK_NESTED_FAULT, WALK_NOT_VALIDATED, WALK_OK } from '../mmu/guest-walker.ts';
+import { WALK_NESTED_FAULT, WALK_NOT_VALIDATED, WALK_OK } from '../mmu/walk-result.ts';
 import { ACCESS_READ, STATUS_OK } from '../state.ts';
 import type { Core } from '../system/core.ts';
 import { gprHi, gprLo, setGpr } from '../system/operands.ts';
+import { walkFailed } from '../system/translation.ts';
 import type { AccessCheck } from './access-check.ts';
 import type { Rmp } from './rmp.ts';
 
@@ -65,7 +66,7 @@ function page(core: Core, large: boolean): number {
   walker.validating = true;
   const result = walker.walk(lo, hi, ACCESS_READ, 0);
   walker.validating = false;
-  if (result !== WALK_OK) core.failed(result, lo, hi);
+  if (result !== WALK_OK) walkFailed(core, result, lo, hi);
   else if (walker.encrypted) return walker.pfn;
   else core.status = answer(core, RMP_FAIL_INPUT, false);
   return -1;
@@ -77,7 +78,7 @@ function sizeMismatch(core: Core): number {
   walker.error = PFERR_PRESENT | PFERR_USER | PFERR_GUEST_RMP;
   walker.errorHi = PFERR_GUEST_FINAL_HI | PFERR_GUEST_ENC_HI | PFERR_GUEST_SIZEM_HI;
   walker.gpaOffset = 0;
-  core.failed(WALK_NESTED_FAULT, gprLo(core, RAX), gprHi(core, RAX));
+  walkFailed(core, WALK_NESTED_FAULT, gprLo(core, RAX), gprHi(core, RAX));
   return core.status;
 }
 
@@ -129,7 +130,7 @@ export function rmpadjust(core: Core): number {
   if (fit === -1) return sizeMismatch(core);
   if (fit !== RMP_SUCCESS) return answer(core, fit, false);
   if (!rmp.validated(pfn)) {
-    core.failed(WALK_NOT_VALIDATED, gprLo(core, RAX), gprHi(core, RAX));
+    walkFailed(core, WALK_NOT_VALIDATED, gprLo(core, RAX), gprHi(core, RAX));
     return core.status;
   }
   if ((mask & ~rmp.permissions(pfn, check.vmpl)) !== 0) return answer(core, RMP_FAIL_PERMISSION, false);

@@ -1,7 +1,7 @@
 /** Moves to and from control and debug registers, CLTS, LMSW and SMSW (@sdm 2.5; @apm 3.1, 15.9, 15.11). */
 import { DR6_BD, DR7_GD } from '../../arch/debug-registers.ts';
 import { DB_VECTOR } from '../../arch/exceptions.ts';
-import { PT64_FRAME_HI, rsvdPhysHi } from '../../arch/paging.ts';
+import { PAGING_PAE, PT64_FRAME_HI, rsvdPhysHi } from '../../arch/paging.ts';
 import {
   CR0_CD,
   CR0_ET,
@@ -31,10 +31,13 @@ import {
 } from '../../arch/vmcb.ts';
 import { EXIT_REASON_TPR_BELOW_THRESHOLD } from '../../arch/vmx-exit-reasons.ts';
 import { recordReg, recordRm } from '../decode/record.ts';
+import { loadPdptes } from '../mmu/load-pdptes.ts';
+import { WALK_NESTED_FAULT, WALK_OK } from '../mmu/walk-result.ts';
 import { CR0_AT, CR2_AT, CR3_AT, CR4_AT, CR8_AT, DR_AT, STATUS_OK } from '../state.ts';
 import { exitClts, exitLmsw, exitMovCr, exitMovDr, exitVmx } from '../vmx/instruction-exits.ts';
 import type { Core } from './core.ts';
 import { gprHi, gprLo, readRm, setGpr, writeRm } from './operands.ts';
+import { walkFailed } from './translation.ts';
 import { W_CR0, W_CR3, W_CR4, W_EFER } from './words.ts';
 
 /** EXITINFO1 of a control-register exit: with DecodeAssists bit 63 says MOV, and the register's number follows. */
@@ -135,13 +138,24 @@ function writeCr0(core: Core, value: number, hi: number, gpr: number): number {
   return STATUS_OK;
 }
 
+/** After MOV to a control register in PAE paging whose directory pointers are in registers: loads them from CR3's table. */
+function reloadPdptes(core: Core, cr3Lo: number): number {
+  const walker = core.walker;
+  if (!walker.pdpteRegisters || walker.mode !== PAGING_PAE) return STATUS_OK;
+  const result = loadPdptes(walker, core.i32, cr3Lo);
+  if (result === WALK_OK) return STATUS_OK;
+  if (result !== WALK_NESTED_FAULT) return core.gp(0);
+  walkFailed(core, result, 0, 0);
+  return core.status;
+}
+
 function writeCr3(core: Core, lo: number, hi: number): number {
   const i32 = core.i32;
   const pcid = (i32[W_CR4]! & CR4_PCIDE) !== 0;
   const keep = pcid && hi < 0;
   const high = keep ? hi & 0x7fffffff : hi;
   if (core.walker.pdpteRegisters) {
-    const status = core.loadPdptes(lo);
+    const status = reloadPdptes(core, lo);
     if (status !== STATUS_OK) return status;
   }
   if (core.longMode() && (high & (rsvdPhysHi(core.profile.maxPhyAddr) | ~PT64_FRAME_HI)) !== 0) return core.gp(0);
@@ -160,7 +174,7 @@ function writeCr4(core: Core, value: number, hi: number): number {
   if (core.longMode() && ((value & CR4_PAE) === 0 || ((value ^ old) & CR4_LA57) !== 0)) return core.gp(0);
   if ((value & ~old & CR4_PCIDE) !== 0 && (!core.longMode() || (i32[W_CR3]! & 0xfff) !== 0)) return core.gp(0);
   if (core.walker.pdpteRegisters && value !== old) {
-    const status = core.loadPdptes(i32[W_CR3]!);
+    const status = reloadPdptes(core, i32[W_CR3]!);
     if (status !== STATUS_OK) return status;
   }
   i32[W_CR4] = value;

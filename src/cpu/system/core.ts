@@ -1,44 +1,30 @@
 /**
  * What the parts of the processor share: the state in linear memory, the TLB and walkers, the intercepts of the control block in force,
- * and the ways in which an instruction can end. Statuses are STATUS_* of state.ts.
+ * the guest's mode, and the ways in which an instruction can end. Statuses are STATUS_* of state.ts.
  */
 import { PFERR_RSVD } from '../../arch/error-code.ts';
-import { AC_VECTOR, GP_VECTOR, NM_VECTOR, PF_VECTOR, SS_VECTOR, UD_VECTOR, VC_VECTOR } from '../../arch/exceptions.ts';
+import { GP_VECTOR, NM_VECTOR, SS_VECTOR, UD_VECTOR, VC_VECTOR } from '../../arch/exceptions.ts';
 import { isCanonical } from '../../arch/linear-address.ts';
-import { PAGING_5LEVEL, PAGING_PAE } from '../../arch/paging.ts';
+import { PAGING_5LEVEL } from '../../arch/paging.ts';
 import { CR0_AM, CR4_PCIDE, CR4_SMAP, EFER_LMA, RFLAGS_AC, RFLAGS_RF, RFLAGS_VM } from '../../arch/registers.ts';
-import {
-  SVM_EXIT_NPF,
-  SVM_EXIT_PAGE_NOT_VALIDATED,
-  V_GIF_ENABLE_MASK,
-  V_GIF_MASK,
-  VMCB_ATTR_DB,
-  VMCB_ATTR_L,
-} from '../../arch/vmcb.ts';
+import { SVM_EXIT_NPF, V_GIF_ENABLE_MASK, V_GIF_MASK, VMCB_ATTR_DB, VMCB_ATTR_L } from '../../arch/vmcb.ts';
 import type { PhysicalMemory } from '../../host/physical-memory.ts';
-import type { VmcsSwitch } from '../interpreter/state-switch-vmcs.ts';
-import { GuestWalker, WALK_NESTED_FAULT, WALK_NOT_VALIDATED, WALK_OK } from '../mmu/guest-walker.ts';
-import { loadPdptes } from '../mmu/load-pdptes.ts';
-import { TAG_CODE, TAG_READ, TAG_WRITE, Tlb } from '../mmu/tlb.ts';
+import { GuestWalker } from '../mmu/guest-walker.ts';
+import { Tlb } from '../mmu/tlb.ts';
 import type { HardwareProfile } from '../profile.ts';
 import { isAutomaticExit } from '../snp/communication.ts';
 import type { Snp } from '../snp/snp.ts';
 import {
-  ACCESS_FETCH,
-  ACCESS_READ,
-  CR2_AT,
   EVENT_AT,
   EXIT_CODE_AT,
   EXIT_INFO1_AT,
   EXIT_INFO2_AT,
-  FAULT_ADDRESS,
   FAULT_ERROR,
   FAULT_HAS_ERROR,
   FAULT_VECTOR,
   INSNS_AT,
   INT_SHADOW_AT,
   MMU_ALIGNED_USER,
-  REFUSED_PAGE_AT,
   RF_RIP_AT,
   RF_SINCE_AT,
   SEG_ATTR,
@@ -49,6 +35,7 @@ import {
 } from '../state.ts';
 import { ApicVirtualization } from '../vmx/apic-virtualization.ts';
 import { Breakpoints } from './breakpoints.ts';
+import { type CodeCache, NO_CODE } from './code-cache.ts';
 import {
   cr4Known,
   SVME_ADDRESS_CHECK,
@@ -58,6 +45,7 @@ import {
   xcr0Known,
   xstateFeature,
 } from './features.ts';
+import type { Shutdown } from './shutdown.ts';
 import { Stack } from './stack.ts';
 import {
   SEG_WORDS,
@@ -74,42 +62,6 @@ import {
   W_SEG,
 } from './words.ts';
 
-/** The part of the interpreter that the system side calls. */
-export interface CodeCache {
-  /** How often translated code was dropped. */
-  readonly invalidations: number;
-  /** Translated code of frame `pfn` is about to change. */
-  invalidateCode(pfn: number): void;
-  readRflags(): number;
-  writeRflags(value: number): void;
-  /** The bulk of what VMRUN loads from, and #VMEXIT stores to, the control block at physical address `vmcbPa`. */
-  loadGuest(vmcbPa: number): number;
-  storeGuest(vmcbPa: number, intCtl: number, event: number, eventError: number): void;
-  /** The same for a VMCS. */
-  readonly vmcs: VmcsSwitch;
-  /** Copies the 15 bytes at physical address `from` to `to`. */
-  copyInstruction(to: number, from: number): void;
-  /** Bytes of the instruction at RIP, 0 when it cannot be fetched. */
-  instructionLength(): number;
-}
-
-/** What was known of a guest when it met a triple fault; RIP is that of the instruction that the first exception came from. */
-export interface Shutdown {
-  /** As CODE_MODE_AT. */
-  readonly mode: number;
-  readonly ripLo: number;
-  readonly ripHi: number;
-  /** The exceptions, first to last. */
-  readonly vectors: readonly number[];
-  /** Error code of the first, or -1. */
-  readonly error: number;
-  /** Address that the first one faulted on, when it was a page fault. */
-  readonly addressLo: number;
-  readonly addressHi: number;
-  /** Bytes at RIP to the end of the page, 32 at most; null when no code is mapped there. */
-  readonly code: Uint8Array | null;
-}
-
 /** Bits that decide what a page may be used for, beside the page tables: a change empties the TLB. */
 const CR0_PAGING = 0x80010001 | 0;
 const CR4_PAGING = 0x007210b0;
@@ -124,17 +76,7 @@ export class Core {
   /** The stack of the transfer in progress. */
   readonly stack: Stack;
   readonly breakpoints: Breakpoints;
-  code: CodeCache = {
-    invalidations: 0,
-    invalidateCode() {},
-    readRflags: () => 2,
-    writeRflags() {},
-    loadGuest: () => 1,
-    storeGuest() {},
-    vmcs: { known: () => 0, remember() {}, load() {}, store() {} },
-    copyInstruction() {},
-    instructionLength: () => 0,
-  };
+  code: CodeCache = NO_CODE;
 
   /** VMRUN, VMLOAD and VMSAVE are intercepted before their address is looked at (CPUID 8000000A EDX, SvmeAddrChk). */
   readonly interceptBeforeVmcbCheck: boolean;
@@ -431,102 +373,6 @@ export class Core {
     const i32 = this.i32;
     const pcid = (i32[W_CR4]! & CR4_PCIDE) !== 0 ? i32[W_CR3]! & 0xfff : 0;
     if (pcid !== this.tlb.pcid) this.tlb.switchPcid(pcid);
-  }
-
-  // Translation.
-
-  /**
-   * Host physical address of the byte at linear address `va`, for `access` in MMU context `index`; -1 with `status` set and FAULT_* or
-   * EXIT_* filled. Fills the TLB. HOT
-   */
-  translate(vaLo: number, vaHi: number, access: number, index: number): number {
-    if (index === MMU_ALIGNED_USER && access !== ACCESS_FETCH) return this.translate(vaLo, vaHi, access, 1);
-    const tlb = this.tlb;
-    const tag = access === ACCESS_READ ? TAG_READ : access === ACCESS_FETCH ? TAG_CODE : TAG_WRITE;
-    const hit = tlb.lookup(index, vaLo, vaHi, tag);
-    if (hit !== -1) return hit;
-    if (!this.canonical(vaHi)) {
-      this.status = this.gp(0);
-      return -1;
-    }
-    const walker = this.walker;
-    const result = walker.walk(vaLo, vaHi, access, index === MMU_ALIGNED_USER ? 1 : index);
-    if (result !== WALK_OK) {
-      this.failed(result, vaLo, vaHi);
-      return -1;
-    }
-    this.i32[REFUSED_PAGE_AT >> 2] = 0;
-    const pfn = walker.pfn;
-    if (walker.rmp?.foreign === true) return this.snp!.readForeign(pfn, vaLo & 0xfff);
-    if (this.reaching && (pfn === this.apic.accessPfn || (access !== ACCESS_READ && this.memory.watch[pfn] !== 0)))
-      return -2;
-    if (pfn === this.apic.accessPfn) return this.apic.access(this, vaLo & 0xfff, access);
-    let tags = walker.readable ? TAG_READ : 0;
-    if (access === ACCESS_FETCH) {
-      tags |= TAG_CODE;
-    } else if (access === ACCESS_READ) {
-      if (walker.writable && !tlb.mayHaveCode(pfn)) tags |= TAG_WRITE;
-    } else if (this.memory.watch[pfn] !== 0) {
-      this.code.invalidateCode(pfn);
-    } else if (walker.writable) {
-      tags |= TAG_WRITE;
-    }
-    if (this.breakpoints.watching && this.breakpoints.inPage(vaLo, vaHi)) tags &= TAG_CODE;
-    if (index === MMU_ALIGNED_USER) tags = TAG_CODE;
-    tlb.insert(index, vaLo, vaHi, pfn, tags, walker.flags);
-    return pfn * 4096 + (vaLo & 0xfff);
-  }
-
-  /** After MOV to a control register in PAE paging whose directory pointers are in registers: loads them from CR3's table. */
-  loadPdptes(cr3Lo: number): number {
-    const walker = this.walker;
-    if (!walker.pdpteRegisters || walker.mode !== PAGING_PAE) return STATUS_OK;
-    const result = loadPdptes(walker, this.i32, cr3Lo);
-    if (result === WALK_OK) return STATUS_OK;
-    if (result !== WALK_NESTED_FAULT) return this.gp(0);
-    this.failed(result, 0, 0);
-    return this.status;
-  }
-
-  /**
-   * Whether `size` bytes at `va` lie as alignment checks want them; if not, #AC is in `status`. After the translation, whose faults come
-   * first (@sdm 6.9, 6.15 interrupt 17; @apm 8.2.17).
-   */
-  aligned(vaLo: number, size: number): boolean {
-    // 10 bytes are an x87 number, which is aligned as 8.
-    const to = size === 10 ? 8 : size;
-    if ((vaLo & (to - 1)) === 0 || (to & (to - 1)) !== 0) return true;
-    this.status = this.raiseError(AC_VECTOR, 0);
-    return false;
-  }
-
-  /** Turns a walk's failure into FAULT_* or EXIT_*. HOT */
-  failed(result: number, vaLo: number, vaHi: number): void {
-    const walker = this.walker;
-    if (result === WALK_NOT_VALIDATED) {
-      this.i32[CR2_AT >> 2] = vaLo;
-      this.i32[(CR2_AT >> 2) + 1] = vaHi;
-      this.status = this.raiseError(VC_VECTOR, SVM_EXIT_PAGE_NOT_VALIDATED);
-      return;
-    }
-    if (result === WALK_NESTED_FAULT) {
-      this.i32[REFUSED_PAGE_AT >> 2] = (vaLo & ~0xfff) | 1;
-      const gfn = walker.gfn;
-      this.linearLo = vaLo;
-      this.linearHi = vaHi;
-      this.status = this.exit(
-        SVM_EXIT_NPF,
-        walker.error,
-        walker.errorHi,
-        (gfn << 12) | walker.gpaOffset,
-        gfn < 0x100000 ? 0 : Math.floor(gfn / 0x100000),
-      );
-      return;
-    }
-    const i32 = this.i32;
-    i32[FAULT_ADDRESS >> 2] = vaLo;
-    i32[(FAULT_ADDRESS >> 2) + 1] = vaHi;
-    this.status = this.raiseError(PF_VECTOR, walker.error);
   }
 
   // Segments and registers.

@@ -51,6 +51,7 @@ import {
   selectorError,
   storeDescriptorType,
 } from './segments.ts';
+import { translate } from './translation.ts';
 import { W_CR4 } from './words.ts';
 
 /** LGDT (`interrupts` false) or LIDT with operand size `size`. */
@@ -211,7 +212,7 @@ export function askSelector(core: Core, record: number, limit: boolean, size: nu
 function reachForWriting(core: Core, record: number): boolean {
   if (core.profile.rmwFaultsAsRead || !recordIsMemory(core.u8, record)) return true;
   if (!operandAddress(core, record, 2, true)) return false;
-  return core.translate(core.addressLo, core.addressHi, ACCESS_RMW, currentContext(core)) !== -1;
+  return translate(core, core.addressLo, core.addressHi, ACCESS_RMW, currentContext(core)) !== -1;
 }
 
 /** ARPL: raises the RPL of rm to that of reg. */

@@ -5,6 +5,7 @@
  */
 import { ACCESS_READ, ACCESS_WRITE, MMU_ALIGNED_USER, MMU_INDEX_AT } from '../state.ts';
 import type { Core } from './core.ts';
+import { aligned, translate } from './translation.ts';
 
 /** Context of implicit supervisor accesses. */
 export const IMPLICIT = 0;
@@ -17,16 +18,16 @@ export function currentContext(core: Core): number {
 /** Reads `size` bytes (1 to 8) little-endian into `core.lo` and `core.hi`. HOT */
 export function read(core: Core, lo: number, hi: number, size: number, context: number): boolean {
   const offset = lo & 0xfff;
-  const at = core.translate(lo, hi, ACCESS_READ, context);
+  const at = translate(core, lo, hi, ACCESS_READ, context);
   if (at === -1) return false;
   const first = 4096 - offset;
   let next = -1;
   if (first < size) {
     const nextLo = (lo + first) | 0;
-    next = core.translate(nextLo, nextPageHigh(core, nextLo, hi), ACCESS_READ, context);
+    next = translate(core, nextLo, nextPageHigh(core, nextLo, hi), ACCESS_READ, context);
     if (next === -1) return false;
   }
-  if (context === MMU_ALIGNED_USER && !core.aligned(lo, size)) return false;
+  if (context === MMU_ALIGNED_USER && !aligned(core, lo, size)) return false;
   if (core.breakpoints.watching) core.breakpoints.accessed(lo, hi, size, ACCESS_READ);
   if (first >= size && (size & 3) === 0 && (at & 3) === 0) {
     core.lo = core.i32[at >>> 2]!;
@@ -56,16 +57,16 @@ export function write(
   context: number,
 ): boolean {
   const offset = lo & 0xfff;
-  const at = core.translate(lo, hi, ACCESS_WRITE, context);
+  const at = translate(core, lo, hi, ACCESS_WRITE, context);
   if (at === -1) return false;
   const first = 4096 - offset;
   let next = -1;
   if (first < size) {
     const nextLo = (lo + first) | 0;
-    next = core.translate(nextLo, nextPageHigh(core, nextLo, hi), ACCESS_WRITE, context);
+    next = translate(core, nextLo, nextPageHigh(core, nextLo, hi), ACCESS_WRITE, context);
     if (next === -1) return false;
   }
-  if (context === MMU_ALIGNED_USER && !core.aligned(lo, size)) return false;
+  if (context === MMU_ALIGNED_USER && !aligned(core, lo, size)) return false;
   if (core.breakpoints.watching) core.breakpoints.accessed(lo, hi, size, ACCESS_WRITE);
   if (first >= size && (size & 3) === 0 && (at & 3) === 0) {
     core.i32[at >>> 2] = valueLo;

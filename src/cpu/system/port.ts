@@ -73,6 +73,7 @@ import {
   swapgs,
   writeBase,
 } from './segment-instructions.ts';
+import { aligned, translate } from './translation.ts';
 import { interrupt8086, THROUGH_IDT } from './virtual-8086.ts';
 
 export class Port implements SystemPort {
@@ -89,11 +90,11 @@ export class Port implements SystemPort {
     const { core } = this;
     const context = currentContext(core);
     let at = 0;
-    if (access === ACCESS_RMW && core.profile.rmwFaultsAsRead) at = core.translate(vaLo, vaHi, ACCESS_READ, context);
-    if (at !== -1) at = core.translate(vaLo, vaHi, access, context);
+    if (access === ACCESS_RMW && core.profile.rmwFaultsAsRead) at = translate(core, vaLo, vaHi, ACCESS_READ, context);
+    if (at !== -1) at = translate(core, vaLo, vaHi, access, context);
     if (access === ACCESS_FETCH) return at;
     if (at === -1) this.stackFault();
-    else if (context === MMU_ALIGNED_USER && !core.aligned(vaLo, core.i32[ACCESS_SIZE_AT >> 2]!)) return -1;
+    else if (context === MMU_ALIGNED_USER && !aligned(core, vaLo, core.i32[ACCESS_SIZE_AT >> 2]!)) return -1;
     else if (core.breakpoints.watching) {
       core.breakpoints.accessed(vaLo, vaHi, core.i32[ACCESS_SIZE_AT >> 2]!, access);
     }
@@ -108,7 +109,7 @@ export class Port implements SystemPort {
     if (access === ACCESS_RMW && core.profile.rmwFaultsAsRead) return -2;
     const before = core.code.invalidations;
     core.reaching = true;
-    const at = core.translate(vaLo, vaHi, access, context);
+    const at = translate(core, vaLo, vaHi, access, context);
     core.reaching = false;
     if (at === -1) this.stackFault();
     // A page table held code: the region may be no more.
@@ -144,12 +145,12 @@ export class Port implements SystemPort {
       if (status !== STATUS_OK) return status;
     }
     const first = 4096 - (vaLo & 0xfff);
-    const low = core.translate(vaLo, vaHi, access, context);
+    const low = translate(core, vaLo, vaHi, access, context);
     if (low === -1) return this.failed();
     const nextLo = (vaLo + first) | 0;
-    const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), access, context);
+    const high = translate(core, nextLo, nextPageHigh(core, nextLo, vaHi), access, context);
     if (high === -1) return this.failed();
-    if (context === MMU_ALIGNED_USER && !core.aligned(vaLo, size)) return core.status;
+    if (context === MMU_ALIGNED_USER && !aligned(core, vaLo, size)) return core.status;
     if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, size, access);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[SCRATCH + i] = u8[i < first ? low + i : high + i - first]!;
@@ -160,12 +161,12 @@ export class Port implements SystemPort {
     const core = this.core;
     const context = currentContext(core);
     const first = 4096 - (vaLo & 0xfff);
-    const low = core.translate(vaLo, vaHi, ACCESS_WRITE, context);
+    const low = translate(core, vaLo, vaHi, ACCESS_WRITE, context);
     if (low === -1) return this.failed();
     const nextLo = (vaLo + first) | 0;
-    const high = core.translate(nextLo, nextPageHigh(core, nextLo, vaHi), ACCESS_WRITE, context);
+    const high = translate(core, nextLo, nextPageHigh(core, nextLo, vaHi), ACCESS_WRITE, context);
     if (high === -1) return this.failed();
-    if (context === MMU_ALIGNED_USER && !core.aligned(vaLo, size)) return core.status;
+    if (context === MMU_ALIGNED_USER && !aligned(core, vaLo, size)) return core.status;
     if (core.breakpoints.watching) core.breakpoints.accessed(vaLo, vaHi, size, ACCESS_WRITE);
     const u8 = core.u8;
     for (let i = 0; i < size; i++) u8[i < first ? low + i : high + i - first] = u8[SCRATCH + i]!;

@@ -70,6 +70,7 @@ import type { Core } from './core.ts';
 import { popFlags } from './iret.ts';
 import { currentContext } from './linear-memory.ts';
 import { gprHi, gprLo, linear, operandAddress } from './operands.ts';
+import { translate } from './translation.ts';
 import {
   flagsForbidden,
   hasVirtualIf,
@@ -171,7 +172,7 @@ function reachMonitored(core: Core, record: number): boolean {
   const lo = size === 2 ? gprLo(core, RAX) & 0xffff : gprLo(core, RAX);
   const segment = recordSegment(core.u8, record);
   if (!linear(core, segment, lo, size === 8 ? gprHi(core, RAX) : 0, 1, false)) return false;
-  return core.translate(core.addressLo, core.addressHi, ACCESS_READ, currentContext(core)) !== -1;
+  return translate(core, core.addressLo, core.addressHi, ACCESS_READ, currentContext(core)) !== -1;
 }
 
 /** MONITOR (`wait` false) and MWAIT: without an intercept MWAIT does not wait. */
@@ -227,7 +228,7 @@ export function invalidateCaches(core: Core, writeBack: boolean): number {
 export function flushLine(core: Core, record: number): number {
   if (!core.profile.cacheHintsFault) return STATUS_OK;
   if (!operandAddress(core, record, 1, false)) return core.status;
-  const at = core.translate(core.addressLo, core.addressHi, ACCESS_READ, currentContext(core));
+  const at = translate(core, core.addressLo, core.addressHi, ACCESS_READ, currentContext(core));
   return at === -1 ? core.status : STATUS_OK;
 }
 
