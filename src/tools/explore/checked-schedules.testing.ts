@@ -1,8 +1,9 @@
 /** Random schedules of a scene, each step of which is held to what the model says of it. For tests. */
+import { runs } from '../../runs.testing.ts';
 import { search } from './explorer.ts';
 import type { SceneModel } from './kvm-model/scene-model.ts';
 
-const RUNS = 12;
+const RUNS = runs(12);
 
 /** What the search says of a scene: `safe`, or the invariant. */
 export async function outcome(model: SceneModel, reduce = true): Promise<string> {
@@ -12,7 +13,7 @@ export async function outcome(model: SceneModel, reduce = true): Promise<string>
 }
 
 /**
- * States that a dozen random schedules of `depth` steps come to, each step checked. `also`: what else the model can be asked after a step;
+ * States that random schedules of `depth` steps come to, each step checked. `also`: what else the model can be asked after a step;
  * it gets the state as captured and what the step was.
  */
 export function* visited<M extends SceneModel>(

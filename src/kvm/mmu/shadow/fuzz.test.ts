@@ -1,6 +1,7 @@
 import fc from 'fast-check';
 import { describe, expect, it } from 'vitest';
 import { CR0_PE, CR0_PG, CR0_WP, CR4_PAE, CR4_PSE } from '../../../arch/registers.ts';
+import { runs } from '../../../runs.testing.ts';
 import { X86Exception } from '../../emulate/ops.ts';
 import { LOCK_MMU_WRITE } from '../../locks.ts';
 import { gvaToGpa } from '../guest-walk.ts';
@@ -195,7 +196,7 @@ describe.each(Object.entries(modes))('the shadow of random tables, %s', (_name, 
         expect(guest.mappingsBeyondTheGuests()).toEqual([]);
         expect(shadowInconsistencies(guest.s)).toEqual([]);
       }),
-      { numRuns: 60 },
+      { numRuns: runs(60) },
     );
   });
 });
