@@ -70,15 +70,14 @@ export function invpcid(core: Core, record: number, length: number): number {
   const { i32, tlb } = core;
   if (core.vmx && (core.secondaryControls & SECONDARY_EXEC_ENABLE_INVPCID) === 0) return core.ud();
   if (core.cpl() !== 0) return core.gp(0);
+  // VMX tells how the operands are addressed, and leaves their faults to whoever handles the exit (@sdm 26.1.1).
+  if (core.vmx && (core.intercept3 & INTERCEPT_INVLPG) !== 0) return exitVmx(core, EXIT_REASON_INVPCID);
   const register = recordReg(core.u8, record);
   const wide = core.mode64();
   const type = gprLo(core, register);
   const typeHi = wide ? gprHi(core, register) : 0;
   if (!operandAddress(core, record, DESCRIPTOR_BYTES, false)) return core.status;
   const { addressLo, addressHi } = core;
-  if (core.vmx && (core.intercept3 & INTERCEPT_INVLPG) !== 0) {
-    return exitVmx(core, EXIT_REASON_INVPCID, addressLo, addressHi);
-  }
   if ((core.intercept5 & INTERCEPT_INVPCID) !== 0) {
     return core.exit(SVM_EXIT_INVPCID, addressLo, addressHi, type, typeHi);
   }

@@ -34,6 +34,7 @@ const WITH_OPERAND: ReadonlySet<number> = new Set([
   R.EXIT_REASON_VMON,
   R.EXIT_REASON_INVEPT,
   R.EXIT_REASON_INVVPID,
+  R.EXIT_REASON_INVPCID,
   R.EXIT_REASON_GDTR_IDTR,
   R.EXIT_REASON_LDTR_TR,
 ]);
@@ -42,6 +43,7 @@ const WITH_REG2: ReadonlySet<number> = new Set([
   R.EXIT_REASON_VMWRITE,
   R.EXIT_REASON_INVEPT,
   R.EXIT_REASON_INVVPID,
+  R.EXIT_REASON_INVPCID,
 ]);
 
 /** Filled by `describeInstruction`. */

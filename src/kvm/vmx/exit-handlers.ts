@@ -47,6 +47,7 @@ import { emulateTaskSwitch } from '../x86/task-switch.ts';
 import { handleEptViolationExit } from './ept-violation.ts';
 import { vmxSetNmiMask, vmxSkip } from './events.ts';
 import { handleInvalidGuestState } from './invalid-guest-state.ts';
+import { handleInvpcidExit } from './invpcid-exit.ts';
 import { nestedVmxRun } from './nested/enter.ts';
 import {
   handleVmclear,
@@ -424,6 +425,8 @@ function invokeExitHandler(vcpu: VcpuState, reason: number): number {
       return handlePause(vcpu);
     case R.EXIT_REASON_INVLPG:
       return handleInvlpg(vcpu);
+    case R.EXIT_REASON_INVPCID:
+      return handleInvpcidExit(vcpu);
     case R.EXIT_REASON_RDPMC:
       return emulateRdpmc(vcpu);
     case R.EXIT_REASON_VMCALL:

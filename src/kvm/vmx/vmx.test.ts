@@ -72,6 +72,52 @@ describe('what Intel does otherwise', () => {
   });
 });
 
+describe('INVPCID', () => {
+  const DESCRIPTOR = 0x6070;
+  // invpcid edx, [ebx + 8 * ecx - 16], with the types 0 to 4
+  const invpcid = [0x66, 0x0f, 0x38, 0x82, 0x54, 0xcb, 0xf0];
+  const code = [
+    ...mov(3, 0x6000),
+    ...mov(1, 0x10),
+    ...mov(2, 0),
+    ...Array(5)
+      .fill([...invpcid, 0x42])
+      .flat(),
+  ];
+
+  it.each([
+    ['EPT', {}, 0],
+    ['shadow paging, where it exits', { params: { ept: false } }, 5],
+  ])('reads its descriptor, and is #GP for a type that is not there: %s', (_, options, exited) => {
+    const g = makeGuest(code, { hardware: 'silicon-skylake', ...options });
+    g.poke(DESCRIPTOR - 0x70, Array(0x100).fill(0xff));
+    g.poke(DESCRIPTOR, [...Array(9).fill(0), 0x30, 0, 0, 0, 0, 0, 0]);
+    expect(g.vcpu.run({ maxExits: 100 }).exit?.reason).toBe('hlt');
+    expect(g.vcpu.getRegs()).toMatchObject({ rdx: 4n, rsi: 13n });
+    const reasons = g.events.filter((e) => e.event === 'kvm_exit').map((e) => (e.fields as { reason: string }).reason);
+    expect(reasons.filter((r) => r === 'INVPCID')).toHaveLength(exited);
+  });
+
+  it('that exits is #GP for a bad identifier, and #PF where no descriptor is', () => {
+    const bad = makeGuest(code, { hardware: 'silicon-skylake', params: { ept: false } });
+    bad.poke(DESCRIPTOR + 2, [1]);
+    bad.vcpu.run({ maxExits: 100 });
+    expect(bad.vcpu.getRegs()).toMatchObject({ rdx: 0n, rsi: 13n });
+    // A page table that has the first 4 MiB, and the descriptor behind them.
+    const DIRECTORY = 0x9000;
+    const load = [...mov(0, DIRECTORY), 0x0f, 0x22, 0xd8, 0x0f, 0x20, 0xe0, 0x0c, 0x10, 0x0f, 0x22, 0xe0];
+    const enable = [0x0f, 0x20, 0xc0, 0x0d, 0, 0, 0, 0x80, 0x0f, 0x22, 0xc0];
+    const paged = makeGuest([...load, ...enable, ...mov(3, 0x400010), ...mov(1, 0), ...mov(2, 0), ...invpcid], {
+      hardware: 'silicon-skylake',
+      params: { ept: false },
+    });
+    paged.poke(DIRECTORY, [0x83, 0, 0, 0]);
+    paged.vcpu.run({ maxExits: 100 });
+    expect(paged.vcpu.getRegs()).toMatchObject({ rsi: 14n });
+    expect(paged.vcpu.getSregs().cr2).toBe(0x400000n);
+  });
+});
+
 describe('the log of modified pages', () => {
   it('marks what was written, without a fault', () => {
     const write = [0xc6, 0x05, 0, 0x60, 0, 0, 1, HLT];

@@ -15,7 +15,8 @@ const SINGLE_CTXT = 1;
 const ALL_INCL_GLOBAL = 2;
 const ALL_NON_GLOBAL = 3;
 
-const bytes = new Uint8Array(16);
+export const INVPCID_DESCRIPTOR_BYTES = 16;
+const bytes = new Uint8Array(INVPCID_DESCRIPTOR_BYTES);
 const words = new Int32Array(bytes.buffer);
 
 /** `type` is the register operand, the descriptor is at linear address `gva`. @kvm x86.c kvm_handle_invpcid */

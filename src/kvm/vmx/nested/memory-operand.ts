@@ -1,4 +1,4 @@
-/** The operands of VMX instructions, from what the exit says of them (@kvm nested.c get_vmx_mem_address). */
+/** The operands of VMX instructions and of INVPCID, from what the exit says of them (@kvm nested.c get_vmx_mem_address). */
 import { GP_VECTOR, SS_VECTOR, UD_VECTOR } from '../../../arch/exceptions.ts';
 import { FS, GS, SS } from '../../../arch/registers.ts';
 import { VMCS_EXIT_QUALIFICATION, VMCS_VMX_INSTRUCTION_INFO } from '../../../arch/vmcs.ts';
@@ -64,6 +64,11 @@ function checkProtected(offset: number, write: boolean, length: number, sreg: nu
   const flat = segment.baseLo === 0 && segment.limit === 0xffffffff && (code || (segment.type & 4) === 0);
   if (!flat) bad = bad || (offset >>> 0) + length - 1 > segment.limit;
   return bad ? (sreg === SS ? SS_VECTOR : GP_VECTOR) : 0;
+}
+
+/** Linear address of the memory operand of `length` bytes, halves until the next call; null when an exception was queued instead. */
+export function operandAddress(vcpu: VcpuState, info: number, write: boolean, length: number): Int32Array | null {
+  return memoryAddress(vcpu, info, write, length) ? address : null;
 }
 
 /** Fills `address`; false when an exception was queued instead. @kvm nested.c get_vmx_mem_address */
