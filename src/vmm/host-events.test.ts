@@ -45,6 +45,29 @@ describe('system management mode', () => {
     ]);
   });
 
+  it.each(machines)(
+    'takes an SMI that is an IPI: no exit, and the handler that firmware left, under %s',
+    async (_, options) => {
+      const moves: string[] = [];
+      const { end, exits } = await run('flat', {
+        ...options,
+        image: Uint8Array.from([
+          ...[0x66, 0xb9, 0x1b, 0, 0, 0, 0x0f, 0x32, 0x0d, 0, 0x0c, 0x0f, 0x30], // IA32_APIC_BASE: x2APIC
+          ...[0x66, 0xb9, 0x30, 8, 0, 0, 0x66, 0xb8, 0, 2, 4, 0, 0x66, 0x31, 0xd2, 0x0f, 0x30], // ICR: SMI, self
+          // KVM that emulates real mode does so for a while before it looks for an SMI.
+          ...[0xb9, 0, 1, 0xe2, 0xfe], // mov cx, 256; loop
+          ...[0xb0, 0x10, 0xe6, 0xf4], // mov al, 16; out 0xf4, al
+        ]),
+        onTrace: (e) => {
+          if (e.event === 'kvm_smm_transition') moves.push(e.fields.text);
+        },
+      });
+      expect(end).toMatchObject({ kind: 'debug-exit', status: 33 });
+      expect(moves).toEqual(['vcpu 0: entering SMM, smbase 0x30000', 'vcpu 0: leaving SMM, smbase 0x30000']);
+      expect(exits).toEqual({ io: 1 });
+    },
+  );
+
   it('is not offered by a VM that has one address space', async () => {
     const { end, text } = await run('smm.elf', { vmType: 'sw-protected' });
     expect([end.status, text]).toEqual([7, 'system management mode\nnot offered\n']);

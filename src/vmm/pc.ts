@@ -66,6 +66,7 @@ export class Pc {
   private readonly board: Board;
   private readonly pm: AcpiPm;
   private readonly tables: ReturnType<typeof acpiTables>;
+  private readonly smm: SmmMemory;
   private alarm = false;
 
   /** Called before the vCPUs are created: KVM wants the interrupt chips first. */
@@ -92,9 +93,9 @@ export class Pc {
     board.serial.setIrq = (high) => vm.irqLine(COM1_IRQ, high);
     ports.add(rtc);
     ports.add(this.pm);
-    const smm = new SmmMemory(board);
-    const smi = new SmiControl(() => smm.raise());
-    if (smm.offered) ports.add(smi);
+    this.smm = new SmmMemory(board);
+    const smi = new SmiControl(() => this.smm.raise());
+    if (this.smm.offered) ports.add(smi);
     ports.add(new SmiCommand(this.pm, () => smi.apmControl()));
     ports.add(new PciHost());
     mmio.add(
@@ -130,8 +131,9 @@ export class Pc {
     vm.createPit2(KVM_PIT_SPEAKER_DUMMY);
   }
 
-  /** Puts the firmware's tables into memory, unless the image has taken the place. */
+  /** Puts the firmware's tables into memory, unless the image has taken the place; and its handler of SMIs. */
   load(image: BootImage): void {
+    this.smm.load(image);
     const { segment } = this.tables;
     const end = segment.gpa + segment.size;
     if (image.segments.some((s) => s.gpa < end && s.gpa + s.size > segment.gpa)) return;

@@ -1,19 +1,24 @@
 /**
  * Memory as system management mode sees it: KVM's second address space. It has the RAM of the first, and 128 KiB of its own at 0xa0000,
- * which no code outside of SMM can reach. It is made with the first SMI, so that guests which never take one have nothing of it.
+ * which no code outside of SMM can reach. It is there before the guest starts: an SMI that one processor sends to another through its APIC
+ * is KVM's alone, and no exit announces it.
  */
 import type { Board } from './board.ts';
+import type { BootImage } from './loaders/boot-image.ts';
 
 export const SMRAM_GPA = 0xa_0000;
 export const SMRAM_SIZE = 0x2_0000;
 const SMM_ADDRESS_SPACE = 1 << 16;
+/** Where an SMI begins as long as nobody has moved SMBASE. */
+const HANDLER_GPA = 0x3_8000;
+const RSM = Uint8Array.of(0x0f, 0xaa);
 
 export class SmmMemory {
   private readonly board: Board;
-  private mapped = false;
 
   constructor(board: Board) {
     this.board = board;
+    if (this.offered) this.map();
   }
 
   /** A VM whose memory may be private has one address space only, and no SMM. */
@@ -21,9 +26,7 @@ export class SmmMemory {
     return !this.board.hasPrivateMemory;
   }
 
-  map(): void {
-    if (this.mapped) return;
-    this.mapped = true;
+  private map(): void {
     const { mm } = this.board.kvm;
     const smram = mm.mmap({ size: SMRAM_SIZE, kind: 'anon' });
     let slot = SMM_ADDRESS_SPACE;
@@ -47,10 +50,16 @@ export class SmmMemory {
     add(SMRAM_GPA, SMRAM_SIZE, smram);
   }
 
+  /** What firmware would leave behind: a handler that does nothing, unless the image has taken the place. */
+  load(image: BootImage): void {
+    if (!this.offered) return;
+    const end = HANDLER_GPA + RSM.length;
+    if (image.segments.some((s) => s.gpa < end && s.gpa + s.size > HANDLER_GPA)) return;
+    if (this.board.hasMemory(HANDLER_GPA, RSM.length)) this.board.writeMemory(HANDLER_GPA, RSM);
+  }
+
   /** The vCPU whose turn it is takes an SMI. */
   raise(): void {
-    if (!this.offered) return;
-    this.map();
-    this.board.running.smi();
+    if (this.offered) this.board.running.smi();
   }
 }
